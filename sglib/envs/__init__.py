@@ -1,0 +1,31 @@
+"""Environments behind one protocol: `make(name, **options)`."""
+
+from sglib.envs import alfworld
+from sglib.envs.base import TextEnv
+
+__all__ = ["TextEnv", "alfworld", "make"]
+
+ENGINES = ("fast", "textworld")
+
+
+def make(name: str, *, engine: str = "fast", max_steps: int | None = None) -> TextEnv:
+    """An environment by name.
+
+    Args:
+        name: "alfworld".
+        engine: "fast" (pure Python) or "textworld" (the reference; about 20 steps a second).
+        max_steps: an episode is done after so many actions; None for no limit.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+    if name != "alfworld":
+        raise ValueError(f"name={name!r}: unknown environment; allowed: 'alfworld'")
+    if engine not in ENGINES:
+        raise ValueError(f"engine={engine!r}: allowed: {', '.join(map(repr, ENGINES))}")
+    if engine == "textworld":
+        # imported here: TextWorld pulls in a grammar compiler and a planner that the fast engine never needs
+        from sglib.envs.alfworld_textworld import TextWorldAlfworld
+
+        return TextWorldAlfworld(max_steps=max_steps)
+    return alfworld.FastAlfworld(max_steps=max_steps)

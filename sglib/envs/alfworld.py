@@ -1,0 +1,6 @@
+"""ALFWorld: games and engines. `textworld` is the reference engine, `fast` the one to learn with."""
+
+from sglib.envs.alfworld_fast import FastAlfworld, UnsupportedGame
+from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game, generate_games
+
+__all__ = ["SPLITS", "TASK_TYPES", "UNSEEN_SCENES", "FastAlfworld", "Game", "UnsupportedGame", "generate_games"]

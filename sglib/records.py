@@ -1,0 +1,193 @@
+"""The nouns that everything else speaks of: `Observation`, `Turn`, `Trajectory`, and how they are kept on disk.
+
+An episode is tau = {(o_t, z_t, a_t)}, t = 1..T (Self-Guide, arXiv 2604.03098, section 3): an observation, an optional
+self-guidance, an action. One `Turn` is one such triple together with every reward that was computed for it; one
+`Trajectory` is the whole episode together with the exact tokens that the trainer sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LABELS = ("negative", "neutral", "positive")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What an environment answers to `reset` and `step`.
+
+    Attributes:
+        text: what the environment says, character for character.
+        goal: the task sentence, without "Your task is to:".
+        admissible: the commands that do something now, sorted; never shown to the policy unless a format says so.
+        reward: the environment's own reward of the last action (ALFWorld: 1.0 when the goal is reached, else 0.0).
+        won: whether the goal holds now.
+        done: whether the episode is over (won, or the step limit is reached).
+        steps: actions taken since `reset`.
+        info: further facts for measuring, never shown to the policy.
+    """
+
+    text: str
+    goal: str
+    admissible: tuple[str, ...]
+    reward: float
+    won: bool
+    done: bool
+    steps: int
+    info: dict = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Turn:
+    """One observation, what the policy wrote, the action taken, and every reward of it.
+
+    Attributes:
+        observation: the environment's text that the policy read before writing.
+        response: what the policy wrote, raw.
+        action: the command sent to the environment (after parsing).
+        valid: whether the command was admissible.
+        guidance: the reason that the policy wrote before acting (format `guide`), else None.
+        label: its rating of the prefix so far, one of `LABELS` (format `guide`), else None.
+        progress: its own estimate in percent, 0..100 (formats `progress`, `retrospect`), else None.
+        parse_error: the name of the failure where the response did not follow the format, else None.
+        reward: the environment's reward of this action.
+        distance: the oracle's fewest actions to the goal *before* this action, None where there is no oracle.
+        rewards: per-turn internal rewards by component name, exactly the values the trainer used.
+        advantage: the advantage that this turn's tokens were trained with, None where it was not trained on.
+        span: [start, end) of this turn's policy tokens inside `Trajectory.completion_ids`.
+    """
+
+    observation: str
+    response: str
+    action: str
+    valid: bool
+    guidance: str | None = None
+    label: str | None = None
+    progress: float | None = None
+    parse_error: str | None = None
+    reward: float = 0.0
+    distance: int | None = None
+    rewards: dict[str, float] = field(default_factory=dict)
+    advantage: float | None = None
+    span: tuple[int, int] = (0, 0)
+
+
+@dataclass(slots=True)
+class Trajectory:
+    """A whole episode.
+
+    Attributes:
+        game_id, task_type, goal: which task was played.
+        format: the way of acting, a key of `sglib.formats.FORMATS`.
+        turns: the episode, in order.
+        won: whether the goal was reached.
+        final_observation: the environment's text after the last action (no turn answers it).
+        final_distance: the oracle's distance after the last action, None where there is no oracle.
+        group: episodes with the same value belong to one GRPO group (same game, same prompt).
+        seed: the seed of the `rollout` call.
+        prompt_ids: token ids before the first generated token, length P.
+        completion_ids: everything after it, policy and environment tokens alike, length C.
+        mask: length C; 1 where the policy wrote the token, 0 elsewhere.
+        logprobs: length C; log-probability of each policy token under the distribution it was sampled from
+            (temperature included), 0.0 where `mask` is 0.
+        total_return: the return R(tau; u) that the advantage was computed from, None before training.
+    """
+
+    game_id: str
+    task_type: str
+    goal: str
+    format: str
+    turns: list[Turn] = field(default_factory=list)
+    won: bool = False
+    final_observation: str = ""
+    final_distance: int | None = None
+    group: int = 0
+    seed: int = 0
+    prompt_ids: list[int] = field(default_factory=list)
+    completion_ids: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    total_return: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    @property
+    def distances(self) -> list[int | None]:
+        """Oracle distance before each action and after the last one: T + 1 values."""
+        return [turn.distance for turn in self.turns] + [self.final_distance]
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Trajectory:
+        """Inverse of `to_dict`.
+
+        Raises:
+            ValueError: naming the unknown or missing field.
+        """
+        data = dict(data)
+        turns = [_build(Turn, {**turn, "span": tuple(turn.get("span", (0, 0)))}) for turn in data.pop("turns", [])]
+        return _build(cls, {**data, "turns": turns})
+
+
+def _build(cls, data: dict):
+    known = {f.name for f in dataclasses.fields(cls)}
+    required = {
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if unknown := sorted(set(data) - known):
+        raise ValueError(f"{cls.__name__}: unknown field {unknown[0]!r}; known fields: {', '.join(sorted(known))}")
+    if missing := sorted(required - set(data)):
+        raise ValueError(f"{cls.__name__}: field {missing[0]!r} is missing")
+    return cls(**data)
+
+
+def write_atomic(path: str | Path, text: str | bytes) -> Path:
+    """Write a file so that a reader sees the old content or the new one, never half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode() if isinstance(text, str) else text
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
+    """Write trajectories as JSON lines, atomically. Returns the path."""
+    return write_atomic(path, "".join(json.dumps(t.to_dict()) + "\n" for t in trajectories))
+
+
+def iter_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """Yield the trajectories of a JSON-lines file one by one.
+
+    Raises:
+        ValueError: naming the file and line that is no trajectory.
+    """
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield Trajectory.from_dict(json.loads(line))
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number}: not a trajectory: {error}") from error
+
+
+def read_trajectories(path: str | Path) -> list[Trajectory]:
+    """Read a JSON-lines file written by `write_trajectories`."""
+    return list(iter_trajectories(path))

@@ -1,0 +1,74 @@
+"""Per-turn rewards: one paper, one file, all of one shape, so that papers can be mixed.
+
+A component is a small object with `name` (str), `weight` (float), `schedule` (lambda(u)) and
+`__call__(trajectories, policy=None) -> list[list[float]]`: unweighted per-turn values, one list per trajectory, one
+float per turn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from sglib.records import Trajectory
+from sglib.rewards.outcome import Outcome
+from sglib.rewards.schedule import Constant, Schedule, Trapezoid, make_schedule
+from sglib.rewards.self_guide import SelfGuide
+
+__all__ = ["Component", "Constant", "Outcome", "Schedule", "SelfGuide", "Trapezoid", "combine", "make_schedule"]
+
+
+class Component(Protocol):
+    name: str
+    weight: float
+    schedule: Schedule
+
+    def __call__(self, trajectories: Sequence[Trajectory], policy=None) -> list[list[float]]: ...
+
+
+def combine(
+    trajectories: Sequence[Trajectory], components: Sequence[Component], u: float, policy=None
+) -> list[float]:
+    """R(tau; u) = sum over components and turns of weight * lambda(u) * value (Self-Guide, arXiv 2604.03098, Eq 6).
+
+    A plain sum: no discount. For each component, `turn.rewards[name]` is set to its raw value and
+    `turn.rewards[name + "/weighted"]` to what entered the return; `trajectory.total_return` is set to the return. A
+    component whose weight * lambda(u) is 0 is evaluated and recorded, but nothing is added for it, so the returns are
+    bit for bit those without it.
+
+    Args:
+        trajectories: N episodes; changed in place as described.
+        components: reward components with distinct names.
+        u: training fraction, 0 <= u <= 1.
+        policy: handed to each component; some rewards query the model.
+
+    Returns:
+        The N returns.
+
+    Raises:
+        ValueError: for u outside [0, 1], a repeated name, values of the wrong shape, or a value that is not finite.
+    """
+    if not 0 <= u <= 1:
+        raise ValueError(f"u: got {u!r}; allowed: 0 <= u <= 1")
+    names = [component.name for component in components]
+    if len(set(names)) < len(names):
+        raise ValueError(f"components: got names {names}; allowed: each name once")
+    returns = [0.0] * len(trajectories)
+    for component in components:
+        coefficient = component.weight * component.schedule(u)
+        values = component(trajectories, policy)
+        if [len(v) for v in values] != [len(t) for t in trajectories]:
+            raise ValueError(f"component {component.name!r}: returned values that are not one float per turn")
+        for i, (trajectory, per_turn) in enumerate(zip(trajectories, values, strict=True)):
+            for turn, value in zip(trajectory.turns, per_turn, strict=True):
+                effective = coefficient * value if coefficient else 0.0
+                if not math.isfinite(effective):
+                    raise ValueError(f"component {component.name!r}: got {value!r}; allowed: finite values")
+                turn.rewards[component.name] = float(value)
+                turn.rewards[f"{component.name}/weighted"] = float(effective)
+                if coefficient:
+                    returns[i] += effective
+    for trajectory, total in zip(trajectories, returns, strict=True):
+        trajectory.total_return = total
+    return returns
