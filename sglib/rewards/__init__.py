@@ -27,9 +27,7 @@ class Component(Protocol):
     def __call__(self, trajectories: Sequence[Trajectory], policy=None) -> list[list[float]]: ...
 
 
-def combine(
-    trajectories: Sequence[Trajectory], components: Sequence[Component], u: float, policy=None
-) -> list[float]:
+def combine(trajectories: Sequence[Trajectory], components: Sequence[Component], u: float, policy=None) -> list[float]:
     """R(tau; u) = sum over components and turns of weight * lambda(u) * value (Self-Guide, arXiv 2604.03098, Eq 6).
 
     A plain sum: no discount. For each component, `turn.rewards[name]` is set to its raw value and
