@@ -1,0 +1,154 @@
+"""How well a policy plays: success on a fixed list of games, with an interval, and what goes wrong."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sglib.policy import Policy
+from sglib.records import LABELS, Trajectory
+from sglib.rollout import rollout
+from sglib.stats import wilson
+
+
+@dataclass
+class Report:
+    """What `evaluate` found. Rates are shares in 0..1.
+
+    Attributes:
+        n, wins, success: games, games won, share won.
+        low, high: 95 % Wilson interval of `success`.
+        by_task: task type -> (wins, games).
+        turns: mean actions an episode.
+        invalid: share of actions that were not admissible.
+        looping: share of episodes with one action at least 5 times in a row or in at least half of at least 10 steps.
+        wrong_object: share of episodes that picked up a thing of a kind that the task does not name.
+        redundant: share of `go to` actions that return to a receptacle already seen open with nothing taken or put in between.
+        failures: name of the parse failure -> count.
+        labels: label -> share of turns, empty without guidance.
+        agreement: share of positive and negative labels that agree with the oracle (see `label_agreement`), None without guidance.
+        outcomes: 1 or 0 per game, in order, for paired comparison.
+        trajectories: the episodes.
+    """
+
+    n: int
+    wins: int
+    success: float
+    low: float
+    high: float
+    by_task: dict[str, tuple[int, int]]
+    turns: float
+    invalid: float
+    looping: float
+    wrong_object: float
+    redundant: float
+    failures: dict[str, int]
+    labels: dict[str, float]
+    agreement: float | None
+    outcomes: list[int] = field(repr=False)
+    trajectories: list[Trajectory] = field(repr=False)
+
+    def numbers(self) -> dict:
+        """The scalar fields, for a metrics file."""
+        names = "n wins success low high turns invalid looping wrong_object redundant agreement".split()
+        return {name: getattr(self, name) for name in names} | {f"label_{k}": v for k, v in self.labels.items()}
+
+
+def is_looping(trajectory: Trajectory) -> bool:
+    """One action at least five times in a row, or in at least half of the steps (Self-Guide's definition; of ten steps or more)."""
+    actions = [turn.action for turn in trajectory.turns]
+    run = longest = 1
+    for last, now in zip(actions, actions[1:]):
+        run = run + 1 if now == last else 1
+        longest = max(longest, run)
+    return longest >= 5 or (len(actions) >= 10 and max(Counter(actions).values()) >= len(actions) / 2)
+
+
+def took_wrong_object(trajectory: Trajectory) -> bool:
+    """Whether a thing of a kind that the task sentence does not name was picked up."""
+    named = set(trajectory.goal.split())
+    return any(t.valid and t.action.startswith("take ") and t.action.split()[1] not in named for t in trajectory.turns)
+
+
+def redundant_visits(trajectory: Trajectory) -> tuple[int, int]:
+    """(`go to` actions back to a receptacle already looked into since the last take or move, all valid `go to` actions)."""
+    seen: set[str] = set()
+    again = total = 0
+    for turn in trajectory.turns:
+        verb, _, rest = turn.action.partition(" ")
+        if not turn.valid:
+            continue
+        if verb in ("take", "move"):
+            seen = set()
+        elif verb == "go":
+            total += 1
+            again += rest[3:] in seen
+            seen.add(rest[3:])
+    return again, total
+
+
+def label_agreement(trajectories: Sequence[Trajectory]) -> tuple[int, int]:
+    """(labels that agree with the oracle, labels counted). The label of turn t rates the step before it: positive agrees where
+    the distance to the goal fell, negative where it did not fall; neutral labels and first turns are not counted."""
+    agree = counted = 0
+    for trajectory in trajectories:
+        for last, now in zip(trajectory.turns, trajectory.turns[1:]):
+            if now.label in ("positive", "negative") and last.distance is not None and now.distance is not None:
+                counted += 1
+                agree += (now.label == "positive") == (now.distance < last.distance)
+    return agree, counted
+
+
+def summarize(trajectories: Sequence[Trajectory]) -> Report:
+    """The numbers of `Report` from recorded episodes.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not trajectories:
+        raise ValueError("trajectories: none to summarize")
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    outcomes = [int(t.won) for t in trajectories]
+    low, high = wilson(sum(outcomes), len(outcomes))
+    by_task: dict[str, list[int]] = defaultdict(list)
+    for trajectory in trajectories:
+        by_task[trajectory.task_type].append(int(trajectory.won))
+    visits = [redundant_visits(t) for t in trajectories]
+    labelled = [turn.label for turn in turns if turn.label is not None]
+    agree, counted = label_agreement(trajectories)
+    n = len(trajectories)
+    return Report(
+        n=n,
+        wins=sum(outcomes),
+        success=sum(outcomes) / n,
+        low=low,
+        high=high,
+        by_task={task: (sum(w), len(w)) for task, w in sorted(by_task.items())},
+        turns=len(turns) / n,
+        invalid=sum(not turn.valid for turn in turns) / max(1, len(turns)),
+        looping=sum(map(is_looping, trajectories)) / n,
+        wrong_object=sum(map(took_wrong_object, trajectories)) / n,
+        redundant=sum(a for a, _ in visits) / max(1, sum(b for _, b in visits)),
+        failures=dict(Counter(turn.parse_error for turn in turns if turn.parse_error)),
+        labels={label: labelled.count(label) / len(labelled) for label in LABELS} if labelled else {},
+        agreement=agree / counted if counted else None,
+        outcomes=outcomes,
+        trajectories=list(trajectories),
+    )
+
+
+def evaluate(policy: Policy, games: Sequence, *, format: str = "act", temperature: float = 0.4, max_turns: int = 30, seed: int = 0, **options) -> Report:
+    """Play each game once and sum up. Further options go to `sglib.rollout`.
+
+    Args:
+        policy, games, format, temperature, max_turns, seed: see `sglib.rollout`.
+
+    Raises:
+        ValueError: a bad argument, or no games.
+    """
+    if not games:
+        raise ValueError("games: none to evaluate on")
+    return summarize(
+        rollout(policy, games, format=format, temperature=temperature, max_turns=max_turns, seed=seed, **options)
+    )
