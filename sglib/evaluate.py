@@ -6,10 +6,19 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sglib.envs.alfworld import Game, generate_games
 from sglib.policy import Policy
 from sglib.records import LABELS, Trajectory
 from sglib.rollout import rollout
 from sglib.stats import wilson
+
+# Seed of the games that results are reported on. Tuning, pre-training and training draw from other seeds.
+PANEL_SEED = 424_242
+
+
+def panel(n: int, split: str = "valid_seen", max_receptacles: int | None = 12) -> list[Game]:
+    """The first `n` games of the fixed held-out panel; a longer panel begins with a shorter one's games."""
+    return generate_games(n, seed=PANEL_SEED, split=split, max_receptacles=max_receptacles)
 
 
 @dataclass

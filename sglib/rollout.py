@@ -81,16 +81,23 @@ class SlotCache:
         self.values = [torch.nn.functional.pad(v, (0, 0, 0, extra)) for v in self.values]
 
 
-class _Episode:
-    """One running episode: its environment, its record, its random numbers."""
+class _Row:
+    """What is needed to write one answer: tokens to feed next, random numbers; and the answer."""
 
-    def __init__(self, index: int, env, trajectory: Trajectory, observation: Observation, rng, prefix: str):
-        self.index, self.env, self.trajectory, self.observation, self.rng = index, env, trajectory, observation, rng
-        self.prefix = prefix  # the part of the answer that is given
-        self.pending = list(trajectory.prompt_ids)  # tokens to feed next
-        self.between: list[int] = []  # those of them that the environment wrote
+    def __init__(self, pending: list[int], rng: np.random.Generator):
+        self.pending, self.rng = pending, rng
         self.answer: list[int] = []
         self.logprobs: list[float] = []
+
+
+class _Episode(_Row):
+    """One running episode: its environment and its record."""
+
+    def __init__(self, index: int, env, trajectory: Trajectory, observation: Observation, rng, prefix: str):
+        super().__init__(list(trajectory.prompt_ids), rng)
+        self.index, self.env, self.trajectory, self.observation = index, env, trajectory, observation
+        self.prefix = prefix  # the part of the answer that is given
+        self.between: list[int] = []  # those of the pending tokens that the environment wrote
 
 
 @torch.no_grad()
@@ -175,10 +182,8 @@ def _start(policy, game, index, group, env, engine, format, max_turns, seed, exa
 
 
 def _play(policy, episodes, format, temperature, max_new_tokens, oracle, answer_prefix, first, on_progress):
-    config = policy.model.config
-    limit = getattr(config, "max_position_embeddings", 1 << 30)
-    longest = max(len(e.pending) for e in episodes)
-    cache = SlotCache(config, len(episodes), min(limit, longest + 256), policy.model.dtype, policy.device)
+    limit = getattr(policy.model.config, "max_position_embeddings", 1 << 30)
+    cache = _cache_for(policy, episodes, 256)
     active = list(episodes)
     done = first
     while active:
@@ -202,6 +207,26 @@ def _play(policy, episodes, format, temperature, max_new_tokens, oracle, answer_
             active = [active[row] for row in still]
 
 
+def _cache_for(policy, rows: Sequence[_Row], room: int) -> SlotCache:
+    longest = max(len(row.pending) for row in rows)
+    return SlotCache(policy.model.config, len(rows), longest + room, policy.model.dtype, policy.device)
+
+
+@torch.no_grad()
+def generate(
+    policy: Policy, prompts: Sequence[list[int]], *, max_new_tokens: int, temperature: float = 1.0, seed: int = 0, batch_size: int = 64
+) -> list[str]:
+    """One answer to each prompt (token ids), decoded; same seed, same answers. For what is asked outside an episode."""
+    texts = []
+    for first in range(0, len(prompts), batch_size):
+        rows = [
+            _Row(list(ids), np.random.default_rng([seed, first + i])) for i, ids in enumerate(prompts[first : first + batch_size])
+        ]
+        _answer(policy, rows, _cache_for(policy, rows, max_new_tokens), temperature, max_new_tokens)
+        texts += [policy.decode(row.answer) for row in rows]
+    return texts
+
+
 def _feed(policy, cache: SlotCache, tokens: list[list[int]]) -> torch.Tensor:
     """Feed new tokens (one list a row, right-aligned in a block) and return the next token's logits (B, V), float32."""
     width = max(len(t) for t in tokens)
@@ -215,8 +240,8 @@ def _feed(policy, cache: SlotCache, tokens: list[list[int]]) -> torch.Tensor:
     return out.logits[:, -1].float()
 
 
-def _answer(policy, active: list[_Episode], cache: SlotCache, temperature: float, max_new_tokens: int):
-    """Generate one answer per active episode, into `episode.answer` and `episode.logprobs`."""
+def _answer(policy, active: Sequence[_Row], cache: SlotCache, temperature: float, max_new_tokens: int):
+    """Generate one answer a row, into `row.answer` and `row.logprobs`."""
     stop = set(policy.stop_ids)
     feed = [e.pending for e in active]
     open_rows = np.ones(len(active), dtype=bool)

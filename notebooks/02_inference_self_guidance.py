@@ -1,0 +1,121 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Self-guidance at inference
+#
+# **By the end you will have measured** what changes when the same weights write a short guidance before each action, without any
+# training: success, and the three failures that Self-Guide (arXiv 2604.03098) counts: looping, wrong objects, redundant exploration.
+#
+# *For whom:* readers of Self-Guide, Table 1 and its error analysis. *Time:* under a minute. *Writes:* `outputs/02_inference_self_guidance/`.
+#
+# In the paper guidance without training lifts ALFWorld success from 10.2 to 21.1 % (Qwen3-1.7B) and from 42.2 to 55.5 %
+# (Qwen2.5-7B), and lowers looping among failures from 90 to 38.5 %.
+
+# %% tags=["parameters"]
+seed = 0
+size = "cpu"
+guidance = {}
+
+# %%
+import sglib
+
+p = sglib.params.check("02_inference_self_guidance", globals())
+run = sglib.runs.start_run("02_inference_self_guidance", p)
+policy = sglib.load_policy(p.model)
+panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
+
+# %% [markdown]
+# ## The idea
+#
+# $z_t \sim \pi_\theta(\cdot \mid h_{t-1}, o_t)$ (Eq 3), $a_t \sim \pi_\theta(\cdot \mid h_{t-1}, o_t, z_t)$ (Eq 4): the same weights first
+# write a guidance $z_t$ (a reason and one of three labels), then the action. Reading it back is a total function:
+
+# %%
+for text in ("Guidance: find mug Label: positive Action: go to desk 1", "Guidance: find mug Label: great Action: go to desk 1", "hello"):
+    print(sglib.formats.parse("guide", text))
+
+# %%
+reports = {}
+for name in sglib.runs.progress(p.formats, desc="formats"):
+    reports[name] = sglib.evaluate(
+        policy, panel, format=name, temperature=p.temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size
+    )
+    run.write_trajectories(f"trajectories/{name}.jsonl", reports[name].trajectories)
+run.write_table("formats.csv", [{"format": name, **r.numbers()} for name, r in reports.items()])
+
+# %% [markdown]
+# ## Result
+
+# %%
+run.figure("success", sglib.figures.bars(
+    list(reports), [r.success for r in reports.values()], [r.low for r in reports.values()], [r.high for r in reports.values()],
+    title="Same weights, without and with guidance", x_title="format", n=p.games, level=p.level,
+))  # fmt: skip
+
+# %%
+figure = None
+failures = {name: [t for t in r.trajectories if not t.won] for name, r in reports.items()}
+shares = {}
+for name, lost in failures.items():
+    if lost:
+        part = sglib.summarize(lost)
+        shares[name] = {"looping": part.looping, "wrong object": part.wrong_object, "redundant visits": part.redundant, "invalid actions": part.invalid}
+        figure = sglib.figures.bars(
+            list(shares[name]), list(shares[name].values()), group=f"{name} ({len(lost)} failures)", onto=figure,
+            title="What goes wrong in lost episodes", x_title="failure", y_title="share", level=None,
+        )  # fmt: skip
+if figure is not None:
+    run.figure("failures", figure)
+
+# %% [markdown]
+# Looping: one action five times in a row, or in at least half of the steps. Wrong object: a thing was picked up that the task
+# does not name. Redundant visits: share of `go to` actions back to a receptacle already looked into. One episode can have several.
+#
+# ## Are the labels true?
+#
+# A label rates the step before it. It agrees with the oracle if it is *positive* where that step brought the goal nearer and
+# *negative* where it did not; neutral labels are not counted.
+
+# %%
+if "guide" in reports:
+    guided = reports["guide"]
+    print("labels:", {k: f"{100 * v:.1f} %" for k, v in guided.labels.items()})
+    print("agreement of positive and negative labels with the oracle:", "none counted" if guided.agreement is None else f"{100 * guided.agreement:.1f} %")
+    print("parse failures by name:", guided.failures or "none")
+
+# %% [markdown]
+# ## What was found
+
+# %%
+names = list(reports)
+results = {name: r.success for name, r in reports.items()}
+if len(names) > 1:
+    gap = sglib.stats.difference(reports[names[1]].outcomes, reports[names[0]].outcomes, p.level)
+    verdict = "more" if gap.low > 0 else "less" if gap.high < 0 else "neither clearly more nor clearly less"
+    print(f"{names[1]} wins {verdict} than {names[0]}: {100 * gap.estimate:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], n = {p.games} paired games")
+    results |= {"difference": gap.estimate, "low": gap.low, "high": gap.high}
+run.finish(**results)
+
+# %% [markdown]
+# **Limits.** The base model learned to write guidance from demonstrations whose labels are right about two times in three and whose
+# stated sub-goal is wrong one time in ten; a large language model brings its own judgement instead.
+#
+# **Exercises.** (1) Look at lost episodes: which sentence starts a loop? (2) Repeat with `temperature: 1.0`.
+
+# %%
+sglib.inspect([t for r in reports.values() for t in r.trajectories[:4]])
+
+# %% [markdown]
+# Next: [03_repro_warmup](03_repro_warmup.ipynb).
