@@ -76,12 +76,13 @@ Schedule = Constant | Trapezoid
 NAMED = {"zero": Constant(0.0), "one": Constant(1.0), "self_guide": Trapezoid()}
 
 
-def make_schedule(spec: float | str | dict | Schedule) -> Schedule:
+def make_schedule(spec: float | str | dict | list | Schedule) -> Schedule:
     """Build a schedule from what a YAML file can hold.
 
     Args:
         spec: a number (constant), a name ("zero", "one", "self_guide"), a dict with the fields of `Trapezoid`
-            (any of start, full, fall, end) or of `Constant` (value), or a schedule, which is returned as it is.
+            (any of start, full, fall, end) or of `Constant` (value), a list of the four breakpoints, or a schedule,
+            which is returned as it is.
 
     Raises:
         ValueError: naming the value and what is allowed.
@@ -92,6 +93,8 @@ def make_schedule(spec: float | str | dict | Schedule) -> Schedule:
         if spec not in NAMED:
             raise ValueError(f"schedule: got {spec!r}; allowed names: {', '.join(NAMED)}")
         return NAMED[spec]
+    if isinstance(spec, list | tuple) and len(spec) == 4:
+        return Trapezoid(*spec)
     if isinstance(spec, dict):
         if set(spec) == {"value"}:
             return Constant(**spec)
@@ -102,4 +105,6 @@ def make_schedule(spec: float | str | dict | Schedule) -> Schedule:
         return Trapezoid(**spec)
     if isinstance(spec, int | float) and not isinstance(spec, bool):
         return Constant(float(spec))
-    raise ValueError(f"schedule: got {spec!r}; allowed: a number, a dict, or one of {', '.join(NAMED)}")
+    raise ValueError(
+        f"schedule: got {spec!r}; allowed: a number, a dict, four breakpoints, or one of {', '.join(NAMED)}"
+    )

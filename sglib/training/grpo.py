@@ -1,0 +1,586 @@
+"""GRPO on whole multi-turn trajectories: one subclass of TRL's `GRPOTrainer`, on CPU and GPU alike.
+
+One iteration: draw games, play `group_size` episodes of each, compute R(tau; u) from the reward components (Self-Guide,
+arXiv 2604.03098, Eq 6), group-relative advantages (Eq 8), and take one step on the clipped loss (Eq 9). TRL does the
+forward pass, the loss, the optimiser, LoRA and accelerate; from here come the token ids (through its `rollout_func`),
+the mask of policy tokens (its `env_mask`) and the per-token advantages.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydantic
+import torch
+from datasets import Dataset
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from transformers import PrinterCallback, ProgressCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from sglib.advantages import group_relative, to_tokens
+from sglib.records import Trajectory, write_atomic, write_trajectories
+from sglib.rewards import Component, combine
+
+AdvantageFunction = Callable[[Sequence[Trajectory]], list[np.ndarray]]
+
+
+class GRPOSettings(pydantic.BaseModel):
+    """Settings of one training run; an unknown name or a value out of range is an error that names it.
+
+    Attributes:
+        iterations: how many batches are played and trained on. u = iteration / iterations, from 0 to just below 1.
+        games_per_iteration, group_size: games per batch, and episodes of each game (G in Eq 8, at least 2).
+        learning_rate, weight_decay, max_grad_norm: AdamW, constant rate; gradients are clipped to this norm, 0 is off.
+        updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1, so that `epsilon` and
+            `epsilon_high` do nothing; they act from 2 on, at the price of one more forward pass.
+        epsilon, epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
+        beta: coefficient of the KL term to the initial policy; 0 (no KL, as in Eq 9) keeps no reference model.
+        temperature: of sampling, and of the log-probabilities in the loss.
+        max_turns, format, env: handed to the rollout.
+        seed: games, their order and all sampling follow from it.
+        scale_rewards: see `sglib.advantages.group_relative`; "group" is Eq 8.
+        loss_type: how token losses are averaged, which the paper leaves open. "dapo" (default, our choice): every
+            policy token of the batch counts the same, so a token of a long episode weighs as much as one of a short
+            one. "grpo": first within each episode, then over episodes.
+        micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
+        bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
+        lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
+        eval_every, checkpoint_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always
+            evaluated and checkpointed.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    iterations: int = Field(ge=1)
+    games_per_iteration: int = Field(8, ge=1)
+    group_size: int = Field(8, ge=2)
+    learning_rate: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    updates_per_batch: int = Field(1, ge=1)
+    epsilon: float = Field(0.2, gt=0, lt=1)
+    epsilon_high: float | None = Field(None, gt=0)
+    beta: float = Field(0.0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    max_turns: int = Field(30, ge=1)
+    format: str = "act"
+    env: str = "alfworld"
+    seed: int = Field(0, ge=0)
+    scale_rewards: Literal["group", "none", "outcome"] = "group"
+    loss_type: Literal["dapo", "grpo"] = "dapo"
+    micro_batch_size: int = Field(8, ge=1)
+    bf16: bool | None = None
+    lora: bool = False
+    lora_rank: int = Field(16, ge=1)
+    eval_every: int = Field(0, ge=0)
+    checkpoint_every: int = Field(10, ge=0)
+    save_trajectories_every: int = Field(0, ge=0)
+
+
+# Settings that may differ between an interrupted run and its continuation, since they do not change what is learned.
+FREE_SETTINGS = {"eval_every", "checkpoint_every", "save_trajectories_every"}
+
+
+@dataclass
+class TrainingResult:
+    """What `train` returns.
+
+    Attributes:
+        policy: the trained policy, the same object that was handed in.
+        metrics: one dict per iteration; see `batch_metrics` and `train`.
+        resumed_from: the iteration a checkpoint let this call start at, 0 where there was none.
+        run_dir: where metrics and checkpoints lie, None where nothing was written.
+    """
+
+    policy: object
+    metrics: list[dict] = field(default_factory=list)
+    resumed_from: int = 0
+    run_dir: Path | None = None
+
+
+def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> list[int]:
+    """Indices of the games of one iteration: shuffled passes over all games, without replacement within a pass.
+
+    What does not fill an iteration at the end of a pass is left out of that pass, so no batch holds a game twice.
+
+    Raises:
+        ValueError: if there are fewer games than one iteration needs.
+    """
+    if count < per_iteration:
+        raise ValueError(f"games: got {count}; allowed: at least games_per_iteration={per_iteration}")
+    epoch, position = divmod(iteration, count // per_iteration)
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return order[position * per_iteration : (position + 1) * per_iteration].tolist()
+
+
+def trajectory_advantages(
+    trajectories: Sequence[Trajectory], scale: Literal["group", "none", "outcome"] = "group"
+) -> list[np.ndarray]:
+    """Eq 8: one advantage per trajectory from `total_return`, repeated for each of its turns, z and a tokens alike.
+
+    Returns:
+        N arrays of shape (T_i,).
+    """
+    outcomes = None
+    if scale == "outcome":
+        outcomes = [sum(turn.rewards.get("outcome/weighted", 0.0) for turn in t.turns) for t in trajectories]
+    returns, groups = [t.total_return for t in trajectories], [t.group for t in trajectories]
+    values = group_relative(returns, groups, scale=scale, outcomes=outcomes)
+    return [np.full(len(t), value) for t, value in zip(trajectories, values, strict=True)]
+
+
+def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+    """Figures of one batch of played and rewarded episodes. None where there is nothing to count.
+
+    Shares are over turns: `invalid_actions`, `parse_errors` over all; the labels over turns 2..T that carry one (at
+    turn 1 there is nothing to rate). `label_agreement`: the label of turn t rates the prefix that ends with action
+    t - 1; of the positive and negative ones whose oracle distances are known, the share that is positive where that
+    action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`:
+    share of episodes without any advantage. `reward/<component>`: mean per-episode sum of what entered the return.
+    """
+    turns = [turn for t in trajectories for turn in t.turns]
+    pairs = [(a, b) for t in trajectories for a, b in zip(t.turns, t.turns[1:], strict=False) if b.label is not None]
+    agree = [
+        (b.label == "positive") == (b.distance < a.distance)
+        for a, b in pairs
+        if b.label != "neutral" and a.distance is not None and b.distance is not None
+    ]
+    metrics = {
+        "success": _mean(t.won for t in trajectories),
+        "return_mean": _mean(t.total_return for t in trajectories),
+        "turns_mean": _mean(len(t) for t in trajectories),
+        "tokens_mean": _mean(len(t.prompt_ids) + len(t.completion_ids) for t in trajectories),
+        "policy_tokens_mean": _mean(sum(t.mask) for t in trajectories),
+        "invalid_actions": _mean(not turn.valid for turn in turns),
+        "parse_errors": _mean(turn.parse_error is not None for turn in turns),
+        "label_positive": _mean(b.label == "positive" for _, b in pairs),
+        "label_neutral": _mean(b.label == "neutral" for _, b in pairs),
+        "label_negative": _mean(b.label == "negative" for _, b in pairs),
+        "label_agreement": _mean(agree),
+        "advantage_mean": _mean(turn.advantage for turn in turns),
+        "advantage_abs": _mean(abs(turn.advantage) for turn in turns),
+        "zero_advantage": _mean(not any(turn.advantage for turn in t.turns) for t in trajectories),
+    }
+    names = sorted({name for turn in turns for name in turn.rewards if name.endswith("/weighted")})
+    for name in names:
+        key = f"reward/{name.removesuffix('/weighted')}"
+        metrics[key] = _mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
+    return metrics
+
+
+def _mean(values) -> float | None:
+    values = [float(value) for value in values]
+    return sum(values) / len(values) if values else None
+
+
+def _episode_return(completions, episode_return, **_):
+    # TRL wants a reward function. Its own advantages are replaced below; this only feeds its logs.
+    return episode_return
+
+
+class TrajectoryGRPOTrainer(GRPOTrainer):
+    """TRL's `GRPOTrainer`, trained on trajectories with per-token advantages.
+
+    Args:
+        sample: called with the iteration; returns the trajectories of its batch, with `turn.advantage` set.
+        finish: called with the iteration and TRL's logs after its last optimiser step.
+        first_iteration: where to start counting; more than 0 when a run is resumed.
+        optimizer_state: what `optimizer_tensors` returned, to continue from.
+        **kwargs: as `GRPOTrainer`.
+    """
+
+    def __init__(self, *, sample, finish, first_iteration: int = 0, optimizer_state=None, **kwargs):
+        self._sample, self._finish, self._first_iteration = sample, finish, first_iteration
+        self._optimizer_state, self._last_logps, self._gap = optimizer_state, None, [0.0, 0]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*rollout_func.*experimental")
+            super().__init__(reward_funcs=[_episode_return], rollout_func=self._play, **kwargs)
+
+    @property
+    def iteration(self) -> int:
+        """The iteration whose batch is played or trained on now."""
+        return self._first_iteration + self.state.global_step // self.num_iterations
+
+    def _play(self, prompts, trainer):
+        # The rollout puts the model into eval mode; TRL tells training from evaluation by the mode it finds afterwards.
+        training = self.model.training
+        self.model.eval()
+        try:
+            trajectories = self._sample(self.iteration)
+        finally:
+            self.model.train(training)
+        if len(trajectories) != len(prompts):
+            raise ValueError(f"rollout: returned {len(trajectories)} trajectories; expected {len(prompts)}")
+        for t in trajectories:
+            if not (len(t.completion_ids) == len(t.mask) == len(t.logprobs) > 0 and t.prompt_ids):
+                raise ValueError(f"rollout: game {t.game_id!r}: empty, or ids, mask and logprobs of different lengths")
+        return {
+            "prompt_ids": [t.prompt_ids for t in trajectories],
+            "completion_ids": [t.completion_ids for t in trajectories],
+            "logprobs": [t.logprobs for t in trajectories],
+            "env_mask": [t.mask for t in trajectories],
+            # Further fields are copied by TRL into the rows of the batch, in this order.
+            "episode_return": [t.total_return for t in trajectories],
+            "token_advantages": [
+                to_tokens([turn.advantage for turn in t.turns], [turn.span for turn in t.turns], t.mask)
+                for t in trajectories
+            ],
+        }
+
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        advantages = torch.zeros(output["completion_ids"].shape, dtype=torch.float32)
+        for i, row in enumerate(inputs):
+            values = torch.as_tensor(row["token_advantages"])
+            advantages[i, : len(values)] = values
+        output["advantages"] = advantages.to(output["completion_ids"].device)  # (B, C) in place of TRL's (B,)
+        return output
+
+    def _prepare_inputs(self, generation_batch):
+        # As TRL's, except that it would shuffle the batch and pad every micro-batch to the longest sequence of all.
+        # The loss is a sum over micro-batches, so sorting by length changes nothing but the padding.
+        steps = self.args.steps_per_generation
+        if self._buffered_inputs is None or self._step % (steps * self.num_iterations) == 0:
+            self._buffered_inputs = split_by_length(self._generate_and_score_completions(generation_batch), steps)
+        return self._buffered_inputs[self._step % steps]
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        self._last_logps = result[0].detach()
+        return result
+
+    def _compute_loss(self, model, inputs):
+        loss = super()._compute_loss(model, inputs)
+        if self.state.global_step % self.num_iterations == 0:  # before any step on this batch the two should agree
+            mask = inputs["completion_mask"] * inputs["tool_mask"]
+            gap = ((self._last_logps - inputs["sampling_per_token_logps"]).abs() * mask).sum().item()
+            self._gap = [self._gap[0] + gap, self._gap[1] + int(mask.sum())]
+        return loss
+
+    def create_optimizer(self, model=None):
+        optimizer = super().create_optimizer(model)
+        if self._optimizer_state is not None:
+            names = _parameter_order(self.model, optimizer)
+            state = {i: {} for i in range(len(names))}
+            for key, tensor in self._optimizer_state.items():
+                slot, name = key.split("|", 1)
+                state[names.index(name)][slot] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            self._optimizer_state = None
+        return optimizer
+
+    def optimizer_tensors(self) -> dict[str, torch.Tensor]:
+        """AdamW's state as flat tensors, named "<slot>|<parameter>": no pickle is needed to store it."""
+        names = _parameter_order(self.model, self.optimizer)
+        state = self.optimizer.state_dict()["state"]
+        return {f"{slot}|{names[i]}": t.detach().cpu().contiguous() for i, s in state.items() for slot, t in s.items()}
+
+    def log(self, logs, start_time=None):
+        step = self.state.global_step
+        super().log(logs, start_time)
+        if "grad_norm" in logs and step % self.num_iterations == 0:
+            gap, self._gap = self._gap, [0.0, 0]
+            logs["logprob_gap"] = gap[0] / gap[1] if gap[1] else None
+            self._finish(self._first_iteration + step // self.num_iterations - 1, logs)
+
+
+def _parameter_order(model, optimizer) -> list[str]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def split_by_length(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
+    """Split a padded batch into `parts` micro-batches of equal count, longest sequences first, trimming the padding.
+
+    Args:
+        batch: TRL's generation batch: `prompt_*` of shape (B, P), padded on the left, everything else (B, C), padded on
+            the right, or a scalar. B is a multiple of `parts`.
+    """
+    lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
+    order = torch.sort(lengths, descending=True, stable=True).indices
+    micro_batches = []
+    for rows in order.chunk(parts):
+        prompt = int(batch["prompt_mask"][rows].sum(1).max())
+        completion = int(batch["completion_mask"][rows].sum(1).max())
+        micro_batches.append(
+            {
+                key: value
+                if value.ndim == 0
+                else (value[rows, -prompt:] if key.startswith("prompt_") else value[rows, :completion])
+                for key, value in batch.items()
+            }
+        )
+    return micro_batches
+
+
+def training_arguments(settings: GRPOSettings, device: torch.device, updates: int, beta: float) -> GRPOConfig:
+    """TRL's arguments for `updates` optimiser steps on `device`."""
+    batch = settings.games_per_iteration * settings.group_size
+    micro = max(size for size in range(1, min(settings.micro_batch_size, batch) + 1) if batch % size == 0)
+    cuda = device.type == "cuda"
+    return GRPOConfig(
+        output_dir=tempfile.gettempdir(),  # nothing is written there: checkpoints are ours, see `_write_checkpoint`
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,  # `log` marks the end of an iteration
+        max_steps=updates,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=batch // micro,  # one optimiser step per pass over the batch
+        num_generations=settings.group_size,
+        num_iterations=settings.updates_per_batch,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="constant",
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        epsilon=settings.epsilon,
+        epsilon_high=settings.epsilon_high,
+        beta=beta,
+        loss_type=settings.loss_type,
+        temperature=settings.temperature,
+        seed=settings.seed,
+        shuffle_dataset=False,
+        remove_unused_columns=False,
+        disable_dropout=True,  # the loss must see the distribution that was sampled from
+        gradient_checkpointing=False,  # TRL's default is True; micro-batches already bound the memory
+        bf16=settings.bf16 if settings.bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
+        use_cpu=not cuda,
+        dataloader_pin_memory=False,
+    )
+
+
+def train(
+    policy,
+    games: Sequence,
+    settings: GRPOSettings,
+    components: Sequence[Component],
+    *,
+    evaluate_fn: Callable[[object], dict] | None = None,
+    on_iteration: Callable[[dict, list[Trajectory]], None] | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = True,
+    rollout_fn: Callable[..., list[Trajectory]] | None = None,
+    advantage_fn: AdvantageFunction | None = None,
+) -> TrainingResult:
+    """Train `policy` in place by GRPO on whole trajectories.
+
+    With `run_dir`, `metrics.jsonl` grows by one line per iteration and `checkpoint-<iteration>/` is written every
+    `checkpoint_every` iterations (weights and optimiser state as safetensors, the rest as JSON). Called again with the
+    same arguments after an interruption, training goes on from the last checkpoint and ends with the same weights as
+    if it had not been interrupted.
+
+    Args:
+        policy: has `model` (a causal language model, PEFT-wrapped or not), `tokenizer` and `device`.
+        games: what to play; at least `settings.games_per_iteration`.
+        settings: see `GRPOSettings`.
+        components: reward components (Eq 6), see `sglib.rewards.combine`.
+        evaluate_fn: called with the policy every `eval_every` iterations and after the last one; its numbers join the
+            metrics as "eval/<name>".
+        on_iteration: called with the metrics and the trajectories of each finished iteration.
+        run_dir: where to write; None writes nothing.
+        resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
+        rollout_fn: plays the games, with the signature of `sglib.rollout.rollout`, which is the default.
+        advantage_fn: from rewarded trajectories to N arrays of shape (T_i,), one advantage per turn; the default is
+            `trajectory_advantages` with `settings.scale_rewards`.
+
+    Returns:
+        The policy and, for each iteration, a dict with `iteration`, `u`, `lambda/<component>`, everything of
+        `batch_metrics`, `entropy` (nats per policy token), `clip_ratio`, `grad_norm` (before clipping), `loss`,
+        `learning_rate`, `logprob_gap` (mean absolute difference between the log-probabilities that the rollout recorded
+        and those of the trainer, nats; above 0.001 in float32 the two disagree about the tokens), `rollout_seconds`,
+        `update_seconds`, and the evaluation where there was one.
+
+    Raises:
+        ValueError: for too few games, a rollout that does not fit, more than one process, or a checkpoint that was made
+            with other settings (naming the first that differs).
+        FloatingPointError: if a gradient is not finite; the checkpoint before it stays as it was.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
+    if rollout_fn is None:
+        from sglib.rollout import rollout as rollout_fn
+    if advantage_fn is None:
+
+        def advantage_fn(trajectories):
+            return trajectory_advantages(trajectories, scale=settings.scale_rewards)
+
+    draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
+    run_dir = Path(run_dir) if run_dir is not None else None
+    fingerprint = _fingerprint(settings, components)
+    checkpoint = _find_checkpoint(run_dir, fingerprint) if run_dir is not None and resume else None
+    state = json.loads((checkpoint / "state.json").read_text()) if checkpoint else {"iteration": 0, "metrics": []}
+    start, metrics = state["iteration"], state["metrics"]
+    if run_dir is not None:
+        if not resume:
+            for old in run_dir.glob("checkpoint-*"):
+                shutil.rmtree(old)
+        write_atomic(run_dir / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
+
+    device = torch.device(policy.device)
+    if settings.lora and not hasattr(policy.model, "peft_config"):
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(settings.seed)  # the adapter starts from random numbers
+        config = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules="all-linear")
+        policy.model = get_peft_model(policy.model, config)
+    model, batch = policy.model, {}
+
+    def sample(iteration: int) -> list[Trajectory]:
+        begin = time.perf_counter()
+        picked = draw_games(len(games), settings.games_per_iteration, settings.seed, iteration)
+        trajectories = rollout_fn(
+            policy,
+            [games[i] for i in picked],
+            env=settings.env,
+            format=settings.format,
+            max_turns=settings.max_turns,
+            temperature=settings.temperature,
+            seed=int(np.random.SeedSequence([settings.seed, iteration]).generate_state(1)[0]),
+            group_size=settings.group_size,
+        )
+        played = time.perf_counter()
+        combine(trajectories, components, iteration / settings.iterations, policy)
+        for trajectory, values in zip(trajectories, advantage_fn(trajectories), strict=True):
+            for turn, value in zip(trajectory.turns, values, strict=True):
+                turn.advantage = float(value)
+        now = time.perf_counter()
+        batch.update(trajectories=trajectories, rollout=played - begin, reward=now - played, since=now)
+        return trajectories
+
+    def finish(iteration: int, logs: dict) -> None:
+        update = time.perf_counter() - batch["since"]
+        if not math.isfinite(logs["grad_norm"]):
+            raise FloatingPointError(f"iteration {iteration}: the gradient norm is {logs['grad_norm']}")
+        u, done = iteration / settings.iterations, iteration + 1
+        entry = {"iteration": iteration, "u": u}
+        entry |= {f"lambda/{component.name}": component.schedule(u) for component in components}
+        entry |= batch_metrics(batch["trajectories"])
+        entry |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate", "logprob_gap")}
+        entry |= {"clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
+        entry |= {"rollout_seconds": batch["rollout"], "reward_seconds": batch["reward"], "update_seconds": update}
+        last = done == settings.iterations
+        if evaluate_fn is not None and (last or (settings.eval_every and done % settings.eval_every == 0)):
+            model.eval()
+            try:
+                entry |= {f"eval/{name}": value for name, value in evaluate_fn(policy).items()}
+            finally:
+                model.train()
+        metrics.append(entry)
+        if run_dir is not None:
+            with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            if settings.save_trajectories_every and done % settings.save_trajectories_every == 0:
+                write_trajectories(run_dir / "trajectories" / f"{iteration:06d}.jsonl", batch["trajectories"])
+            if last or (settings.checkpoint_every and done % settings.checkpoint_every == 0):
+                new = {"iteration": done, "fingerprint": fingerprint, "metrics": metrics}
+                _write_checkpoint(run_dir, new, model, trainer.optimizer_tensors())
+        if on_iteration is not None:
+            on_iteration(entry, batch["trajectories"])
+
+    if start == settings.iterations:
+        _load_weights(model, checkpoint)
+        return TrainingResult(policy, metrics, start, run_dir)
+
+    adapted = hasattr(model, "peft_config")
+    # TRL loads its reference from a hub id or path, which a model in memory need not have.
+    reference = copy.deepcopy(model).requires_grad_(False) if settings.beta and not adapted else None
+    updates = (settings.iterations - start) * settings.updates_per_batch
+    arguments = training_arguments(settings, device, updates, beta=settings.beta if adapted else 0.0)
+    rows = (settings.iterations - start) * settings.games_per_iteration
+    patched = {id(m): (m, m.__dict__.get("forward")) for m in (model, model.get_base_model() if adapted else model)}
+    training = model.training
+    try:
+        trainer = TrajectoryGRPOTrainer(
+            sample=sample,
+            finish=finish,
+            first_iteration=start,
+            optimizer_state=load_file(checkpoint / "optimizer.safetensors") if checkpoint else None,
+            model=model,
+            args=arguments,
+            # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to `_play`.
+            train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
+            processing_class=policy.tokenizer,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        if reference is not None:
+            add_fused_lm_head(reference, temperature=settings.temperature)
+            trainer.beta = settings.beta
+            trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
+        if checkpoint:  # after the reference was copied from the weights that training began with
+            _load_weights(model, checkpoint)
+        trainer.train()
+    finally:
+        # TRL (and accelerate under autocast) replace `forward` on the instance. Left there, a copy of the model would
+        # still call the original's weights.
+        for module, forward in patched.values():
+            module.__dict__.pop("forward", None)
+            module.__dict__.pop("_original_forward", None)
+            if forward is not None:
+                module.forward = forward
+        if adapted and "ref" in model.peft_config:
+            model.delete_adapter("ref")
+        model.zero_grad(set_to_none=True)
+        model.train(training)
+    return TrainingResult(policy, metrics, start, run_dir)
+
+
+def _fingerprint(settings: GRPOSettings, components: Sequence[Component]) -> dict:
+    fixed = settings.model_dump(exclude=FREE_SETTINGS)
+    return fixed | {"components": [f"{c.name}: weight {c.weight}, {c.schedule!r}" for c in components]}
+
+
+def _find_checkpoint(run_dir: Path, fingerprint: dict) -> Path | None:
+    # A checkpoint is renamed into place when it is complete, so the newest one is whole.
+    checkpoint = max(run_dir.glob("checkpoint-*"), default=None)
+    if checkpoint is None:
+        return None
+    found = json.loads((checkpoint / "state.json").read_text())["fingerprint"]
+    for name, value in fingerprint.items():
+        if found.get(name) != value:
+            raise ValueError(
+                f"{name}: got {value!r}, but {checkpoint} was made with {found.get(name)!r}; "
+                "allowed: the same value, another run_dir, or resume=False"
+            )
+    return checkpoint
+
+
+def _write_checkpoint(run_dir: Path, state: dict, model, optimizer: dict[str, torch.Tensor]) -> None:
+    target = run_dir / f"checkpoint-{state['iteration']:06d}"
+    temporary = Path(tempfile.mkdtemp(dir=run_dir, prefix=".checkpoint-"))
+    # Only what is trained: the adapter where there is one. Tied weights come once.
+    weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+    save_file(weights, temporary / "weights.safetensors")
+    save_file(optimizer, temporary / "optimizer.safetensors")
+    write_atomic(temporary / "state.json", json.dumps(state))
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.chmod(0o755)
+    temporary.rename(target)
+    for old in sorted(run_dir.glob("checkpoint-*"))[:-1]:
+        shutil.rmtree(old)
+
+
+def _load_weights(model, checkpoint: Path) -> None:
+    weights = load_file(checkpoint / "weights.safetensors")
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if set(weights) != set(parameters):
+        name = sorted(set(weights) ^ set(parameters))[0]
+        raise ValueError(f"{checkpoint}: parameter {name!r} is in the checkpoint or in the model, not in both")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            parameters[name].copy_(tensor)

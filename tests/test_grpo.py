@@ -1,0 +1,386 @@
+"""The trainer on a tiny random Qwen3 and synthetic rollouts: no environment, no game."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from sglib.records import Trajectory, Turn
+from sglib.rewards import Constant, Outcome, SelfGuide, combine
+from sglib.training import grpo
+from sglib.training.grpo import GRPOSettings, batch_metrics, draw_games, split_by_length, train
+
+VOCABULARY, PAD, EOS, BEGIN, LOOK, GOOD = 16, 0, 1, 2, 3, range(4, 10)
+
+
+def make_policy(seed=0):
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=128, tie_word_embeddings=True, pad_token_id=PAD,
+        eos_token_id=EOS, bos_token_id=None,
+    )  # fmt: skip
+    core = Tokenizer(models.WordLevel({f"t{i}": i for i in range(VOCABULARY)}, unk_token="t0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="t0", eos_token="t1", unk_token="t0")
+    return SimpleNamespace(model=Qwen3ForCausalLM(config).float(), tokenizer=tokenizer, device=torch.device("cpu"))
+
+
+@torch.no_grad()
+def bandit_rollout(policy, games, *, group_size, seed, temperature, max_turns=3, **_):
+    """Each turn: the environment writes LOOK once or twice, the policy one token. Won if the last token is in GOOD.
+
+    The label is "positive" where the token before was in GOOD, so SelfGuide rewards it too.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    trajectories = []
+    for group, game in enumerate(games):
+        for _ in range(group_size):
+            ids = [BEGIN] * (1 + game % 3)
+            t = Trajectory(str(game), "bandit", "goal", "act", group=group, seed=seed, prompt_ids=list(ids))
+            for number in range(1 + (game + len(trajectories)) % max_turns):
+                logits = policy.model(torch.tensor([ids])).logits[0, -1] / temperature
+                token = int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
+                label = "positive" if t.turns and int(t.turns[-1].action) in GOOD else "negative"
+                start = len(t.completion_ids)
+                t.turns.append(Turn("look", str(token), str(token), True, label=label, span=(start, start + 1)))
+                look = [LOOK] * (1 + number % 2)
+                t.completion_ids += [token, *look]
+                t.mask += [1] + [0] * len(look)
+                t.logprobs += [float(logits.log_softmax(-1)[token])] + [0.0] * len(look)
+                ids += [token, *look]
+            t.won = int(t.turns[-1].action) in GOOD
+            trajectories.append(t)
+    return trajectories
+
+
+def settings(**changes):
+    defaults = {"iterations": 2, "games_per_iteration": 2, "group_size": 4, "max_turns": 3, "learning_rate": 1e-2}
+    return GRPOSettings(**{**defaults, "micro_batch_size": 4, **changes})
+
+
+def weights(policy):
+    return {name: p.detach().clone() for name, p in policy.model.named_parameters()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+OUTCOME = [Outcome()]
+
+
+def run(options, components=OUTCOME, seed=0, **kwargs):
+    policy = make_policy(seed)
+    result = train(policy, list(range(6)), options, components, **{"rollout_fn": bandit_rollout, **kwargs})
+    return policy, result
+
+
+class OneStep(grpo.TrajectoryGRPOTrainer):
+    """Keeps the micro-batches and losses of its run."""
+
+    seen = []
+
+    def _compute_loss(self, model, inputs):
+        loss = super()._compute_loss(model, inputs)
+        self.seen.append((inputs, loss.detach(), self._last_logps))
+        return loss
+
+
+@pytest.fixture
+def spied(monkeypatch):
+    OneStep.seen = []
+    monkeypatch.setattr(grpo, "TrajectoryGRPOTrainer", OneStep)
+    return OneStep.seen
+
+
+def test_learns_a_bandit():
+    policy, result = run(settings(iterations=25, games_per_iteration=4, group_size=8, learning_rate=2e-2))
+    success = [m["success"] for m in result.metrics]
+    assert np.mean(success[:3]) < 0.6 and np.mean(success[-3:]) > 0.9, success
+    assert max(m["logprob_gap"] for m in result.metrics) < 1e-5
+    assert all(m["clip_ratio"] == 0 for m in result.metrics)  # one update per batch: the ratio is 1
+
+
+def test_lambda_zero_is_plain_grpo_bit_for_bit():
+    plain, _ = run(settings())
+    with_guide, result = run(settings(), [Outcome(), SelfGuide(schedule="zero")])
+    rewarded, _ = run(settings(), [Outcome(), SelfGuide(schedule="one")])
+    assert same(weights(plain), weights(with_guide))
+    assert not same(weights(plain), weights(rewarded))
+    assert not same(weights(plain), weights(make_policy()))
+    assert [m["lambda/self_guide"] for m in result.metrics] == [0, 0] and result.metrics[0]["reward/self_guide"] == 0
+
+
+def test_advantages_stay_with_their_sequences(spied):
+    """Every sequence of every micro-batch is found among the trajectories with exactly its own tokens' advantages."""
+    played = []
+    run(settings(iterations=1, games_per_iteration=4), on_iteration=lambda m, t: played.extend(t))
+    expected = []
+    for t in played:
+        per_token = [0.0] * len(t.mask)
+        for turn in t.turns:
+            per_token[turn.span[0]] = turn.advantage
+        expected.append((t.prompt_ids + t.completion_ids, t.mask, pytest.approx(per_token), pytest.approx(t.logprobs)))
+    found = 0
+    assert len(spied) == 4
+    for inputs, _, _ in spied:
+        for i in range(len(inputs["prompt_ids"])):
+            prompt, real = inputs["prompt_mask"][i].bool(), inputs["completion_mask"][i].bool()
+            row = (
+                inputs["prompt_ids"][i][prompt].tolist() + inputs["completion_ids"][i][real].tolist(),
+                inputs["tool_mask"][i][real].tolist(),
+                inputs["advantages"][i][real].tolist(),
+                inputs["sampling_per_token_logps"][i][real].tolist(),
+            )
+            assert inputs["advantages"][i][~real].abs().sum() == 0
+            expected.remove(next(e for e in expected if all(a == b for a, b in zip(row, e, strict=True))))
+            found += 1
+    assert found == 16 and not expected
+    assert {len({t.advantage for t in trajectory.turns}) for trajectory in played} == {1}  # Eq 8: one per trajectory
+    assert len({t.turns[0].advantage for t in played}) > 2
+
+
+def test_observation_tokens_do_not_enter_the_loss(spied):
+    """The gradient there is exactly 0, and changing their log-probabilities and advantages does not change the loss."""
+    run(settings(iterations=1))
+    inputs = dict(spied[0][0], num_items_in_batch=torch.tensor(8))
+    trainer = ChosenLogps.of(make_policy(), settings(iterations=1))
+    observations = (inputs["tool_mask"] == 0).nonzero()
+    assert len(observations)
+    torch.manual_seed(0)
+    logps = torch.randn(inputs["completion_ids"].shape, requires_grad=True)
+    inputs["advantages"] = torch.randn(logps.shape)
+    loss = trainer.loss(inputs, logps)
+    loss.backward()
+    assert all(logps.grad[i, j] == 0 for i, j in observations) and logps.grad.abs().sum() > 0
+    changed = logps.detach() + 5 * (inputs["tool_mask"] == 0)
+    inputs["advantages"] = inputs["advantages"] + 7 * (inputs["tool_mask"] == 0)
+    assert torch.equal(trainer.loss(inputs, changed), loss.detach())
+
+
+class ChosenLogps(grpo.TrajectoryGRPOTrainer):
+    """The trainer's own loss on log-probabilities that the test chooses."""
+
+    @classmethod
+    def of(cls, policy, options):
+        from datasets import Dataset
+
+        return cls(
+            sample=None,
+            finish=None,
+            model=policy.model,
+            args=grpo.training_arguments(options, policy.device, 1, 0.0),
+            train_dataset=Dataset.from_dict({"prompt": [""] * options.games_per_iteration}),
+            processing_class=policy.tokenizer,
+        )
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        self._last_logps = self.chosen.detach()
+        return self.chosen, torch.zeros_like(self.chosen), None
+
+    def loss(self, inputs, logps):
+        self.chosen = logps
+        self.model.train()
+        self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
+        return self._compute_loss(self.model, inputs)
+
+
+@pytest.mark.parametrize(("loss_type", "expected"), [("dapo", -0.2), ("grpo", -0.533333)])
+def test_clipped_loss_worked_by_hand(loss_type, expected):
+    """Eq 9 on two sequences, epsilon 0.2: min(ratio * A, clip(ratio, 0.8, 1.2) * A) for each policy token.
+
+    First, A = 2, ratios 1.5, 1.0 (then an observation and padding): min(3, 2.4) + 2 = 4.4.
+    Second, A = -1, ratios 0.5, 1.1, 1.5 (then an observation): min(-0.5, -0.8) - 1.1 + min(-1.5, -1.2) = -3.4.
+    "dapo", over the 5 tokens: -(4.4 - 3.4) / 5 = -0.2. "grpo": -(4.4 / 2 - 3.4 / 3) / 2 = -0.53333.
+    """
+    ratios = torch.tensor([[1.5, 1.0, 9.0, 9.0], [0.5, 1.1, 1.5, 9.0]])
+    old = torch.full((2, 4), -1.0)
+    inputs = {
+        "prompt_ids": torch.full((2, 1), BEGIN), "prompt_mask": torch.ones(2, 1, dtype=torch.long),
+        "completion_ids": torch.full((2, 4), LOOK), "completion_mask": torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]),
+        "tool_mask": torch.tensor([[1, 1, 0, 1], [1, 1, 1, 0]]), "num_items_in_batch": torch.tensor(5),
+        "advantages": torch.tensor([[2.0], [-1.0]]).expand(2, 4), "old_per_token_logps": old,
+        "sampling_per_token_logps": old,
+    }  # fmt: skip
+    options = settings(iterations=1, games_per_iteration=1, group_size=2, micro_batch_size=2, loss_type=loss_type)
+    loss = ChosenLogps.of(make_policy(), options).loss(inputs, old + ratios.log())
+    assert float(loss) == pytest.approx(expected, abs=1e-6)
+
+
+def test_micro_batches_do_not_change_the_update():
+    for loss_type in ("dapo", "grpo"):
+        whole, _ = run(settings(iterations=1, micro_batch_size=8, loss_type=loss_type))
+        parts, _ = run(settings(iterations=1, micro_batch_size=2, loss_type=loss_type))
+        assert not same(weights(whole), weights(make_policy()))
+        for (name, a), b in zip(weights(whole).items(), weights(parts).values(), strict=True):
+            assert torch.allclose(a, b, atol=1e-4), name
+
+
+def test_update_equals_one_written_in_plain_pytorch():
+    """The whole path (rollout, Eq 6, Eq 8, Eq 9, AdamW) against twenty lines of PyTorch on the same episodes."""
+    options, played = settings(iterations=1, max_grad_norm=0.0, learning_rate=1e-3, temperature=0.7), []
+    policy, _ = run(options, on_iteration=lambda m, t: played.extend(t))
+    bare = make_policy().model
+    optimizer = torch.optim.AdamW(bare.parameters(), lr=1e-3, weight_decay=0.0)
+    returns = np.array([10.0 * t.won for t in played]).reshape(2, 4)
+    assert (returns.std(1) > 0).all()
+    advantages = (returns - returns.mean(1, keepdims=True)) / (returns.std(1, ddof=1, keepdims=True) + 1e-4)
+    total, loss = sum(sum(t.mask) for t in played), 0.0
+    for t, advantage in zip(played, advantages.flatten().tolist(), strict=True):
+        ids = torch.tensor([t.prompt_ids + t.completion_ids])
+        logps = (bare(ids).logits[0, :-1] / 0.7).log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+        logps = logps[len(t.prompt_ids) - 1 :]
+        loss = loss - advantage * ((logps - logps.detach()).exp() * torch.tensor(t.mask)).sum() / total
+    loss.backward()
+    optimizer.step()
+    for (name, a), b in zip(weights(policy).items(), bare.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=2e-5), name
+
+
+@pytest.mark.parametrize("changes", [{}, {"updates_per_batch": 2}, {"beta": 0.1}, {"lora": True, "lora_rank": 2}])
+def test_interrupted_equals_uninterrupted(tmp_path, changes):
+    options = settings(iterations=4, checkpoint_every=1, **changes)
+    components = [Outcome(), SelfGuide(schedule={"start": 0, "full": 0.5, "fall": 0.5, "end": 1})]
+    straight, whole = run(options, components)
+
+    def interrupt(metrics, trajectories):
+        if metrics["iteration"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(options, components, run_dir=tmp_path, on_iteration=interrupt)
+    resumed, rest = run(options, components, run_dir=tmp_path)
+    assert rest.resumed_from == 2
+    assert same(weights(straight), weights(resumed))
+    untimed = [{k: v for k, v in m.items() if not k.endswith("seconds")} for m in whole.metrics]
+    assert [{k: v for k, v in m.items() if not k.endswith("seconds")} for m in rest.metrics] == untimed
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == rest.metrics
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-000004"]
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".pt", ".bin", ".pth", ".pkl")]
+    finished, again = run(options, components, run_dir=tmp_path, rollout_fn=None)  # nothing left to play
+    assert again.resumed_from == 4 and same(weights(finished), weights(straight))
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    run(settings(), run_dir=tmp_path)
+    with pytest.raises(ValueError, match="learning_rate: got 0.5"):
+        run(settings(learning_rate=0.5), run_dir=tmp_path)
+    with pytest.raises(ValueError, match="components"):
+        run(settings(), [Outcome(weight=1.0)], run_dir=tmp_path)
+    _, result = run(settings(learning_rate=0.5), run_dir=tmp_path, resume=False)
+    assert result.resumed_from == 0 and len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_checkpoint(tmp_path):
+    def broken(policy, games, **kwargs):
+        with torch.no_grad():
+            trajectories = bandit_rollout(policy, games, **kwargs)
+            policy.model.model.norm.weight.fill_(float("nan"))
+        return trajectories
+
+    with pytest.raises(FloatingPointError, match="iteration 0"):
+        run(settings(checkpoint_every=1), run_dir=tmp_path, rollout_fn=broken)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_more_updates_per_batch_clip(spied):
+    _, result = run(settings(updates_per_batch=3, learning_rate=0.05, epsilon=0.01))
+    assert len(result.metrics) == 2 and len(spied) == 2 * 2 * 3
+    assert result.metrics[0]["clip_ratio"] > 0
+
+
+def test_kl_term_pulls_back():
+    free, _ = run(settings(iterations=4))
+    tied, result = run(settings(iterations=4, beta=10.0))
+    start = weights(make_policy())
+    moved = [sum(float((w[n] - start[n]).pow(2).sum()) for n in start) for w in (weights(free), weights(tied))]
+    assert moved[1] < moved[0] and result.metrics[0]["kl"] == 0 and result.metrics[-1]["kl"] > 0
+
+
+def test_the_model_is_left_as_it_was_found():
+    policy, _ = run(settings(iterations=1))
+    clone = copy.deepcopy(policy.model)
+    with torch.no_grad():
+        clone.model.norm.weight.zero_()
+        assert policy.model(torch.tensor([[BEGIN]])).logits.abs().sum() > 0
+    assert "forward" not in policy.model.__dict__ and all(p.grad is None for p in policy.model.parameters())
+
+
+def test_evaluation_and_hooks(tmp_path):
+    calls = []
+
+    def evaluate(policy):
+        assert not policy.model.training
+        calls.append(1)
+        return {"success": 0.5}
+
+    _, result = run(
+        settings(iterations=3, eval_every=2, save_trajectories_every=3), evaluate_fn=evaluate, run_dir=tmp_path
+    )
+    assert [m.get("eval/success") for m in result.metrics] == [None, 0.5, 0.5] and len(calls) == 2
+    assert [p.name for p in (tmp_path / "trajectories").iterdir()] == ["000002.jsonl"]
+
+
+def test_rollouts_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="returned 7 trajectories; expected 8"):
+        run(settings(), rollout_fn=lambda *a, **k: bandit_rollout(*a, **k)[:-1])
+
+    def empty(*args, **kwargs):
+        trajectories = bandit_rollout(*args, **kwargs)
+        trajectories[3].completion_ids = []
+        return trajectories
+
+    with pytest.raises(ValueError, match="different lengths"):
+        run(settings(), rollout_fn=empty)
+
+
+def test_settings_errors_name_the_field():
+    with pytest.raises(ValueError, match="group_size"):
+        settings(group_size=1)
+    with pytest.raises(ValueError, match="learning_rates"):
+        settings(learning_rates=1)
+    with pytest.raises(ValueError, match="allowed: at least games_per_iteration=7"):
+        run(settings(games_per_iteration=7))
+
+
+def test_games_are_drawn_without_replacement():
+    drawn = [draw_games(10, 3, seed=1, iteration=i) for i in range(6)]
+    assert len({g for batch in drawn[:3] for g in batch}) == 9 and len({g for batch in drawn[3:] for g in batch}) == 9
+    assert drawn == [draw_games(10, 3, seed=1, iteration=i) for i in range(6)] and drawn[:3] != drawn[3:]
+    assert draw_games(10, 3, seed=2, iteration=0) != drawn[0]
+
+
+def test_split_by_length_trims_and_keeps_every_row():
+    lengths = torch.tensor([3, 9, 1, 5])
+    batch = {
+        "prompt_ids": torch.tensor([[0, 7]] * 4), "prompt_mask": torch.tensor([[0, 1]] * 4),
+        "completion_ids": torch.arange(4)[:, None].expand(4, 9),
+        "completion_mask": (torch.arange(9) < lengths[:, None]).long(), "num_items_in_batch": torch.tensor(18),
+    }  # fmt: skip
+    first, second = split_by_length(batch, 2)
+    assert first["completion_ids"][:, 0].tolist() == [1, 3] and second["completion_ids"][:, 0].tolist() == [0, 2]
+    assert first["completion_ids"].shape == (2, 9) and second["completion_ids"].shape == (2, 3)
+    assert second["prompt_ids"].tolist() == [[7], [7]] and second["num_items_in_batch"] == 18
+
+
+def test_batch_metrics_label_agreement():
+    """Distances 5 4 4 6 3; labels of turns 2..5: positive (5 -> 4, right), positive (4 -> 4, wrong), negative
+    (4 -> 6, right), neutral (left out): agreement 2/3; shares 2/4, 1/4, 1/4."""
+    labels, distances = ["positive", "positive", "positive", "negative", "neutral"], [5, 4, 4, 6, 3]
+    turns = [Turn("o", "r", "a", i > 0, label=x, distance=d) for i, (x, d) in enumerate(zip(labels, distances))]
+    t = Trajectory("g", "pick", "goal", "guide", turns=turns, won=True)
+    combine([t], [Outcome(), SelfGuide(schedule=Constant(1.0))], u=0.0)
+    for turn in turns:
+        turn.advantage = -0.5
+    metrics = batch_metrics([t])
+    assert metrics["label_agreement"] == pytest.approx(2 / 3)
+    assert [metrics[f"label_{x}"] for x in ("positive", "neutral", "negative")] == [0.5, 0.25, 0.25]
+    assert metrics["invalid_actions"] == 0.2 and metrics["success"] == 1 and metrics["advantage_abs"] == 0.5
+    assert metrics["reward/outcome"] == 10 and metrics["reward/self_guide"] == pytest.approx(0.1)
+    bare = Trajectory("g", "pick", "goal", "act", turns=[Turn("o", "r", "a", True, advantage=0.0)], total_return=0.0)
+    assert batch_metrics([bare])["label_agreement"] is None and batch_metrics([bare])["zero_advantage"] == 1
