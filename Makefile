@@ -1,0 +1,71 @@
+# make study | test | lab | report | base | sync | lint | browser | clean
+# Everything runs in .venv, made from pyproject.toml and constraints.txt. Another interpreter: make study PYTHON=python3.12
+
+PYTHON ?= python3
+PARAMS ?= params/cpu.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+# pip gets the same versions everywhere; torch first, so that a wheel for this machine's kind (CPU or CUDA) is chosen alone
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
+
+export PIP_NO_INPUT = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: help study test lab report base sync lint browser clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make study    run the whole study (notebooks 00 to 04 and the report) with $(PARAMS) into outputs/"
+	@echo "make test     install what the tests need and run them"
+	@echo "make lab      open JupyterLab on the notebooks"
+	@echo "make report   run the report on what outputs/ holds"
+	@echo "make base     build the base model again"
+	@echo "make sync     write the .ipynb halves from the .py halves"
+	@echo "make lint     check style"
+	@echo "make browser  install Chromium (Debian, as root), for the tests that need a real browser"
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "sglib needs Python 3.11 or 3.12, and $(PYTHON) is %d.%d: make $(MAKECMDGOALS) PYTHON=python3.11" % v)'
+	@echo "Installing into $(VENV): about 200 packages, a few minutes ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) torch
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+study: $(VENV)/installed
+	@$(BIN)/python -m sglib.runs study --params $(PARAMS) $(ARGS)
+
+report: $(VENV)/installed
+	@$(BIN)/python -m sglib.runs study --params $(PARAMS) --only 09_report --force
+
+# In CI the browser is fetched too; elsewhere a test that finds none says so and is skipped.
+test: $(VENV)/installed-test $(if $(CI),browser)
+	@$(BIN)/python -m pytest $(ARGS)
+
+# The server's root is the repository, so that it reads the pairing rules in pyproject.toml.
+lab: $(VENV)/installed
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+
+base: $(VENV)/installed
+	@$(BIN)/python -m sglib.pretrain $(ARGS)
+
+sync: $(VENV)/installed
+	@for notebook in notebooks/[0-9]*.py; do $(BIN)/jupytext --update --to ipynb "$$notebook" || exit 1; done
+
+lint: $(VENV)/installed-test
+	@$(BIN)/ruff check .
+
+browser:
+	@if command -v chromium >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing Chromium ..."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null \
+		|| echo "Chromium could not be installed: browser tests will be skipped."; \
+	else echo "No Chromium here, and no right to install it: browser tests will be skipped."; fi
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,325 @@
+"""Every notebook's parameters, checked before anything runs.
+
+One YAML file in `params/` describes one size of the whole study: `seed` and `size` at the top, then a section for each
+notebook. A notebook's parameters cell declares only `seed`, `size` and its own (empty) section; the next cell is
+
+    p = sglib.params.check("04_joint_grpo", globals())
+
+Values come from, later ones winning: the defaults below, `params/<size>.yaml`, the injected section
+(`papermill ... -f mine.yaml`), and single values (`papermill ... -p seed 3 -p iterations 5`).
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Format = Literal["act", "progress", "guide", "retrospect"]
+Arm = Literal["grpo", "guide", "scheduled", "immediate"]
+COMMON = ("seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
+
+
+class ParameterError(ValueError):
+    """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
+
+
+class Params(pydantic.BaseModel):
+    """What all notebooks share.
+
+    Attributes:
+        seed: >= 0; decides games, sampling and training order.
+        size: name of the file in `params/` that the values come from.
+        output_dir: where runs go, relative to the repository (the environment variable SGLIB_OUTPUT goes first).
+        run: name of the run's folder; None makes it `<size>-seed<seed>`.
+        model: what `sglib.load_policy` takes: "base", a local path or a hub id.
+        max_turns: actions an episode may take, 1..200.
+        max_receptacles: size of the generated rooms, 4..60 receptacles.
+        temperature: of sampling, in (0, 2].
+        batch_size: episodes that are played side by side.
+    """
+
+    # strict: YAML's `no` is no integer and the text "1e-5" is no float; frozen: what was recorded is what ran
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+    seed: int = Field(0, ge=0)
+    size: RunName = "cpu"
+    output_dir: str = "outputs"
+    run: RunName | None = None
+    model: str = "base"
+    max_turns: int = Field(30, ge=1, le=200)
+    max_receptacles: int = Field(12, ge=4, le=60)
+    temperature: float = Field(0.4, gt=0, le=2)
+    batch_size: Count = 64
+
+    @property
+    def run_name(self) -> str:
+        return self.run or f"{self.size}-seed{self.seed}"
+
+
+class GameParams(Params):
+    """00_the_game: `games` shown, how the model acts in them."""
+
+    games: Count = 6
+    format: Format = "guide"
+
+
+class PilotParams(Params):
+    """01_pilot_study: `games` of the panel, the ways of acting that are compared, the level of the intervals."""
+
+    games: Count = 128
+    conditions: list[Literal["basic", "online", "random", "retrospective"]] = Field(
+        ["basic", "online", "random", "retrospective"], min_length=1
+    )
+    level: float = Field(0.95, gt=0, lt=1)
+
+
+class GuidanceParams(Params):
+    """02_inference_self_guidance: `games` of the panel, the formats that are compared, the level of the intervals."""
+
+    games: Count = 128
+    formats: list[Format] = Field(["act", "guide"], min_length=1)
+    level: float = Field(0.95, gt=0, lt=1)
+
+
+class WarmupParams(Params):
+    """03_repro_warmup: `games` played for annotation, supervised training on them, the panel before and after."""
+
+    games: Count = 256
+    epochs: Count = 1
+    learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    train_batch_size: Count = 16
+    lora: bool = False
+    eval_games: Count = 128
+    level: float = Field(0.95, gt=0, lt=1)
+
+
+class GRPOParams(Params):
+    """04_joint_grpo.
+
+    Attributes:
+        arms: which trainings to compare: `grpo` (environment reward only), `guide` (guidance, lambda = 0), `scheduled`
+            (guidance with its scheduled reward), `immediate` (the full guidance reward from the first step).
+        iterations: optimiser steps of each arm, each on `games_per_iteration` x `group_size` episodes.
+        train_games: how many games the iterations draw from.
+        learning_rate: of AdamW.
+        clip: epsilon of the clipped loss.
+        beta: weight of the KL term; 0 leaves the reference model out.
+        guide_weight: size of the guidance reward of one turn, against 1 for success.
+        schedule: the four breakpoints of lambda(u), as fractions of `iterations`, ascending: 0 until the first, rising
+            to 1 at the second, 1 until the third, falling to 0 at the fourth.
+        eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
+        lora: train a LoRA adapter rather than all weights.
+        temperature: of the training rollouts.
+    """
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    arms: list[Arm] = Field(["grpo", "guide", "scheduled", "immediate"], min_length=1)
+    iterations: Count = 20
+    train_games: Count = 512
+    games_per_iteration: Count = 8
+    group_size: int = Field(8, ge=2)
+    learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    clip: float = Field(0.2, gt=0, lt=1)
+    beta: float = Field(0.0, ge=0)
+    guide_weight: float = Field(0.1, ge=0)
+    schedule: list[Fraction] = Field([0.4, 0.5, 0.7, 0.8], min_length=4, max_length=4)
+    eval_games: Count = 256
+    eval_every: Count = 10
+    eval_temperature: float = Field(0.4, gt=0, le=2)
+    lora: bool = False
+    level: float = Field(0.95, gt=0, lt=1)
+
+    @pydantic.field_validator("schedule")
+    @classmethod
+    def _ascending(cls, value: list[float]) -> list[float]:
+        if value != sorted(value):
+            raise ValueError("the breakpoints must ascend")
+        return value
+
+    @pydantic.field_validator("arms")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("an arm is named twice")
+        return value
+
+
+class ReportParams(Params):
+    """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's."""
+
+    reference: bool = True
+    level: float = Field(0.95, gt=0, lt=1)
+
+
+# section of the YAML file -> (notebook, its parameters), in the order of the study
+SECTIONS: dict[str, tuple[str, type[Params]]] = {
+    "game": ("00_the_game", GameParams),
+    "pilot": ("01_pilot_study", PilotParams),
+    "guidance": ("02_inference_self_guidance", GuidanceParams),
+    "warmup": ("03_repro_warmup", WarmupParams),
+    "grpo": ("04_joint_grpo", GRPOParams),
+    "report": ("09_report", ReportParams),
+}
+
+
+def check(notebook: str, values: dict[str, Any]) -> Params:
+    """The validated parameters of one notebook.
+
+    Args:
+        notebook: a name as in `SECTIONS`, "04_joint_grpo", or the section's own, "grpo".
+        values: what papermill or the parameters cell set: common keys, sections, and single fields of this notebook's
+            section. A notebook passes `globals()`; of these only the names assigned before this call's cell count.
+
+    Returns:
+        An object of the notebook's class; its fields cannot be changed.
+
+    Raises:
+        ParameterError: naming each wrong key or value and what is allowed there.
+    """
+    section = _section(notebook)
+    values = _notebook_values(values)
+    size = values.get("size", Params.model_fields["size"].default)
+    known = _params_file(size)
+    stored = load_file(known) if known else {}
+    if not known and not values.get(section):
+        raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
+    for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
+        if other != section and other in values:
+            _build(other, _mapping(other, values[other]))
+    single = {k: v for k, v in values.items() if k not in SECTIONS}
+    base = {k: v for k, v in stored.items() if k in COMMON}
+    return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """Read a parameters file and check every section of it.
+
+    Returns:
+        The file's content: common keys, and a mapping per section.
+
+    Raises:
+        ParameterError: naming the file, and each wrong key or value in it.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path}: expected keys and values, found {type(content).__name__}")
+    if unknown := [k for k in content if k not in COMMON and k not in SECTIONS]:
+        raise ParameterError(f"{path}: {_unknown(str(unknown[0]), [*COMMON, *SECTIONS])}")
+    common = {k: v for k, v in content.items() if k in COMMON}
+    for section in SECTIONS:
+        try:
+            _build(section, {**common, **_mapping(section, content.get(section))})
+        except ParameterError as error:
+            raise ParameterError(f"{path}: {error}") from None
+    return {k: v if k in COMMON else _mapping(k, v) for k, v in content.items()}
+
+
+def sizes() -> list[str]:
+    """Names of the files in `params/`."""
+    return sorted(path.stem for path in _params_dir().glob("*.yaml"))
+
+
+def _params_dir() -> Path:
+    return Path(__file__).resolve().parent.parent / "params"
+
+
+def _params_file(size: object) -> Path | None:
+    path = _params_dir() / f"{size}.yaml"
+    return path if isinstance(size, str) and size in sizes() else None
+
+
+def _section(notebook: str) -> str:
+    for section, (name, _) in SECTIONS.items():
+        if notebook in (section, name):
+            return section
+    raise ParameterError(_unknown(notebook, [name for name, _ in SECTIONS.values()], "notebook"))
+
+
+def _mapping(section: str, value: Any) -> dict[str, Any]:
+    if value is None:  # `grpo:` with nothing below it
+        return {}
+    if not isinstance(value, dict):
+        raise ParameterError(f"{section} = {value!r}: expected keys and values, found {type(value).__name__}")
+    return value
+
+
+def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Of a notebook's `globals()`, the names assigned before the cell that calls `check`; any other dict as it is."""
+    cells = values.get("In")
+    if not isinstance(cells, list):
+        return dict(values)
+    # A misspelt `-p lerning_rate 1` is a plain assignment in papermill's cell: only the source tells it from the rest.
+    names = set()
+    for cell in cells:
+        try:
+            statements = ast.parse(cell).body
+        except SyntaxError:  # a cell with magics sets no parameter
+            continue
+        targets = [t.id for s in statements if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)]
+        if re.search(r"\bcheck\(", cell):
+            break
+        names.update(targets)
+    return {name: values[name] for name in names if name in values}
+
+
+def _build(section: str, values: dict[str, Any]) -> Params:
+    notebook, model = SECTIONS[section]
+    try:
+        return model(**values)
+    except pydantic.ValidationError as error:
+        problems = [_explain(section, model, problem) for problem in error.errors()]
+        raise ParameterError("; ".join(dict.fromkeys(problems))) from None
+    except TypeError:  # a key that is not text cannot be a keyword
+        raise ParameterError(f"{section}: every parameter's name must be text: {list(values)}") from None
+
+
+def _explain(section: str, model: type[Params], problem: dict[str, Any]) -> str:
+    field = str(problem["loc"][0])
+    name = field if field in COMMON else f"{section}.{field}"
+    if problem["type"] == "extra_forbidden":
+        return f"{section}.{_unknown(field, list(model.model_fields))}"
+    if len(problem["loc"]) > 1:
+        name += f"[{problem['loc'][1]}]"
+    value = problem["input"]
+    reason = problem["msg"][0].lower() + problem["msg"][1:].removeprefix("alue error, ")
+    if problem["type"] == "value_error":
+        reason = str(problem["ctx"]["error"])
+    if problem["type"] == "string_pattern_mismatch":
+        reason = "letters, digits, '.', '_' and '-' only, beginning with a letter or digit"
+    if problem["type"] in ("float_type", "int_type") and isinstance(value, str) and _is_number(value):
+        reason += f" (YAML reads {value} as text: write {_yaml_number(value)})"
+    return f"{name} = {value!r}: {reason}"
+
+
+def _unknown(name: str, allowed: list[str], what: str = "parameter") -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ";"
+    return f"{name}: unknown {what}{hint} Allowed: {', '.join(allowed)}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _yaml_number(text: str) -> str:
+    mantissa, _, exponent = text.strip().lower().partition("e")
+    if not exponent:
+        return text.strip()
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}"

@@ -1,0 +1,366 @@
+"""Figures: plotly for people who can move them, the same series as a still image for pages that cannot.
+
+`show` puts both into one notebook output: JupyterLab draws the interactive figure, a code host the PNG. The PNG is
+drawn with matplotlib from the figure's own traces, so that it needs no browser and is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+# Okabe and Ito's colours: told apart with any colour vision, on white and on black
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+LABEL_COLOURS = {"negative": "#D55E00", "neutral": "#8C8C8C", "positive": "#0072B2"}
+Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
+
+
+def learning_curves(
+    metrics_by_arm: Mapping[str, Rows],
+    x: str = "iteration",
+    y: str = "success",
+    low: str | None = "low",
+    high: str | None = "high",
+    *,
+    title: str = "",
+    x_title: str = "iteration",
+    y_title: str = "success rate on held-out games",
+    percent: bool = True,
+    n: int | None = None,
+    level: float | None = 0.95,
+) -> go.Figure:
+    """One line for each arm, with its interval as a band.
+
+    Args:
+        metrics_by_arm: rows (dicts or a DataFrame) by arm's name; rows without `y` are left out.
+        x, y, low, high: names of columns; `low` and `high` None, or absent from the rows, for no band.
+        x_title, y_title: what the axes show, with the unit.
+        percent: values are fractions 0..1, shown in percent.
+        n, level: games behind each point and confidence of the band, named below the title.
+
+    Raises:
+        ValueError: an arm without a row that has `x` and `y`.
+    """
+    figure = go.Figure()
+    banded = False
+    for number, (arm, rows) in enumerate(metrics_by_arm.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        frame = pd.DataFrame(rows)
+        if not {x, y} <= set(frame.columns) or frame.dropna(subset=[x, y]).empty:
+            raise ValueError(f"arm {arm!r} has no row with {x!r} and {y!r}; its columns: {list(frame.columns)}")
+        frame = frame.dropna(subset=[x, y]).sort_values(x)
+        if low in frame and high in frame:
+            banded = True
+            band = frame.dropna(subset=[low, high])
+            figure.add_scatter(
+                x=[*band[x], *band[x][::-1]], y=[*band[high], *band[low][::-1]], fill="toself", mode="none",
+                fillcolor=_translucent(colour), legendgroup=arm, showlegend=False, hoverinfo="skip", name=arm,
+            )  # fmt: skip
+        figure.add_scatter(
+            x=list(frame[x]), y=list(frame[y]), mode="lines+markers", name=arm, legendgroup=arm,
+            line={"color": colour}, marker={"color": colour, "size": 6},
+        )  # fmt: skip
+    note = _note(n, level if banded else None, "band")
+    return _finish(figure, title, note, x_title, y_title, percent)
+
+
+def bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+    *,
+    title: str = "",
+    x_title: str = "",
+    y_title: str = "success rate",
+    percent: bool = True,
+    n: int | None = None,
+    level: float | None = 0.95,
+    group: str | None = None,
+    onto: go.Figure | None = None,
+) -> go.Figure:
+    """One bar for each name, with its interval.
+
+    Args:
+        names, values, low, high: equally long; `low <= value <= high`.
+        group, onto: add a group of bars of this name to an earlier figure, beside its bars.
+        Others as in `learning_curves`.
+
+    Raises:
+        ValueError: lengths that differ.
+    """
+    if {len(names)} != {len(x) for x in (values, low, high) if x is not None}:
+        raise ValueError("names, values, low and high must be equally long")
+    figure = onto if onto is not None else go.Figure()
+    number = sum(trace.type == "bar" for trace in figure.data)
+    errors = None
+    if low is not None and high is not None:
+        up, down = np.subtract(high, values), np.subtract(values, low)
+        errors = {"type": "data", "symmetric": False, "array": list(up), "arrayminus": list(down), "width": 4}
+    figure.add_bar(
+        x=list(names), y=list(values), error_y=errors, name=group or "", showlegend=group is not None,
+        marker_color=COLOURS[number % len(COLOURS)],
+    )  # fmt: skip
+    note = _note(n, level if errors else None, "whiskers")
+    return _finish(figure, title, note, x_title, y_title, percent)
+
+
+def label_panels(
+    metrics_by_arm: Mapping[str, Rows],
+    x: str = "iteration",
+    *,
+    agreement: str = "agreement",
+    title: str = "",
+    x_title: str = "iteration",
+) -> go.Figure:
+    """What the guidance says and how true it is: a panel per arm.
+
+    Lines: the share of turns labelled negative, neutral, positive, and the labels' agreement with the true progress
+    (dashed), all 0..1.
+
+    Args:
+        metrics_by_arm: rows by arm with columns `x`, "negative", "neutral", "positive" and `agreement`; a column that
+            is absent is not drawn.
+
+    Raises:
+        ValueError: no arm.
+    """
+    if not metrics_by_arm:
+        raise ValueError("no arm to draw")
+    figure = make_subplots(1, len(metrics_by_arm), shared_yaxes=True, subplot_titles=list(metrics_by_arm))
+    for column, rows in enumerate(metrics_by_arm.values(), 1):
+        frame = pd.DataFrame(rows)
+        for name, colour in {**LABEL_COLOURS, agreement: "#E69F00"}.items():
+            if name not in frame or frame[name].isna().all():
+                continue
+            part = frame.dropna(subset=[name])
+            shown = name if name in LABEL_COLOURS else "agreement with the truth"
+            figure.add_scatter(
+                x=list(part[x]), y=list(part[name]), mode="lines", name=shown, legendgroup=name,
+                showlegend=not any(trace.legendgroup == name for trace in figure.data),
+                line={"color": colour, "dash": "solid" if name in LABEL_COLOURS else "dash"}, row=1, col=column,
+            )  # fmt: skip
+        figure.update_xaxes(title_text=x_title, row=1, col=column)
+    figure.update_yaxes(title_text="share of turns", col=1)
+    figure.update_yaxes(range=[0, 1], tickformat=".0%")
+    figure.update_layout(title=title or None, height=380, template="plotly_white")
+    return figure
+
+
+def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
+    """Draw the figure's traces with matplotlib: lines, markers, bands, bars, error bars, panels, straight shapes.
+
+    Returns:
+        A PNG. Kinds of trace that it cannot draw are named at its foot.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    panels = sorted({(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data} or {("x", "y")}, key=_order)
+    # no pyplot: its global state would leak figures into whatever notebook this runs in
+    picture = Figure(figsize=((figure.layout.width or max(700, 300 * len(panels))) / 100, 4.2), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = dict(zip(panels, picture.subplots(1, len(panels), squeeze=False)[0]))
+    titles = [_plain(a.text) for a in figure.layout.annotations if a.xref == "paper"] if len(panels) > 1 else []
+    missing = set()
+    stacks = {panel: [t for t in figure.data if _panel(t) == panel and t.type == "bar"] for panel in panels}
+
+    for number, trace in enumerate(figure.data):
+        ax = axes[_panel(trace)]
+        colour = (trace.line.color if trace.type == "scatter" else None) or trace.marker.color if trace.type in (
+            "scatter", "bar") else None  # fmt: skip
+        colour = colour if isinstance(colour, str) else COLOURS[number % len(COLOURS)]
+        label = _plain(trace.name) if trace.name and trace.showlegend is not False else None
+        if trace.type == "scatter" and trace.fill == "toself":
+            ax.fill(trace.x, trace.y, facecolor=_rgba(trace.fillcolor) or colour, linewidth=0, label=label)
+        elif trace.type == "scatter":
+            mode = trace.mode or "lines"
+            style = {"dash": "--", "dot": ":", "dashdot": "-."}.get(trace.line.dash, "-") if "lines" in mode else "none"
+            marker = "o" if "markers" in mode else None
+            errors = _errors(trace.error_y)
+            ax.errorbar(trace.x, trace.y, yerr=errors, color=colour, linestyle=style, marker=marker, markersize=4,
+                        capsize=3, label=label)  # fmt: skip
+        elif trace.type == "bar":
+            group = stacks[_panel(trace)]
+            width = 0.8 / len(group)
+            names = list(dict.fromkeys(str(x) for t in group for x in t.x))
+            offset = (group.index(trace) - (len(group) - 1) / 2) * width
+            places = [names.index(str(x)) + offset for x in trace.x]
+            ax.bar(places, trace.y, width=width, color=colour, yerr=_errors(trace.error_y), capsize=3, label=label)
+            ax.set_xticks(range(len(names)), [_plain(name) for name in names],
+                          rotation=20 if len(names) > 5 else 0, ha="right" if len(names) > 5 else "center")  # fmt: skip
+        else:
+            missing.add(trace.type)
+
+    for number, ((x, y), ax) in enumerate(axes.items()):
+        x_axis, y_axis = figure.layout[_axis(x)], figure.layout[_axis(y)]
+        ax.set_xlabel(_plain(x_axis.title.text))
+        ax.set_ylabel(_plain(y_axis.title.text))
+        if number < len(titles):
+            ax.set_title(titles[number], fontsize=10)
+        if y_axis.range:
+            ax.set_ylim(*y_axis.range)
+        elif y_axis.rangemode == "tozero":
+            ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if ax.dataLim.y0 < 0 else 0)
+        if str(y_axis.tickformat or "").endswith("%"):
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        for shape in figure.layout.shapes:
+            if shape.type == "line" and (shape.xref or "x").split()[0] == x:
+                level = shape.y0 == shape.y1
+                (ax.axhline if level else ax.axvline)(shape.y0 if level else shape.x0, color="grey", linewidth=1)
+        ax.grid(alpha=0.3)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    handles = {label: h for ax in axes.values() for h, label in zip(*ax.get_legend_handles_labels())}
+    if handles:
+        picture.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
+    picture.suptitle(_plain(figure.layout.title.text), fontsize=11)
+    if missing:
+        picture.supxlabel(f"not drawn here: {', '.join(sorted(missing))}", fontsize=8)
+    file = io.BytesIO()
+    picture.savefig(file, format="png", dpi=dpi, metadata={"Software": None})  # no version: same figure, same bytes
+    return file.getvalue()
+
+
+def mimebundle(figure: go.Figure, image: bytes | None = None) -> dict[str, Any]:
+    """The figure as a notebook output: plotly's data for JupyterLab, a PNG for everything else.
+
+    Args:
+        image: a PNG drawn elsewhere; None draws it here.
+    """
+    image = static_png(figure) if image is None else image
+    return {
+        "application/vnd.plotly.v1+json": _without_template(figure),
+        "image/png": base64.b64encode(image).decode(),
+        "text/plain": f"figure: {_plain(figure.layout.title.text) or 'untitled'}",
+    }
+
+
+def show(figure: go.Figure, image: bytes | None = None) -> None:
+    """Display the figure in a notebook, interactive and still; elsewhere, print its title."""
+    from IPython.display import display
+
+    display(mimebundle(figure, image), raw=True)
+
+
+class LivePlot:
+    """A figure in a notebook that is redrawn while training runs.
+
+    At most one redraw every `every` seconds; only the last one is stored in the notebook. Outside a notebook nothing
+    is shown.
+
+        live = live_plot()
+        for ...:
+            live.update(lambda: learning_curves(metrics))
+        live.close()
+    """
+
+    def __init__(self, every: float = 5.0):
+        self.every, self.last, self.pending, self.handle = every, -np.inf, None, None
+
+    def update(self, draw) -> None:
+        """Redraw if it is time. `draw` takes nothing and returns a figure; it is called only when one is drawn."""
+        self.pending = draw
+        if time.monotonic() - self.last >= self.every:
+            self._redraw()
+
+    def close(self) -> None:
+        """Draw what the last `update` held back."""
+        if self.pending is not None:
+            self._redraw()
+
+    def _redraw(self) -> None:
+        from IPython import get_ipython
+        from IPython.display import display
+
+        draw, self.pending = self.pending, None
+        if not hasattr(get_ipython(), "kernel"):
+            return
+        bundle = mimebundle(draw())
+        if self.handle is None:
+            self.handle = display(bundle, raw=True, display_id=True)
+        else:
+            self.handle.update(bundle, raw=True)
+        self.last = time.monotonic()  # after drawing: a slow figure does not eat the training's time
+
+
+def live_plot(every: float = 5.0) -> LivePlot:
+    """A figure to be updated during training, at most once in `every` seconds."""
+    return LivePlot(every)
+
+
+def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str, percent: bool) -> go.Figure:
+    text = title + (f"<br><sup>{note}</sup>" if note else "")
+    figure.update_layout(
+        title=text or None, xaxis_title=x_title or None, yaxis_title=y_title, template="plotly_white", height=420,
+        hovermode="x unified" if any(t.type == "scatter" for t in figure.data) else "closest",
+    )  # fmt: skip
+    if percent:
+        figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    return figure
+
+
+def _note(n: int | None, level: float | None, what: str) -> str:
+    parts = [f"n = {n} games" if n else "", f"{what}: {100 * level:g} % interval" if level else ""]
+    return "; ".join(part for part in parts if part)
+
+
+def _without_template(figure: go.Figure) -> dict[str, Any]:
+    """The figure's JSON with its template by what differs from none: plotly_white alone is 7 kB in every output."""
+    data = figure.to_plotly_json()
+    layout = {k: v for k, v in data["layout"].items() if k != "template"}
+    grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.4)", "automargin": True}
+    for name in {"xaxis", "yaxis", *(k for k in layout if re.fullmatch(r"[xy]axis\d*", k))}:
+        layout[name] = {**grid, **layout.get(name, {})}
+    # transparent, grey text: readable on JupyterLab's light and dark page
+    layout |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#7f7f7f"}}
+    return go.Figure({"data": data["data"], "layout": {**layout, "template": None}}).to_plotly_json() | {
+        "config": {"displaylogo": False}
+    }
+
+
+def _translucent(colour: str, alpha: float = 0.18) -> str:
+    return "rgba({},{},{},{})".format(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)), alpha)
+
+
+def _rgba(colour: str | None) -> tuple[float, ...] | str | None:
+    """plotly's "rgba(r,g,b,a)" as matplotlib's tuple; other notations are the same in both."""
+    if colour and (match := re.fullmatch(r"rgba?\(([^)]*)\)", colour)):
+        r, g, b, *a = (float(part) for part in match[1].split(","))
+        return (r / 255, g / 255, b / 255, *a)
+    return colour
+
+
+def _errors(bar) -> list | None:
+    if bar is None or bar.array is None:
+        return None
+    down = bar.arrayminus if bar.arrayminus is not None else bar.array
+    return [np.maximum(down, 0), np.maximum(bar.array, 0)]
+
+
+def _plain(text: str | None) -> str:
+    """plotly's little HTML as text; matplotlib's $ is not mathematics here."""
+    text = re.sub(r"<br\s*/?>", "\n", text or "")
+    return re.sub(r"<[^>]+>", "", text).replace("$", r"\$")
+
+
+def _panel(trace) -> tuple[str, str]:
+    return (trace.xaxis or "x", trace.yaxis or "y")
+
+
+def _axis(short: str) -> str:
+    return f"{short[0]}axis{short[1:]}"
+
+
+def _order(panel: tuple[str, str]) -> int:
+    return int(panel[0][1:] or 1)

@@ -1,0 +1,69 @@
+"""One list of dependencies, and the few promises that files make about each other."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def constraints() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    pins = [re.fullmatch(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!]+)", line) for line in lines]
+    assert all(pins), "every line is name==version, without a local tag such as +cpu"
+    return {canonicalize_name(pin[1]): pin[2] for pin in pins}
+
+
+def test_every_dependency_is_pinned_to_an_allowed_version():
+    extras = PROJECT["project"]["optional-dependencies"]
+    pins = constraints()
+    for text in [*PROJECT["project"]["dependencies"], *(name for names in extras.values() for name in names)]:
+        requirement = Requirement(text)
+        assert canonicalize_name(requirement.name) in pins, requirement
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_conda_has_no_list_of_its_own():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert [entry.split("=")[0] for entry in conda] == ["python", "pip"]
+    assert pip == {"pip": ["-c constraints.txt", "-e .[test]"]}
+    version = conda[0].split("=")[1]
+    assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(f"{version}.0")
+
+
+def test_make_checks_the_same_python_versions():
+    makefile = (ROOT / "Makefile").read_text()
+    assert PROJECT["project"]["requires-python"] == ">=3.11,<3.13"
+    assert "(3, 11) <= v < (3, 13)" in makefile
+
+
+def test_too_old_a_python_is_told_so(tmp_path):
+    fake = tmp_path / "python3.9"
+    pretend = "import sys; sys.version_info = (3, 9, 1); exec(sys.argv[1])"
+    fake.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{pretend}" "$2"\n')
+    fake.chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt", "Makefile"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    run = subprocess.run(["make", "study", f"PYTHON={fake}"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "sglib needs Python 3.11 or 3.12, and" in run.stderr and "is 3.9" in run.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_ci_calls_make_test():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "make --no-print-directory test" in script and "HF_HUB_OFFLINE=1" in script
+
+
+def test_no_pickles():
+    """Weights and results come as safetensors, JSON and Parquet: reading them runs no code."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    assert not [name for name in tracked if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin"))]

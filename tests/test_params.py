@@ -1,0 +1,123 @@
+import pydantic
+import pytest
+import yaml
+
+from sglib import params
+from sglib.params import ParameterError, check, load_file
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A params/ folder with one size in it."""
+    (tmp_path / "tiny.yaml").write_text("seed: 7\nsize: tiny\ngrpo:\n  iterations: 3\n  eval_games: 8\n")
+    monkeypatch.setattr(params, "_params_dir", lambda: tmp_path)
+    return tmp_path
+
+
+def test_order_of_precedence():
+    assert check("04_joint_grpo", {"size": "tiny"}).iterations == 3
+    found = check("grpo", {"size": "tiny", "seed": 3, "grpo": {"iterations": 4}, "eval_games": 9})
+    assert (found.seed, found.iterations, found.eval_games, found.group_size) == (3, 4, 9, 8)
+    assert check("grpo", {"size": "tiny"}).seed == 7
+    assert found.run_name == "tiny-seed3"
+    assert check("grpo", {"size": "tiny", "run": "mine"}).run_name == "mine"
+
+
+def test_frozen():
+    with pytest.raises(pydantic.ValidationError):
+        check("grpo", {"size": "tiny"}).iterations = 5
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"lerning_rate": 1e-4}, r"grpo\.lerning_rate: unknown parameter, did you mean 'learning_rate'\? Allowed: .*"),
+        ({"grpo": {"lerning_rate": 1e-4}}, r"grpo\.lerning_rate: unknown parameter, did you mean"),
+        ({"learning_rate": "1e-5"}, r"grpo\.learning_rate = '1e-5': .*valid number.*write 1\.0e-5"),
+        ({"arms": ["grpo", "gpo"]}, r"grpo\.arms\[1\] = 'gpo': .*'grpo', 'guide', 'scheduled' or 'immediate'"),
+        ({"arms": []}, r"grpo\.arms = \[\]: .*at least 1"),
+        ({"arms": ["grpo", "grpo"]}, r"grpo\.arms = .*named twice"),
+        ({"max_turns": 0}, r"grpo\.max_turns = 0: .*greater than or equal to 1"),
+        ({"max_turns": 201}, r"grpo\.max_turns = 201: .*less than or equal to 200"),
+        ({"temperature": 0}, r"grpo\.temperature = 0: .*greater than 0"),
+        ({"iterations": False}, r"grpo\.iterations = False: .*valid integer"),
+        ({"lora": "yes"}, r"grpo\.lora = 'yes': .*valid boolean"),
+        ({"schedule": [0.5, 0.4, 0.7, 0.8]}, r"grpo\.schedule = .*must ascend"),
+        ({"seed": -1}, r"^seed = -1: "),
+        ({"run": "../elsewhere"}, r"^run = '../elsewhere': letters, digits"),
+        ({"grpo": 3}, r"grpo = 3: expected keys and values, found int"),
+        ({"grpo": {3: 4}}, r"grpo: every parameter's name must be text"),
+        ({"pilot": {"gmaes": 3}}, r"pilot\.gmaes: unknown parameter, did you mean 'games'"),
+        ({"size": "huge"}, r"size = 'huge': there is no params/huge.yaml; there are: tiny"),
+        ({"size": "../tiny"}, r"size = '../tiny'"),
+    ],
+)
+def test_wrong_values_are_named(values, message):
+    with pytest.raises(ParameterError, match=message) as caught:
+        check("04_joint_grpo", {"size": "tiny", **values})
+    assert "pydantic" not in str(caught.value)
+
+
+def test_several_errors_at_once():
+    with pytest.raises(ParameterError, match=r"iterations = 0.*; grpo\.clip = 2"):
+        check("grpo", {"size": "tiny", "iterations": 0, "clip": 2})
+
+
+def test_unknown_notebook():
+    with pytest.raises(ParameterError, match="05_no: unknown notebook.*04_joint_grpo"):
+        check("05_no", {})
+
+
+def test_own_size_without_a_file():
+    assert check("grpo", {"size": "mine", "grpo": {"iterations": 2}}).iterations == 2
+
+
+def test_notebook_namespace():
+    """Only names assigned before the cell that checks are parameters: not imports, not what a rerun finds."""
+    cells = [
+        "",
+        "%matplotlib inline",
+        "seed = 0\nsize = 'tiny'\ngrpo = {}",
+        "# Parameters\nseed = 3\n",
+        "import sglib\np = sglib.params.check('04_joint_grpo', globals())",
+        "later = 5",
+        "p = sglib.params.check('04_joint_grpo', globals())",
+    ]
+    names = {"In": cells, "Out": {}, "_dh": [], "seed": 3, "size": "tiny", "grpo": {}, "later": 5}
+    assert check("grpo", names).seed == 3
+    names["In"] = [*cells[:3], "# Parameters\nlerning_rate = 1", *cells[4:]]
+    with pytest.raises(ParameterError, match="lerning_rate"):
+        check("grpo", {**names, "lerning_rate": 1})
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: [", "cannot be read as YAML"),
+        ("- 1", "expected keys and values, found list"),
+        ("sed: 3", "sed: unknown parameter, did you mean 'seed'"),
+        ("1: 3", "1: unknown parameter"),
+        ("grpo: 3", "grpo = 3"),
+        ("warmup: {epochs: 0}", r"warmup\.epochs = 0"),
+        ("grpo: {learning_rate: 1e-5}", "write 1.0e-5"),
+    ],
+)
+def test_files_are_checked_whole(folder, text, message):
+    (folder / "bad.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=message) as caught:
+        load_file(folder / "bad.yaml")
+    assert "bad.yaml" in str(caught.value)
+    with pytest.raises(ParameterError, match="cannot be read"):
+        load_file(folder / "absent.yaml")
+
+
+@pytest.mark.parametrize("text", ["1e-5", "2E5", "1.5e-3", "-1e-7"])
+def test_the_hint_is_right(text):
+    assert isinstance(yaml.safe_load(text), str | float)
+    assert yaml.safe_load(params._yaml_number(text)) == pytest.approx(float(text))
+
+
+def test_shipped_files(monkeypatch):
+    monkeypatch.undo()
+    for size in params.sizes():
+        assert load_file(params._params_dir() / f"{size}.yaml").get("size", size) == size

@@ -1,0 +1,69 @@
+import dataclasses
+import json
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sglib.records import Trajectory, Turn, read_trajectories, write_atomic, write_trajectories
+
+
+def test_round_trip(tmp_path, trajectory):
+    path = write_trajectories(tmp_path / "new" / "t.jsonl", [trajectory, trajectory])
+    assert read_trajectories(path) == [trajectory, trajectory]
+    assert isinstance(read_trajectories(path)[0].turns[0].span, tuple)
+
+
+texts = st.text(max_size=20)
+turns = st.builds(
+    Turn, observation=texts, response=texts, action=texts, valid=st.booleans(), guidance=st.none() | texts,
+    reward=st.floats(allow_nan=False), rewards=st.dictionaries(texts, st.floats(allow_nan=False), max_size=3),
+)  # fmt: skip
+
+
+@given(st.lists(turns, max_size=3), texts)
+def test_any_text_survives(tmp_path_factory, turns, goal):
+    original = Trajectory("g", "t", goal, "act", turns)
+    path = write_trajectories(tmp_path_factory.mktemp("records") / "t.jsonl", [original])
+    assert read_trajectories(path) == [original]
+
+
+def test_distances_has_one_more_than_turns(trajectory):
+    assert trajectory.distances == [3, 2, 2, 2]
+    assert len(trajectory) == 3
+
+
+def test_bad_line_is_named(tmp_path, trajectory):
+    good = json.dumps(trajectory.to_dict())
+    path = tmp_path / "t.jsonl"
+    for bad in ("{", "[]", "3", '{"game_id": "g"}', json.dumps({**trajectory.to_dict(), "colour": 1})):
+        path.write_text(f"{good}\n{bad}\n")
+        with pytest.raises(ValueError, match="line 2: not a trajectory"):
+            read_trajectories(path)
+
+
+def test_unknown_and_missing_fields_are_named(trajectory):
+    with pytest.raises(ValueError, match="unknown field 'colour'; known fields: .*goal"):
+        Trajectory.from_dict({**trajectory.to_dict(), "colour": 1})
+    turn = dataclasses.asdict(trajectory.turns[0])
+    del turn["action"]
+    with pytest.raises(ValueError, match="Turn: field 'action' is missing"):
+        Trajectory.from_dict({**trajectory.to_dict(), "turns": [turn]})
+
+
+def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = write_atomic(tmp_path / "x", "old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]  # no temporary file stays
+
+
+def test_write_atomic_is_readable_by_others(tmp_path):
+    assert stat.S_IMODE(write_atomic(tmp_path / "x", b"1").stat().st_mode) == 0o644

@@ -1,0 +1,234 @@
+import json
+import os
+import subprocess
+import sys
+
+import jupytext
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from sglib import params, runs
+from sglib.records import read_trajectories
+
+
+@pytest.fixture
+def run(outputs):
+    return runs.start_run("04_joint_grpo", params.GRPOParams(size="tiny", seed=3))
+
+
+def test_start_run_writes_what_is_known(run, outputs):
+    assert run.folder == outputs / "04_joint_grpo" / "tiny-seed3"
+    info = json.loads((run.folder / "run.json").read_text())
+    assert info["state"] == "running" and info["seed"] == 3
+    assert info["versions"]["python"] and info["versions"]["torch"]
+    assert json.loads((run.folder / "params.json").read_text())["iterations"] == run.params.iterations
+    assert runs.find_runs("04_joint_grpo") == []
+
+
+def test_finish(run):
+    run.finish(success=np.float64(0.5))
+    (info,) = runs.find_runs("04_joint_grpo")
+    assert info["results"] == {"success": 0.5} and info["folder"] == run.folder and info["elapsed"] >= 0
+
+
+def test_a_new_start_leaves_nothing_of_the_old_run(run):
+    run.write_json("figures/old.json", 1)
+    run.finish()
+    run.path("notebook.ipynb").write_text("being written")
+    again = runs.start_run("04_joint_grpo", run.params)
+    assert sorted(p.name for p in again.folder.iterdir()) == ["notebook.ipynb", "params.json", "run.json"]
+    assert runs.find_runs("04_joint_grpo") == []
+
+
+def test_a_folder_that_is_no_run_is_not_emptied(outputs):
+    folder = outputs / "04_joint_grpo" / "tiny-seed3"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("precious")
+    runs.start_run("04_joint_grpo", params.GRPOParams(size="tiny", seed=3))
+    assert (folder / "mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet", "t.csv"])
+def test_tables(run, name):
+    rows = [{"iteration": 0, "success": np.float32(0.25)}, {"iteration": 1, "success": 0.5}]
+    for table in (rows, pd.DataFrame(rows)):
+        found = runs.read_table(run.write_table(name, table))
+        assert found.to_dict("records") == [{"iteration": 0, "success": 0.25}, {"iteration": 1, "success": 0.5}]
+    with pytest.raises(ValueError, match="ends in"):
+        run.write_table("t.xls", rows)
+    with pytest.raises(ValueError, match="ends in"):
+        runs.read_table("t.xls")
+
+
+def test_log_is_on_disk_at_once(run):
+    run.log("metrics.jsonl", step=0, loss=np.float32(1.5))
+    run.log("metrics.jsonl", step=1, loss=1.0)
+    assert list(runs.read_table(run.folder / "metrics.jsonl")["loss"]) == [1.5, 1.0]
+
+
+def test_trajectories_and_figures(run, outputs, trajectory):
+    assert read_trajectories(run.write_trajectories("eval/t.jsonl", [trajectory])) == [trajectory]
+    from sglib.view import bars
+
+    run.figure("bars", bars(["a"], [0.5], [0.4], [0.6]), show=False)
+    assert (run.folder / "figures" / "bars.png").read_bytes().startswith(b"\x89PNG")
+    page = (run.folder / "figures" / "bars.html").read_text()
+    assert "../../../plotly.min.js" in page and len(page) < 50_000
+    assert (outputs / "plotly.min.js").exists()
+
+
+def test_cached_makes_once_and_keeps_no_failure(outputs):
+    made = []
+
+    def make(folder):
+        made.append(1)
+        (folder / "x").write_text("content")
+
+    first = runs.cached("things", {"seed": 0, "n": np.int64(3)}, make)
+    assert runs.cached("things", {"n": 3, "seed": 0}, make) == first and len(made) == 1
+    assert (first / "x").read_text() == "content"
+    assert runs.cached("things", {"seed": 1, "n": 3}, make) != first
+
+    def fail(folder):
+        (folder / "half").write_text("")
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        runs.cached("broken", 1, fail)
+    assert not list((outputs / "cache").glob("*broken*"))
+
+
+def test_cached_when_another_process_was_faster():
+    def make(folder):
+        runs.cached("race", 1, lambda other: (other / "x").write_text("theirs"))
+        (folder / "x").write_text("ours")
+
+    assert (runs.cached("race", 1, make) / "x").read_text() == "theirs"
+
+
+def test_source_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "repo_root", lambda: tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.py").write_text("1")
+    before = runs.source_hash("a")
+    (tmp_path / "a" / "x.pyc").write_text("cache")
+    (tmp_path / "a" / "x.ipynb").write_text("executed")
+    assert runs.source_hash("a") == before
+    (tmp_path / "a" / "x.py").write_text("2")
+    assert runs.source_hash("a") != before
+
+
+def test_output_root(monkeypatch, tmp_path):
+    monkeypatch.delenv("SGLIB_OUTPUT")
+    monkeypatch.chdir(tmp_path)  # as in JupyterLab, the working directory does not matter
+    assert runs.output_root() == runs.repo_root() / "outputs"
+    assert runs.output_root(tmp_path / "elsewhere") == tmp_path / "elsewhere"
+
+
+def test_progress_in_a_terminal(capsys):
+    assert list(runs.progress(range(3), desc="steps")) == [0, 1, 2]
+    assert "steps: 100%" in capsys.readouterr().err
+
+
+# The study, on notebooks of three lines -----------------------------------------------------------------------------
+
+SOURCE = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% tags=["parameters"]
+seed = 0
+size = "tiny"
+{section} = {{}}
+
+# %%
+from sglib import params, runs
+p = params.check("{name}", globals())
+run = runs.start_run("{name}", p)
+for _ in runs.progress(range(3), desc="working"):
+    pass
+{extra}
+
+# %%
+run.finish()
+"""
+
+
+@pytest.fixture
+def small_study(tmp_path, monkeypatch):
+    """A repository of two tiny notebooks; the returned function runs them."""
+    root = tmp_path / "repo"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "sglib").mkdir()
+    (root / "tiny.yaml").write_text("size: tiny\nseed: 3\ngame: {games: 2}\n")
+    sections = {name: params.SECTIONS[name] for name in ("game", "report")}
+    monkeypatch.setattr(params, "SECTIONS", sections)
+    monkeypatch.setattr(runs, "repo_root", lambda: root)
+    monkeypatch.setattr(params, "_params_dir", lambda: root)
+    monkeypatch.chdir(tmp_path)
+
+    def write(section, extra=""):
+        name = sections[section][0]
+        # the kernel is another process: it must find the same params/ folder
+        patch = f"import pathlib\nparams._params_dir = lambda: pathlib.Path({str(root)!r})\n"
+        patch += f"runs.repo_root = lambda: pathlib.Path({str(root)!r})\n"
+        text = SOURCE.format(section=section, name=name, extra=extra).replace("p = params", patch + "p = params")
+        (root / "notebooks" / f"{name}.py").write_text(text)
+        nbformat.write(jupytext.reads(text, "py:percent"), root / "notebooks" / f"{name}.ipynb")
+
+    write("game")
+    write("report")
+    return root, write
+
+
+def test_study_runs_skips_and_goes_on(small_study, outputs, capsys):
+    root, write = small_study
+    write("report", "1 / 0")
+    with pytest.raises(RuntimeError, match=r"09_report failed in cell \d+: ZeroDivisionError(.|\n)*the same command"):
+        runs.study(root / "tiny.yaml")
+    game = outputs / "00_the_game" / "tiny-seed3"
+    assert json.loads((game / "run.json").read_text())["params"]["games"] == 2
+    stored = nbformat.read(outputs / "09_report" / "tiny-seed3" / "notebook.ipynb", as_version=4)
+    assert stored.metadata.papermill.exception
+    first = (game / "run.json").stat().st_mtime_ns
+
+    write("report")
+    capsys.readouterr()
+    report = runs.study(root / "tiny.yaml")
+    told = capsys.readouterr().out
+    assert "[1/2] 00_the_game: complete already" in told and "[2/2] 09_report -> " in told and "Report: " in told
+    assert (game / "run.json").stat().st_mtime_ns == first
+    assert report == outputs / "09_report" / "tiny-seed3" / "notebook.ipynb"
+    assert report.with_suffix(".html").stat().st_size > 1000
+    # the progress bar was one display, stored at its end
+    shown = [o for c in nbformat.read(report, as_version=4).cells for o in c.get("outputs", []) if "data" in o]
+    assert len(shown) == 1 and "working: 100%" in shown[0].data["text/plain"] and "3/3" in shown[0].data["text/plain"]
+
+    write("game", "x = 1")  # changed source: it and all after it run again
+    runs.study(root / "tiny.yaml")
+    assert "complete already" not in capsys.readouterr().out
+    assert "SGLIB_PROGRESS" not in os.environ
+
+
+def test_study_checks_everything_first(small_study, outputs):
+    root, _ = small_study
+    (root / "bad.yaml").write_text("report: {reference: 3}")
+    with pytest.raises(params.ParameterError, match="report.reference = 3"):
+        runs.study(root / "bad.yaml")
+    with pytest.raises(params.ParameterError, match="05_no: unknown notebook"):
+        runs.study(root / "tiny.yaml", only=["05_no"])
+    assert not list(outputs.iterdir())
+
+
+def test_command_line_says_one_clear_thing(tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("grpo: {iterations: 0}")
+    command = [sys.executable, "-m", "sglib.runs", "study", "--params", str(bad)]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 1 and "grpo.iterations = 0" in found.stderr and "Traceback" not in found.stderr
