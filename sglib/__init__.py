@@ -8,7 +8,7 @@
 """
 
 from sglib import advantages, envs, formats, params, rewards, runs, stats
-from sglib.evaluate import Report, evaluate, panel, summarize
+from sglib.evaluate import Report, evaluate, panel, replay_on_reference, summarize
 from sglib.policy import Policy, load_policy
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
 from sglib.rollout import generate, rollout
@@ -19,6 +19,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LABELS", "Observation", "Policy", "Report", "Trajectory", "Turn", "advantages", "envs", "evaluate", "figures", "formats", "generate",
-    "inspect", "load_policy", "panel", "params", "read_trajectories", "rewards", "rollout", "runs", "stats", "summarize",
+    "inspect", "load_policy", "panel", "params", "read_trajectories", "replay_on_reference", "rewards", "rollout", "runs", "stats", "summarize",
     "write_trajectories",
 ]  # fmt: skip

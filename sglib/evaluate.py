@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from sglib import envs
 from sglib.envs.alfworld import Game, generate_games
 from sglib.policy import Policy
 from sglib.records import LABELS, Trajectory
@@ -161,3 +162,36 @@ def evaluate(policy: Policy, games: Sequence, *, format: str = "act", temperatur
     return summarize(
         rollout(policy, games, format=format, temperature=temperature, max_turns=max_turns, seed=seed, **options)
     )
+
+
+def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game]) -> list[str]:
+    """Replay recorded episodes action by action on TextWorld; every observation and the outcome must be the same.
+
+    Args:
+        trajectories: recorded on any engine.
+        games: contains the games that they were played on.
+
+    Returns:
+        One line for each episode that differs, saying where; empty if none does.
+
+    Raises:
+        ValueError: a trajectory's game is not among `games`.
+    """
+    by_id = {game.id: game for game in games}
+    reference = envs.make("alfworld", engine="textworld")
+    differences = []
+    for trajectory in trajectories:
+        if trajectory.game_id not in by_id:
+            raise ValueError(f"games: {trajectory.game_id!r} is not among them")
+        observation = reference.reset(by_id[trajectory.game_id])
+        texts = [turn.observation for turn in trajectory.turns] + [trajectory.final_observation]
+        for t, text in enumerate(texts):
+            if observation.text != text:
+                differences.append(f"{trajectory.game_id}, turn {t}: {text!r} was recorded, the reference says {observation.text!r}")
+                break
+            if t < len(trajectory.turns):
+                observation = reference.step(trajectory.turns[t].action)
+        else:
+            if observation.won != trajectory.won:
+                differences.append(f"{trajectory.game_id}: recorded won={trajectory.won}, the reference says {observation.won}")
+    return differences

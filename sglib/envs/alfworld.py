@@ -2,5 +2,8 @@
 
 from sglib.envs.alfworld_fast import FastAlfworld, UnsupportedGame
 from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game, generate_games
+from sglib.envs.alfworld_trials import from_alfred_trials, load_games
 
-__all__ = ["SPLITS", "TASK_TYPES", "UNSEEN_SCENES", "FastAlfworld", "Game", "UnsupportedGame", "generate_games"]
+__all__ = [
+    "SPLITS", "TASK_TYPES", "UNSEEN_SCENES", "FastAlfworld", "Game", "UnsupportedGame", "from_alfred_trials", "generate_games", "load_games",
+]  # fmt: skip

@@ -286,7 +286,7 @@ class FastAlfworld:
         """
         if self.done:
             raise RuntimeError("the episode is over: call reset(game) before step")
-        text = self._apply(action.strip())
+        text = self._apply(action.strip() if isinstance(action, str) else "")
         self.steps += 1
         return self._observe("Nothing happens." if text is None else text)
 

@@ -240,10 +240,10 @@ def write_problem(
             facts.append(f"isReceptacleObject {o}")
     spaced = "\n        "
     return (
-        f"(define (problem {name})\n    (:domain alfred)\n    (:metric minimize (total-cost))\n"
+        f"(define (problem {name})\n    (:domain alfred)\n"
         f"    (:objects\n        {spaced.join(pddl_name(d[: d.rindex(' - ')]) + d[d.rindex(' - ') :] for d in declared)}\n    )\n"
         f"    (:init\n        (= (total-cost) 0)\n        {spaced.join(f'({pddl_name(f)})' for f in facts)}\n    )\n"
-        f"    {goal_pddl(task_type, params)}\n)\n"
+        f"    {goal_pddl(task_type, params)}\n    (:metric minimize (total-cost))\n)\n"
     )
 
 

@@ -1,0 +1,194 @@
+"""The arms of notebook 04, trained side by side: one process an arm, one thread each where there is no GPU.
+
+Two runs with one thread each finish more iterations an hour than one run with two. Each arm works in its own folder, resumes
+there after an interruption, and is not run again when it is complete.
+
+    base.json         the panel before training, outcome by game
+    metrics.jsonl     one line an iteration; every few with the panel
+    policy/           the trained policy
+    trajectories.jsonl  its first episodes on the panel
+    done.json         written last
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from sglib.envs.alfworld import generate_games
+from sglib.evaluate import evaluate, panel
+from sglib.params import GRPOParams
+from sglib.policy import load_policy
+from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
+from sglib.rewards import Outcome, SelfGuide, Trapezoid
+from sglib.runs import output_root, source_hash
+from sglib.training.grpo import GRPOSettings, train
+
+# What decides an arm's result; a change in any of it makes a new folder.
+SOURCES = ("sglib/envs", "sglib/formats.py", "sglib/policy.py", "sglib/rollout.py", "sglib/evaluate.py", "sglib/rewards", "sglib/advantages.py",
+           "sglib/training/grpo.py", "sglib/assets")  # fmt: skip
+SHOWN = 16  # episodes kept of the trained policy
+
+
+@dataclass
+class ArmResult:
+    """What one arm came to.
+
+    Attributes:
+        arm: its name.
+        folder: where it worked.
+        curve: rows {arm, iteration, success, low, high, …} of the panel, iteration 0 before training.
+        batches: rows of the training batches, one an iteration; see `sglib.training.grpo.batch_metrics`.
+        before, after: outcome (0 or 1) per panel game before training and at the last evaluation so far.
+        done: whether it is complete.
+    """
+
+    arm: str
+    folder: Path
+    curve: list[dict] = field(default_factory=list)
+    batches: list[dict] = field(default_factory=list)
+    before: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
+    done: bool = False
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """Episodes of the trained policy on the first panel games."""
+        return read_trajectories(self.folder / "trajectories.jsonl")
+
+
+def arm_format(arm: str) -> str:
+    """How an arm acts: `grpo` by the command alone, the others with guidance."""
+    return "act" if arm == "grpo" else "guide"
+
+
+def arm_components(arm: str, p: GRPOParams) -> list:
+    """The reward of an arm (Eq 6): success, and with guidance the agent's own labels times lambda(u)."""
+    components: list = [Outcome(weight=p.win_reward)]
+    schedule = {"guide": 0.0, "scheduled": Trapezoid(*p.schedule), "immediate": 1.0}.get(arm)
+    if schedule is not None:
+        components.append(SelfGuide(schedule=schedule, positive=p.guide_weight, negative=-p.guide_weight))
+    return components
+
+
+def arm_folder(arm: str, p: GRPOParams) -> Path:
+    """The folder of an arm, by everything that decides its result."""
+    import hashlib
+
+    # components of other arms, names of runs and the like do not touch this one's result
+    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "level"})
+    digest = hashlib.sha256(json.dumps([arm, fixed, source_hash(*SOURCES)], sort_keys=True).encode()).hexdigest()[:12]
+    return output_root(p.output_dir) / "cache" / f"grpo-{arm}-{digest}"
+
+
+def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
+    """Train one arm to the end in `folder`, going on from what is there."""
+    if (folder / "done.json").exists():
+        return
+    began = time.perf_counter()
+    policy = load_policy(p.model, lora=p.lora)
+    games = panel(p.eval_games, max_receptacles=p.max_receptacles)
+    # every game is trained on once; the seeds from 10,000 on belong to this notebook
+    training_games = generate_games(p.iterations * p.games_per_iteration, seed=10_000 + p.seed, max_receptacles=p.max_receptacles)
+    format = arm_format(arm)
+
+    def measure(policy) -> dict:
+        report = evaluate(
+            policy, games, format=format, temperature=p.eval_temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size,
+            oracle=format == "guide",
+        )  # fmt: skip
+        episodes = report.trajectories[:SHOWN]
+        write_trajectories(folder / "trajectories.jsonl", episodes)
+        return report.numbers() | {"outcomes": report.outcomes}
+
+    if not (folder / "base.json").exists():
+        write_atomic(folder / "base.json", json.dumps(measure(policy)))
+    settings = GRPOSettings(
+        iterations=p.iterations, games_per_iteration=p.games_per_iteration, group_size=p.group_size, learning_rate=p.learning_rate,
+        epsilon=p.clip, beta=p.beta, temperature=p.temperature, max_turns=p.max_turns, format=format, seed=p.seed, eval_every=p.eval_every,
+    )  # fmt: skip
+    train(policy, training_games, settings, arm_components(arm, p), evaluate_fn=measure, run_dir=folder)
+    policy.save(folder / "policy")
+    write_atomic(folder / "done.json", json.dumps({"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}))
+
+
+def read_arm(arm: str, folder: Path) -> ArmResult:
+    """What an arm has written so far."""
+    result = ArmResult(arm, folder, done=(folder / "done.json").exists())
+    if (folder / "base.json").exists():
+        row = json.loads((folder / "base.json").read_text())
+        result.before = result.after = row.pop("outcomes")
+        result.curve.append({"arm": arm, "iteration": 0, **row})
+    lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+    for line in lines:
+        entry = json.loads(line)
+        result.batches.append({"arm": arm, **{k: v for k, v in entry.items() if not k.startswith("eval/")}})
+        if "eval/success" in entry:
+            row = {k.removeprefix("eval/"): v for k, v in entry.items() if k.startswith("eval/")}
+            result.after = row.pop("outcomes")
+            result.curve.append({"arm": arm, "iteration": entry["iteration"] + 1, **row})
+    return result
+
+
+def _work(arm: str, p: GRPOParams, folder: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        train_arm(arm, p, Path(folder))
+    except Exception:
+        write_atomic(Path(folder) / "error.txt", traceback.format_exc())
+        raise
+
+
+def train_arms(
+    p: GRPOParams, on_update: Callable[[dict[str, ArmResult]], None] | None = None, jobs: int | None = None, poll: float = 2.0
+) -> dict[str, ArmResult]:
+    """Train `p.arms`, several at a time; interrupted and called again, it goes on where it was.
+
+    Args:
+        p: see `sglib.params.GRPOParams`.
+        on_update: called every `poll` seconds with what every begun arm has written.
+        jobs: processes at a time; None takes one a core without a GPU and one with.
+
+    Returns:
+        arm -> result, in the order of `p.arms`.
+
+    Raises:
+        RuntimeError: an arm failed, with its traceback; the others' results stay.
+    """
+    cuda = torch.cuda.is_available()
+    jobs = jobs or (1 if cuda else os.cpu_count() or 1)
+    threads = torch.get_num_threads() if jobs == 1 else 1
+    folders = {arm: arm_folder(arm, p) for arm in p.arms}
+    waiting = [arm for arm in p.arms if not (folders[arm] / "done.json").exists()]
+    running: dict[str, multiprocessing.process.BaseProcess] = {}
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                arm = waiting.pop(0)
+                folders[arm].mkdir(parents=True, exist_ok=True)
+                (folders[arm] / "error.txt").unlink(missing_ok=True)
+                running[arm] = context.Process(target=_work, args=(arm, p, str(folders[arm]), threads))
+                running[arm].start()
+            time.sleep(poll)
+            for arm in [arm for arm, process in running.items() if not process.is_alive()]:
+                process = running.pop(arm)
+                if process.exitcode:
+                    error = folders[arm] / "error.txt"
+                    reason = error.read_text() if error.exists() else f"exit code {process.exitcode}"
+                    raise RuntimeError(f"arm {arm!r} failed:\n{reason}")
+            if on_update:
+                on_update({arm: read_arm(arm, folder) for arm, folder in folders.items() if folder.exists()})
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
+    return {arm: read_arm(arm, folder) for arm, folder in folders.items()}

@@ -1,0 +1,60 @@
+"""What evaluation counts: by hand on small episodes, and replays on the reference engine."""
+
+import copy
+
+import pytest
+
+import sglib
+from sglib.evaluate import is_looping, label_agreement, redundant_visits, took_wrong_object
+from sglib.records import Trajectory, Turn
+
+
+def episode(*actions, goal="put a mug in desk", valid=True, **fields):
+    return Trajectory("g", "t", goal, "act", [Turn("o", a, a, valid, **fields) for a in actions])
+
+
+def test_looping():
+    assert is_looping(episode(*["look"] * 5))
+    assert not is_looping(episode(*["look"] * 4))
+    assert is_looping(episode(*["look", "inventory"] * 5)), "half of ten steps"
+    assert not is_looping(episode("a", "b", "c", "d", "e", "f", "g", "h", "look", "look"))
+
+
+def test_wrong_object():
+    assert took_wrong_object(episode("take cup 1 from desk 1"))
+    assert not took_wrong_object(episode("take mug 1 from desk 1"))
+    assert not took_wrong_object(episode("take cup 1 from desk 1", valid=False))
+
+
+def test_redundant_visits():
+    """desk, bed, desk again (redundant), take, bed (fresh again after the take): 1 of 4."""
+    assert redundant_visits(episode("go to desk 1", "go to bed 1", "go to desk 1", "take mug 1 from desk 1", "go to bed 1")) == (1, 4)
+
+
+def test_label_agreement():
+    """Distances 5, 4, 4, 5: positive after a fall agrees, positive after none does not, negative after a rise agrees, neutral is left out."""
+    turns = [Turn("o", "", "a", True, label=label, distance=d) for label, d in (("positive", 5), ("positive", 4), ("positive", 4), ("negative", 5), ("neutral", 4))]
+    assert label_agreement([Trajectory("g", "t", "x", "guide", turns)]) == (2, 3)
+
+
+def test_nothing_to_evaluate():
+    with pytest.raises(ValueError, match="games: none"):
+        sglib.evaluate(sglib.load_policy("new"), [])
+    with pytest.raises(ValueError, match="trajectories: none"):
+        sglib.summarize([])
+
+
+def test_the_panel_is_fixed_and_grows_at_its_end():
+    assert sglib.panel(5) == sglib.panel(8)[:5]
+    assert all(g.split == "valid_seen" for g in sglib.panel(5))
+
+
+def test_replay_on_the_reference_finds_no_difference_and_finds_a_forged_one():
+    games = sglib.panel(3)
+    played = sglib.rollout(sglib.load_policy("base"), games, max_turns=6, seed=0)
+    assert sglib.replay_on_reference(played, games) == []
+    forged = copy.deepcopy(played[:1])
+    forged[0].turns[3].observation = "You win."
+    assert len(sglib.replay_on_reference(forged, games)) == 1
+    with pytest.raises(ValueError, match="not among"):
+        sglib.replay_on_reference(played, [])

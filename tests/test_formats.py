@@ -1,0 +1,77 @@
+"""Formats: reading is total, writing and reading are inverse, failures have names."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sglib import formats
+from sglib.records import LABELS
+
+
+@given(st.sampled_from(formats.FORMATS), st.text(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_text_gives_an_action_or_a_named_failure(name, text):
+    parsed = formats.parse(name, text)
+    assert isinstance(parsed.action, str) and "\n" not in parsed.action
+    assert parsed.error is None or parsed.error in formats.ERRORS
+    if parsed.error is None:
+        assert parsed.action
+        assert parsed.label in LABELS if name == "guide" else parsed.label is None
+
+
+@given(st.sampled_from(LABELS), st.sampled_from(["go to desk 1", "take mug 2 from shelf 3", "look"]), st.integers(0, 100))
+def test_what_is_written_is_read_back(label, action, progress):
+    for name in formats.FORMATS:
+        parsed = formats.parse(name, formats.write(name, action, guidance="find mug", label=label, progress=progress))
+        assert parsed.error is None and parsed.action == action
+        if name == "guide":
+            assert (parsed.guidance, parsed.label) == ("find mug", label)
+        if name == "progress":
+            assert parsed.progress == progress
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "action"),
+    [
+        ("act", "", "empty_response", ""),
+        ("act", "go to desk 1", "missing_action", "go to desk 1"),
+        ("act", "Action: go to desk 1.", None, "go to desk 1"),
+        ("act", "Action: > `go to desk 1`\nbecause", None, "go to desk 1"),
+        ("guide", "Guidance: x Label: wonderful Action: look", "unknown_label", "look"),
+        ("guide", "Guidance: x Action: look", "missing_label", "look"),
+        ("guide", "Label: positive Action: look", "missing_guidance", "look"),
+        ("guide", "Guidance: x\nLabel: Positive.\nAction: look", None, "look"),
+        ("progress", "Action: look", "missing_progress", "look"),
+        ("progress", "Progress: 250 Action: look", "bad_progress", "look"),
+        ("progress", "Progress: 40% Action: look", None, "look"),
+    ],
+)
+def test_failures_by_name(name, text, error, action):
+    parsed = formats.parse(name, text)
+    assert (parsed.error, parsed.action) == (error, action)
+
+
+@given(st.text(max_size=200), st.integers(1, 8))
+def test_reading_a_retrospection_is_total(text, steps):
+    numbers, error = formats.parse_retrospect(text, steps)
+    assert (numbers is None) == (error is not None)
+    assert numbers is None or (len(numbers) == steps and all(0 <= x <= 100 for x in numbers))
+
+
+def test_retrospection_by_hand():
+    assert formats.parse_retrospect("Progress: 0 50 100", 3) == ([0.0, 50.0, 100.0], None)
+    assert formats.parse_retrospect("0 50", 3) == (None, "missing_progress")
+    assert formats.parse_retrospect("0 50 400", 3) == (None, "bad_progress")
+
+
+def test_true_progress_by_hand(trajectory):
+    """d = 3, 2, 2 before the actions and 2 after the last: 100 (1 - 2/3) = 33.3 after each of the three."""
+    assert formats.true_progress(trajectory) == pytest.approx([100 / 3] * 3)
+    trajectory.turns[0].distance = None
+    with pytest.raises(ValueError, match="oracle"):
+        formats.true_progress(trajectory)
+
+
+def test_unknown_format():
+    with pytest.raises(ValueError, match="'sing'.*act, progress, guide"):
+        formats.parse("sing", "x")

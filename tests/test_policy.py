@@ -1,0 +1,75 @@
+"""Policies: the tokenizer knows every text of the game, templates keep their prefix, bad names are explained."""
+
+import json
+
+import pytest
+import torch
+
+import sglib
+from sglib import formats
+from sglib.envs.alfworld import FastAlfworld, generate_games
+from sglib.policy import Policy, asset, build_tokenizer, load_policy
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_no_unknown_word_in_a_thousand_observations():
+    policy, env = load_policy("new"), FastAlfworld()
+    for game in generate_games(120, seed=9, max_receptacles=None):
+        texts = [env.reset(game).text]
+        for action in [*game.walkthrough]:
+            texts.append(env.step(action).text)
+            assert policy.decode(policy.encode(action)) == action
+        assert not any(policy.tokenizer.unk_token_id in policy.encode(formats.observation_text(t)) for t in texts)
+
+
+def test_text_between_answers_keeps_the_prefix():
+    """Under a ChatML template (Qwen's family) as under ours: rendering step by step equals rendering at once."""
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = CHATML
+    model = load_policy("new").model
+    policy = Policy(model, tokenizer, False, "chatml")
+    assert policy._between.startswith("<|im_end|>") and policy._between.endswith("<|im_start|>assistant\n")
+    messages = [{"role": "user", "content": "look"}, {"role": "assistant", "content": "go to desk 1"}, {"role": "user", "content": "On the desk 1"}]
+    whole = policy.encode(policy._render(messages))
+    assert whole == policy.prompt_ids(messages[:1]) + policy.encode("go to desk 1") + policy.between_ids("On the desk 1", stopped=False)
+
+
+def test_save_and_load_give_the_same_model(tmp_path):
+    policy = load_policy("new")
+    policy.save(tmp_path / "m")
+    again = load_policy(str(tmp_path / "m"))
+    ids = torch.tensor([policy.encode("go to desk 1")])
+    assert torch.equal(policy.model(ids).logits, again.model(ids).logits) and again.compact
+
+
+def test_lora_starts_as_the_base_and_saves_merged(tmp_path):
+    policy = load_policy("base", lora=True)
+    trainable = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)
+    assert 0 < trainable < sum(p.numel() for p in policy.model.parameters()) / 3
+    ids = torch.tensor([policy.encode("go to desk 1")])
+    assert torch.allclose(policy.model(ids).logits, load_policy("base").model(ids).logits, atol=1e-5)
+    trajectory = sglib.rollout(policy, generate_games(1, seed=1), max_turns=2)[0]
+    assert len(trajectory) == 2 or trajectory.won
+
+
+@pytest.mark.parametrize("name", ["base-none", "/no/such/folder"])
+def test_names_that_do_not_exist(name):
+    with pytest.raises(ValueError, match=name):
+        load_policy(name)
+
+
+def test_bad_dtype():
+    with pytest.raises(ValueError, match="dtype='int4'"):
+        load_policy("new", dtype="int4")
+
+
+@pytest.mark.parametrize("name", ["base", "base_strong"])
+def test_the_shipped_models_come_with_their_card(name):
+    card = json.loads((asset(name) / "card.json").read_text())
+    assert card["parameters"] == sum(p.numel() for p in load_policy(name).model.parameters())
+    assert {"recipe", "curve", "wall_seconds", "command"} <= set(card)
+    assert (asset(name) / "model.safetensors").stat().st_size < 12e6
