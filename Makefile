@@ -51,7 +51,7 @@ lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 base: $(VENV)/installed
-	@$(BIN)/python -m sglib.pretrain $(ARGS)
+	@$(BIN)/python -m sglib.training.pretrain $(ARGS)
 
 sync: $(VENV)/installed
 	@for notebook in notebooks/[0-9]*.py; do $(BIN)/jupytext --update --to ipynb "$$notebook" || exit 1; done

@@ -37,24 +37,24 @@ class Difference:
     """A paired difference of two success rates.
 
     Attributes:
-        mean: rate of a minus rate of b, -1..1.
+        estimate: rate of a minus rate of b, -1..1.
         low, high: its interval.
-        p: two-sided, of the hypothesis that both win equally often.
+        p_value: two-sided, of the hypothesis that both win equally often.
         n: pairs.
         only_a, only_b: pairs that only a, only b won; these alone carry the evidence.
     """
 
-    mean: float
+    estimate: float
     low: float
     high: float
-    p: float
+    p_value: float
     n: int
     only_a: int
     only_b: int
 
     def __str__(self) -> str:
-        points = [100 * x for x in (self.mean, self.low, self.high)]
-        return f"{points[0]:+.1f} points [{points[1]:+.1f}, {points[2]:+.1f}], p = {self.p:.3g}, n = {self.n} pairs"
+        points = [100 * x for x in (self.estimate, self.low, self.high)]
+        return f"{points[0]:+.1f} points [{points[1]:+.1f}, {points[2]:+.1f}], p = {self.p_value:.3g}, n = {self.n} pairs"
 
 
 def difference(a, b, level: float = 0.95) -> Difference:

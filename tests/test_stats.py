@@ -30,9 +30,9 @@ def test_difference_by_hand():
     # 36 won by both, 12 only by a, 2 only by b: the worked example of Newcombe 1998, table II, method 10
     a, b = [1] * 36 + [1] * 12 + [0] * 2, [1] * 36 + [0] * 12 + [1] * 2
     found = difference(a, b)
-    assert (found.mean, found.low, found.high) == pytest.approx((0.20, 0.0569, 0.3404), abs=2e-4)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.20, 0.0569, 0.3404), abs=2e-4)
     # exact McNemar: 2 * P(X <= 2), X ~ Binomial(14, 1/2) = 2 * (1 + 14 + 91) / 2**14
-    assert found.p == pytest.approx(2 * 106 / 2**14)
+    assert found.p_value == pytest.approx(2 * 106 / 2**14)
     assert (found.n, found.only_a, found.only_b) == (50, 12, 2)
     assert str(found) == "+20.0 points [+5.7, +34.0], p = 0.0129, n = 50 pairs"
 
@@ -41,9 +41,9 @@ def test_difference_is_antisymmetric_and_certain_of_nothing_when_equal():
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 2, 40), rng.integers(0, 2, 40)
     one, other = difference(a, b), difference(b, a)
-    assert (one.mean, one.low, one.high) == pytest.approx((-other.mean, -other.high, -other.low))
+    assert (one.estimate, one.low, one.high) == pytest.approx((-other.estimate, -other.high, -other.low))
     same = difference(a, a)
-    assert same.p == 1 and same.mean == 0 and same.low < 0 < same.high
+    assert same.p_value == 1 and same.estimate == 0 and same.low < 0 < same.high
 
 
 def test_difference_covers():
