@@ -302,6 +302,15 @@ def test_kl_term_pulls_back():
     assert moved[1] < moved[0] and result.metrics[0]["kl"] == 0 and result.metrics[-1]["kl"] > 0
 
 
+def test_rollouts_are_not_under_autocast():
+    def rollout(policy, games, **kwargs):
+        assert "forward" not in policy.model.__dict__ and not policy.model.training
+        return bandit_rollout(policy, games, **kwargs)
+
+    _, result = run(settings(bf16=True), rollout_fn=rollout)
+    assert 1e-5 < result.metrics[0]["logprob_gap"] < 0.1  # the loss is
+
+
 def test_the_model_is_left_as_it_was_found():
     policy, _ = run(settings(iterations=1))
     clone = copy.deepcopy(policy.model)

@@ -217,12 +217,16 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
 
     def _play(self, prompts, trainer):
         # The rollout puts the model into eval mode; TRL tells training from evaluation by the mode it finds afterwards.
-        training = self.model.training
+        # And it gets the model's own forward: accelerate's, under autocast, returns keys and values of another type
+        # than the weights have, which a cache of the weights' type does not take.
+        training, forward = self.model.training, self.model.__dict__.pop("forward", None)
         self.model.eval()
         try:
             trajectories = self._sample(self.iteration)
         finally:
             self.model.train(training)
+            if forward is not None:
+                self.model.forward = forward
         if len(trajectories) != len(prompts):
             raise ValueError(f"rollout: returned {len(trajectories)} trajectories; expected {len(prompts)}")
         for t in trajectories:
