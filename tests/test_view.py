@@ -95,7 +95,7 @@ def test_still_images_of_all_kinds(tmp_path):
 
 def test_one_output_for_every_reader():
     bundle = figures.mimebundle(learning_curves({"grpo": ROWS}, title="Success"))
-    assert set(bundle) == {"application/vnd.plotly.v1+json", "image/png", "text/plain"}
+    assert set(bundle) == {"application/vnd.plotly.v1+json", "image/jpeg", "text/plain"}
     assert bundle["text/plain"] == "figure: Success\nband: 95 % interval"
     assert len(str(bundle)) < 150_000  # the script is in JupyterLab, not in every notebook
 

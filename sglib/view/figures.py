@@ -1,7 +1,7 @@
 """Figures: plotly for people who can move them, the same series as a still image for pages that cannot.
 
-`show` puts both into one notebook output: JupyterLab draws the interactive figure, a code host the PNG. The PNG is
-drawn with matplotlib from the figure's own traces, so that it needs no browser and is the same on every machine.
+`show` puts both into one notebook output: JupyterLab draws the interactive figure, a code host the still image. That
+is drawn with matplotlib from the figure's own traces, so that it needs no browser and is the same on every machine.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from PIL import Image
 from plotly.subplots import make_subplots
 
 # Okabe and Ito's colours: told apart with any colour vision, on white and on black
@@ -233,15 +234,19 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
 
 
 def mimebundle(figure: go.Figure, image: bytes | None = None) -> dict[str, Any]:
-    """The figure as a notebook output: plotly's data for JupyterLab, a PNG for everything else.
+    """The figure as a notebook output: plotly's data for JupyterLab, a still image for everything else.
+
+    The image is a JPEG: given a PNG in the same output, plotly's extension shows that instead of drawing the figure.
 
     Args:
         image: a PNG drawn elsewhere; None draws it here.
     """
     image = static_png(figure) if image is None else image
+    still = io.BytesIO()
+    Image.open(io.BytesIO(image)).convert("RGB").save(still, "JPEG", quality=90, subsampling=0)
     return {
         "application/vnd.plotly.v1+json": _without_template(figure),
-        "image/png": base64.b64encode(image).decode(),
+        "image/jpeg": base64.b64encode(still.getvalue()).decode(),
         "text/plain": f"figure: {_plain(figure.layout.title.text) or 'untitled'}",
     }
 
