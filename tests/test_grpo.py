@@ -122,22 +122,20 @@ def test_advantages_stay_with_their_sequences(spied):
     run(settings(iterations=1, games_per_iteration=4), on_iteration=lambda m, t: played.extend(t))
     expected = []
     for t in played:
-        per_token = [0.0] * len(t.mask)
-        for turn in t.turns:
-            per_token[turn.span[0]] = turn.advantage
-        expected.append((t.prompt_ids + t.completion_ids, t.mask, pytest.approx(per_token), pytest.approx(t.logprobs)))
+        logps = [logp for logp, written in zip(t.logprobs, t.mask, strict=True) if written]
+        advantages = [turn.advantage for turn in t.turns]  # one policy token per turn
+        expected.append((t.prompt_ids + t.completion_ids, pytest.approx(advantages), pytest.approx(logps)))
     found = 0
     assert len(spied) == 4
     for inputs, _, _ in spied:
         for i in range(len(inputs["prompt_ids"])):
-            prompt, real = inputs["prompt_mask"][i].bool(), inputs["completion_mask"][i].bool()
+            real, policy = inputs["completion_mask"][i].bool(), inputs["tool_mask"][i].bool()
             row = (
-                inputs["prompt_ids"][i][prompt].tolist() + inputs["completion_ids"][i][real].tolist(),
-                inputs["tool_mask"][i][real].tolist(),
-                inputs["advantages"][i][real].tolist(),
-                inputs["sampling_per_token_logps"][i][real].tolist(),
+                inputs["prompt_ids"][i].tolist() + inputs["completion_ids"][i][real].tolist(),
+                inputs["advantages"][i][real & policy].tolist(),
+                inputs["sampling_per_token_logps"][i][real & policy].tolist(),
             )
-            assert inputs["advantages"][i][~real].abs().sum() == 0
+            assert inputs["prompt_mask"][i].all() and inputs["advantages"][i][~(real & policy)].abs().sum() == 0
             expected.remove(next(e for e in expected if all(a == b for a, b in zip(row, e, strict=True))))
             found += 1
     assert found == 16 and not expected
@@ -364,17 +362,29 @@ def test_games_are_drawn_without_replacement():
     assert draw_games(10, 3, seed=2, iteration=0) != drawn[0]
 
 
-def test_split_by_length_trims_and_keeps_every_row():
+def test_split_by_length_moves_rows_left_and_keeps_every_token():
+    """Prompts [7], [7 8], [9], [7 8] and completions of 3, 9, 1, 5 tokens numbered by their row."""
     lengths = torch.tensor([3, 9, 1, 5])
+    mask = (torch.arange(9) < lengths[:, None]).long()
     batch = {
-        "prompt_ids": torch.tensor([[0, 7]] * 4), "prompt_mask": torch.tensor([[0, 1]] * 4),
-        "completion_ids": torch.arange(4)[:, None].expand(4, 9),
-        "completion_mask": (torch.arange(9) < lengths[:, None]).long(), "num_items_in_batch": torch.tensor(18),
+        "prompt_ids": torch.tensor([[0, 7], [7, 8], [0, 9], [7, 8]]),
+        "prompt_mask": torch.tensor([[0, 1], [1, 1], [0, 1], [1, 1]]),
+        "completion_ids": torch.arange(10, 14)[:, None] * mask, "completion_mask": mask, "tool_mask": mask,
+        "advantages": torch.arange(36.0).reshape(4, 9), "num_items_in_batch": torch.tensor(18),
     }  # fmt: skip
     first, second = split_by_length(batch, 2)
-    assert first["completion_ids"][:, 0].tolist() == [1, 3] and second["completion_ids"][:, 0].tolist() == [0, 2]
-    assert first["completion_ids"].shape == (2, 9) and second["completion_ids"].shape == (2, 3)
-    assert second["prompt_ids"].tolist() == [[7], [7]] and second["num_items_in_batch"] == 18
+    assert first["prompt_ids"].tolist() == [[7, 8], [7, 8]] and second["prompt_ids"].tolist() == [[7], [9]]
+    assert first["completion_ids"].tolist() == [[11] * 9, [13] * 5 + [0] * 4]
+    assert second["completion_ids"].tolist() == [[10, 10, 10], [12, 0, 0]]
+    assert second["advantages"].tolist() == [[0, 1, 2], [18, 19, 20]] and second["num_items_in_batch"] == 18
+    mixed = split_by_length(batch, 1)[0]  # rows 1, 3, 0, 2: the prompts' second token joins the completion, untrained
+    assert mixed["prompt_ids"].tolist() == [[7], [7], [7], [9]] and mixed["prompt_mask"].all()
+    assert mixed["completion_ids"][:2, :2].tolist() == [[8, 11], [8, 13]]
+    assert mixed["tool_mask"].sum(1).tolist() == [9, 5, 3, 1]
+    assert mixed["tool_mask"][:, 0].tolist() == [0, 0, 1, 1] and mixed["completion_mask"][:, 0].all()
+    assert mixed["advantages"][:, 0].tolist() == [0, 0, 0, 18] and mixed["advantages"][0, 1:].tolist() == [
+        *range(9, 18)
+    ]
 
 
 def test_batch_metrics_label_agreement():

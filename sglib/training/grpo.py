@@ -262,8 +262,10 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
             self._buffered_inputs = split_by_length(self._generate_and_score_completions(generation_batch), steps)
         return self._buffered_inputs[self._step % steps]
 
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, *args, **kwargs):
+        if attention_mask[:, 0].all():  # padded on the right only, see `split_by_length`; the loss leaves padding out
+            attention_mask = torch.ones_like(attention_mask)
+        result = super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, *args, **kwargs)
         self._last_logps = result[0].detach()
         return result
 
@@ -308,26 +310,35 @@ def _parameter_order(model, optimizer) -> list[str]:
 
 
 def split_by_length(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
-    """Split a padded batch into `parts` micro-batches of equal count, longest sequences first, trimming the padding.
+    """Split a padded batch into `parts` micro-batches of equal count, longest sequences first, padded on the right.
+
+    TRL pads prompts on the left, which needs an attention mask; sequences that all start in column 0 need none under
+    causal attention, and torch's attention is faster without. So each row is moved left, and what its prompt is longer
+    than the shortest prompt of the micro-batch becomes part of the completion, masked like an observation.
 
     Args:
-        batch: TRL's generation batch: `prompt_*` of shape (B, P), padded on the left, everything else (B, C), padded on
-            the right, or a scalar. B is a multiple of `parts`.
+        batch: TRL's generation batch: `prompt_ids` and `prompt_mask` (B, P), everything else (B, C) or a scalar. B is a
+            multiple of `parts`. The mask of policy tokens is called `tool_mask`.
     """
-    lengths = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
-    order = torch.sort(lengths, descending=True, stable=True).indices
+    prompts, completions = batch["prompt_mask"].sum(1), batch["completion_mask"].sum(1)
+    width = batch["prompt_ids"].shape[1]
+    order = torch.sort(prompts + completions, descending=True, stable=True).indices
     micro_batches = []
     for rows in order.chunk(parts):
-        prompt = int(batch["prompt_mask"][rows].sum(1).max())
-        completion = int(batch["completion_mask"][rows].sum(1).max())
-        micro_batches.append(
-            {
-                key: value
-                if value.ndim == 0
-                else (value[rows, -prompt:] if key.startswith("prompt_") else value[rows, :completion])
-                for key, value in batch.items()
-            }
-        )
+        shortest, longest = int(prompts[rows].min()), int((prompts + completions)[rows].max())
+        # Column of row i's j-th token, prompt and completion side by side; the padding goes round to the end.
+        total = width + batch["completion_ids"].shape[1]
+        columns = (torch.arange(total, device=rows.device) + (width - prompts[rows])[:, None]) % total
+        micro = {}
+        for key, value in batch.items():
+            if value.ndim == 0:
+                micro[key] = value
+            elif not key.startswith("prompt_"):
+                prompt_key = key.replace("completion_", "prompt_")  # the same for what exists for completions only
+                before = batch[prompt_key] if prompt_key != key else value.new_zeros(len(value), width)
+                moved = torch.cat([before, value], dim=1)[rows].gather(1, columns)[:, :longest]
+                micro[prompt_key], micro[key] = moved[:, :shortest], moved[:, shortest:]
+        micro_batches.append(micro)
     return micro_batches
 
 
