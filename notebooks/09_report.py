@@ -115,7 +115,7 @@ if "04_joint_grpo" in latest:
     found = latest["04_joint_grpo"]
     curves = sglib.runs.read_table(found["folder"] / "curves.csv")
     run.figure("success", sglib.figures.learning_curves(
-        {arm: rows for arm, rows in curves.groupby("arm", sort=False)}, title=f"Success on the held-out panel ({found['run']})", n=found["params"]["eval_games"],
+        dict(list(curves.groupby("arm", sort=False))), title=f"Success on the held-out panel ({found['run']})", n=found["params"]["eval_games"],
     ))  # fmt: skip
 
 # %% [markdown]

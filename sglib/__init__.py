@@ -1,10 +1,10 @@
 """Step-level internal rewards for language agents: the whole study on a laptop, the same code on GPUs.
 
-    import sglib
-    policy = sglib.load_policy("base")
-    games = sglib.envs.alfworld.generate_games(64, seed=0)
-    trajectories = sglib.rollout(policy, games, format="guide", max_turns=30)
-    sglib.inspect(trajectories)
+import sglib
+policy = sglib.load_policy("base")
+games = sglib.envs.alfworld.generate_games(64, seed=0)
+trajectories = sglib.rollout(policy, games, format="guide", max_turns=30)
+sglib.inspect(trajectories)
 """
 
 from sglib import advantages, envs, formats, params, rewards, runs, stats
@@ -18,7 +18,28 @@ from sglib.view.inspect import inspect
 __version__ = "0.1.0"
 
 __all__ = [
-    "LABELS", "Observation", "Policy", "Report", "Trajectory", "Turn", "advantages", "envs", "evaluate", "figures", "formats", "generate",
-    "inspect", "load_policy", "panel", "params", "read_trajectories", "replay_on_reference", "rewards", "rollout", "runs", "stats", "summarize",
+    "LABELS",
+    "Observation",
+    "Policy",
+    "Report",
+    "Trajectory",
+    "Turn",
+    "advantages",
+    "envs",
+    "evaluate",
+    "figures",
+    "formats",
+    "generate",
+    "inspect",
+    "load_policy",
+    "panel",
+    "params",
+    "read_trajectories",
+    "replay_on_reference",
+    "rewards",
+    "rollout",
+    "runs",
+    "stats",
+    "summarize",
     "write_trajectories",
-]  # fmt: skip
+]

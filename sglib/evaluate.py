@@ -34,10 +34,12 @@ class Report:
         invalid: share of actions that were not admissible.
         looping: share of episodes with one action at least 5 times in a row or in at least half of at least 10 steps.
         wrong_object: share of episodes that picked up a thing of a kind that the task does not name.
-        redundant: share of `go to` actions that return to a receptacle already seen open with nothing taken or put in between.
+        redundant: share of `go to` actions that return to a receptacle already seen open with nothing taken or put in
+            between.
         failures: name of the parse failure -> count.
         labels: label -> share of turns, empty without guidance.
-        agreement: share of positive and negative labels that agree with the oracle (see `label_agreement`), None without guidance.
+        agreement: share of positive and negative labels that agree with the oracle (see `label_agreement`), None
+            without guidance.
         outcomes: 1 or 0 per game, in order, for paired comparison.
         trajectories: the episodes.
     """
@@ -61,12 +63,13 @@ class Report:
 
     def numbers(self) -> dict:
         """The scalar fields, for a metrics file."""
-        names = "n wins success low high turns invalid looping wrong_object redundant agreement".split()
+        names = "n wins success low high turns invalid looping wrong_object redundant agreement".split()  # noqa: SIM905
         return {name: getattr(self, name) for name in names} | {f"label_{k}": v for k, v in self.labels.items()}
 
 
 def is_looping(trajectory: Trajectory) -> bool:
-    """One action at least five times in a row, or in at least half of the steps (Self-Guide's definition; of ten steps or more)."""
+    """One action at least five times in a row, or in at least half of the steps (Self-Guide's definition; of ten
+    steps or more)."""
     actions = [turn.action for turn in trajectory.turns]
     run = longest = 1
     for last, now in zip(actions, actions[1:]):
@@ -82,7 +85,8 @@ def took_wrong_object(trajectory: Trajectory) -> bool:
 
 
 def redundant_visits(trajectory: Trajectory) -> tuple[int, int]:
-    """(`go to` actions back to a receptacle already looked into since the last take or move, all valid `go to` actions)."""
+    """(`go to` actions back to a receptacle already looked into since the last take or move, all valid `go to`
+    actions)."""
     seen: set[str] = set()
     again = total = 0
     for turn in trajectory.turns:
@@ -99,7 +103,8 @@ def redundant_visits(trajectory: Trajectory) -> tuple[int, int]:
 
 
 def label_agreement(trajectories: Sequence[Trajectory]) -> tuple[int, int]:
-    """(labels that agree with the oracle, labels counted). The label of turn t rates the step before it: positive agrees where
+    """(labels that agree with the oracle, labels counted). The label of turn t rates the step before it: positive
+    agrees where
     the distance to the goal fell, negative where it did not fall; neutral labels and first turns are not counted."""
     agree = counted = 0
     for trajectory in trajectories:
@@ -148,7 +153,16 @@ def summarize(trajectories: Sequence[Trajectory]) -> Report:
     )
 
 
-def evaluate(policy: Policy, games: Sequence, *, format: str = "act", temperature: float = 0.4, max_turns: int = 30, seed: int = 0, **options) -> Report:
+def evaluate(
+    policy: Policy,
+    games: Sequence,
+    *,
+    format: str = "act",
+    temperature: float = 0.4,
+    max_turns: int = 30,
+    seed: int = 0,
+    **options,
+) -> Report:
     """Play each game once and sum up. Further options go to `sglib.rollout`.
 
     Args:
@@ -187,11 +201,15 @@ def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game
         texts = [turn.observation for turn in trajectory.turns] + [trajectory.final_observation]
         for t, text in enumerate(texts):
             if observation.text != text:
-                differences.append(f"{trajectory.game_id}, turn {t}: {text!r} was recorded, the reference says {observation.text!r}")
+                differences.append(
+                    f"{trajectory.game_id}, turn {t}: {text!r} was recorded, the reference says {observation.text!r}"
+                )
                 break
             if t < len(trajectory.turns):
                 observation = reference.step(trajectory.turns[t].action)
         else:
             if observation.won != trajectory.won:
-                differences.append(f"{trajectory.game_id}: recorded won={trajectory.won}, the reference says {observation.won}")
+                differences.append(
+                    f"{trajectory.game_id}: recorded won={trajectory.won}, the reference says {observation.won}"
+                )
     return differences

@@ -4,13 +4,15 @@
 |---|---|---|
 | `act` | the command | the baseline (ReAct without a thought) |
 | `progress` | its estimate of progress in percent, then the command | RePro's online progress (arXiv 2606.14302) |
-| `guide` | a self-guidance (reason, then a label of the prefix so far), then the command | Self-Guide (2604.03098), Eq 3-4 |
+| `guide` | a self-guidance (reason, then a label of the prefix so far), then the command | Self-Guide, Eq 3-4 |
 | `retrospect` | after the episode: one progress number per step | RePro's retrospection |
 
-`guide` keeps the guidance and the action in one answer: z_t ~ pi(.|h, o_t), a_t ~ pi(.|h, o_t, z_t) is then one continuation, and
+`guide` keeps the guidance and the action in one answer: z_t ~ pi(.|h, o_t), a_t ~ pi(.|h, o_t, z_t) is then one
+continuation, and
 past guidance stays in the context (Eq 2).
 
-Reading is total: any text gives a `Parsed`; what does not follow the format is a named failure in `Parsed.error`, never an
+Reading is total: any text gives a `Parsed`; what does not follow the format is a named failure in `Parsed.error`,
+never an
 exception, and the best command that can be made of the text.
 """
 
@@ -22,11 +24,19 @@ from dataclasses import dataclass
 from sglib.records import LABELS, Trajectory
 
 FORMATS = ("act", "progress", "guide")
-ERRORS = ("empty_response", "missing_action", "missing_guidance", "missing_label", "unknown_label", "missing_progress", "bad_progress")
+ERRORS = (
+    "empty_response",
+    "missing_action",
+    "missing_guidance",
+    "missing_label",
+    "unknown_label",
+    "missing_progress",
+    "bad_progress",
+)
 
 COMMANDS = (
-    "look | inventory | go to (receptacle) | open (receptacle) | close (receptacle) | take (object) from (receptacle) | "
-    "move (object) to (receptacle) | examine (something) | use (object) | heat (object) with (receptacle) | "
+    "look | inventory | go to (receptacle) | open (receptacle) | close (receptacle) | take (object) from (receptacle)"
+    " | move (object) to (receptacle) | examine (something) | use (object) | heat (object) with (receptacle) | "
     "clean (object) with (receptacle) | cool (object) with (receptacle) | slice (object) with (object)"
 )
 # What a language model is told. The shipped base model was trained on the format's name alone (`compact=True`).
@@ -37,14 +47,14 @@ INSTRUCTIONS = {
         "Answer with two lines:\nProgress: <0-100>\nAction: <command>"
     ),
     "guide": (
-        f"You act in a household. Commands: {COMMANDS}. Before each action rate the trajectory so far: positive if the latest step "
-        "clearly brought the task closer or gave information that will be used, negative if it was wasted, regressing, contradictory "
-        "or stuck, neutral otherwise. Answer with three lines:\nGuidance: <short reason and what to do next>\n"
-        "Label: <negative|neutral|positive>\nAction: <command>"
+        f"You act in a household. Commands: {COMMANDS}. Before each action rate the trajectory so far: positive if the "
+        "latest step clearly brought the task closer or gave information that will be used, negative if it was wasted, "
+        "regressing, contradictory or stuck, neutral otherwise. Answer with three lines:\n"
+        "Guidance: <short reason and what to do next>\nLabel: <negative|neutral|positive>\nAction: <command>"
     ),
     "retrospect": (
-        "The episode is over and its outcome is known. Rate the progress after each step, 0-100; a success ends at 100, a failure below "
-        "100. Answer with one line:\nProgress: <one number per step, separated by spaces>"
+        "The episode is over and its outcome is known. Rate the progress after each step, 0-100; a success ends at "
+        "100, a failure below 100. Answer with one line:\nProgress: <one number per step, separated by spaces>"
     ),
 }
 WELCOME = "-= Welcome to TextWorld, ALFRED! =-"
@@ -52,7 +62,8 @@ WELCOME = "-= Welcome to TextWorld, ALFRED! =-"
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What was read out of a response. `action` is always a string (perhaps empty); `error` names the first failure or is None."""
+    """What was read out of a response. `action` is always a string (perhaps empty); `error` names the first failure
+    or is None."""
 
     action: str
     guidance: str | None = None
@@ -86,7 +97,9 @@ def opening(name: str, first_observation: str, compact: bool, example: str | Non
     return [*messages, {"role": "user", "content": observation_text(first_observation)}]
 
 
-def write(name: str, action: str, *, guidance: str | None = None, label: str | None = None, progress: float | None = None) -> str:
+def write(
+    name: str, action: str, *, guidance: str | None = None, label: str | None = None, progress: float | None = None
+) -> str:
     """A response in a format: the inverse of `parse`, used for demonstrations."""
     if name == "guide":
         return f"Guidance: {guidance} Label: {label} Action: {action}"
@@ -158,7 +171,8 @@ def parse(name: str, response: str) -> Parsed:
 
 
 def transcript(trajectory: Trajectory, progress: list[float] | None = None) -> str:
-    """An episode as plain text, one line an observation and one an action, with progress in percent behind each action if given.
+    """An episode as plain text, one line an observation and one an action, with progress in percent behind each
+    action if given.
 
     Raises:
         ValueError: `progress` has another length than the episode.
@@ -197,7 +211,8 @@ def parse_retrospect(response: str, steps: int) -> tuple[list[float] | None, str
 
 
 def true_progress(trajectory: Trajectory) -> list[float]:
-    """Progress after each step by the oracle, in percent: 100 (1 - d_t / d_0), clipped to 0..100 (our decision for RePro's annotator).
+    """Progress after each step by the oracle, in percent: 100 (1 - d_t / d_0), clipped to 0..100 (our decision for
+    RePro's annotator).
 
     Raises:
         ValueError: the trajectory was recorded without oracle distances.

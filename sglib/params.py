@@ -114,7 +114,8 @@ class GRPOParams(Params):
         learning_rate: of AdamW.
         clip: epsilon of the clipped loss.
         beta: weight of the KL term; 0 leaves the reference model out.
-        guide_weight: size of the guidance reward of one turn, against 1 for success.
+        win_reward: what a success pays; the paper's framework pays 10 (a plain 1 lets the labels' sum outweigh it).
+        guide_weight: what one positive label pays, and a negative one costs; 0.1 in the paper.
         schedule: the four breakpoints of lambda(u), as fractions of `iterations`, ascending: 0 until the first, rising
             to 1 at the second, 1 until the third, falling to 0 at the fourth.
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
@@ -131,6 +132,7 @@ class GRPOParams(Params):
     learning_rate: float = Field(2.0e-4, gt=0, le=1)
     clip: float = Field(0.2, gt=0, lt=1)
     beta: float = Field(0.0, ge=0)
+    win_reward: float = Field(10.0, gt=0)
     guide_weight: float = Field(0.1, ge=0)
     schedule: list[Fraction] = Field([0.4, 0.5, 0.7, 0.8], min_length=4, max_length=4)
     eval_games: Count = 256

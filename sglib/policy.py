@@ -1,7 +1,9 @@
 """Policies: the shipped base model, a local path, a hub id; LoRA on top; and the small model's tokenizer.
 
-The base model is a Qwen3 of 0.8 M parameters with a word-level tokenizer in which the engine's fixed phrases are one token
-each, so that an episode of 30 turns is about 500 tokens. A larger model goes through the same code by its own tokenizer.
+The base model is a Qwen3 of 0.8 M parameters with a word-level tokenizer in which the engine's fixed phrases are one
+token
+each, so that an episode of 30 turns is about 500 tokens. A larger model goes through the same code by its own
+tokenizer.
 """
 
 from __future__ import annotations
@@ -15,24 +17,25 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 CHAT_TEMPLATE = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 # Fixed phrases of the engine (alfred.twl2) and of the formats; the longest match wins.
 PHRASES = (
     "You are in the middle of a room. Looking quickly around you, you see a", "Your task is to:", "You arrive at",
-    "You open the", "You close the", "You pick up the", "You move the", "You clean the", "You heat the", "You cool the",
-    "You turn on the", "You sliced the", "You are carrying: a", "You are not carrying anything.", "You are facing the",
-    "Next to it, you see", "Nothing happens.", "is closed.", "is open. In it, you see", "On the", ", you see a", ", you see nothing.",
-    "you see", "There's nothing special about", "This is a normal", "In it, you see", "This is a", ", and a", ", a", "from the",
-    "to the", "using the", "with the", "go to", "put it in", "put them in", "under the", "Example:", "Outcome:",
-    "Guidance:", "Label:", "Progress:", "Action:",
+    "You open the", "You close the", "You pick up the", "You move the", "You clean the", "You heat the",
+    "You cool the", "You turn on the", "You sliced the", "You are carrying: a", "You are not carrying anything.",
+    "You are facing the", "Next to it, you see", "Nothing happens.", "is closed.", "is open. In it, you see",
+    "On the", ", you see a", ", you see nothing.", "you see", "There's nothing special about", "This is a normal",
+    "In it, you see", "This is a", ", and a", ", a", "from the", "to the", "using the", "with the", "go to",
+    "put it in", "put them in", "under the", "Example:", "Outcome:", "Guidance:", "Label:", "Progress:", "Action:",
 )  # fmt: skip
 WORDS = (
-    ". , : a an the and in on of is it with from to some two put find look at examine clean heat cool hot cold cool sliced slice open "
-    "close take move use inventory help nothing act progress guide retrospect negative neutral positive success failure then search "
-    "You The you see them under"
+    ". , : a an the and in on of is it with from to some two put find look at examine clean heat cool hot cold cool "
+    "sliced slice open close take move use inventory help nothing act progress guide retrospect negative neutral "
+    "positive success failure then search You The you see them under"
 )
 
 
@@ -46,7 +49,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     from alfworld.gen import constants
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-    things = sorted({name.lower() for name in set(constants.OBJECTS) | constants.RECEPTACLES | set(constants.VAL_RECEPTACLE_OBJECTS)})
+    things = sorted(
+        {
+            name.lower()
+            for name in set(constants.OBJECTS) | constants.RECEPTACLES | set(constants.VAL_RECEPTACLE_OBJECTS)
+        }
+    )
     numbers = [str(n) for n in [*range(0, 41), 50, 60, 70, 80, 90, 100]]
     vocabulary = list(dict.fromkeys([*SPECIAL, *PHRASES, *WORDS.split(), *numbers, *things]))
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<|unk|>"))
@@ -59,13 +67,16 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def build_model(tokenizer, hidden: int = 128, layers: int = 4, heads: int = 4, kv_heads: int = 2, seed: int = 0) -> Qwen3ForCausalLM:
+def build_model(
+    tokenizer, hidden: int = 128, layers: int = 4, heads: int = 4, kv_heads: int = 2, seed: int = 0
+) -> Qwen3ForCausalLM:
     """A fresh Qwen3 of about 0.8 M parameters (hidden 128, 4 layers) in fp32."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=32, max_position_embeddings=4096, rope_theta=10_000.0,
-        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=32, max_position_embeddings=4096,
+        rope_theta=10_000.0, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
     return Qwen3ForCausalLM(config).float()
 
@@ -95,10 +106,15 @@ class Policy:
         return [self.tokenizer.eos_token_id]
 
     def __post_init__(self):
-        # What the chat template writes between an answer and the next one, found by rendering a conversation with a marker:
+        # What the chat template writes between an answer and the next one, found by rendering a conversation with a
+        # marker:
         # adding only this text keeps the prefix as it was generated, also under templates that rewrite earlier answers.
         marker = "MARKED ANSWER"
-        history = [{"role": "user", "content": "A"}, {"role": "assistant", "content": marker}, {"role": "user", "content": "OBSERVED"}]
+        history = [
+            {"role": "user", "content": "A"},
+            {"role": "assistant", "content": marker},
+            {"role": "user", "content": "OBSERVED"},
+        ]
         rendered = self._render(history)
         self._between = rendered[rendered.rindex(marker) + len(marker) :]
         if "OBSERVED" not in self._between:
@@ -146,7 +162,9 @@ def asset(name: str) -> Path:
     return Path(str(importlib.resources.files("sglib") / "assets" / name))
 
 
-def load_policy(name: str = "base", *, lora: dict | bool | None = None, device: str | None = None, dtype: str | None = None) -> Policy:
+def load_policy(
+    name: str = "base", *, lora: dict | bool | None = None, device: str | None = None, dtype: str | None = None
+) -> Policy:
     """Load a policy.
 
     Args:
@@ -174,7 +192,9 @@ def load_policy(name: str = "base", *, lora: dict | bool | None = None, device: 
             tokenizer = AutoTokenizer.from_pretrained(path)
             model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **kwargs)
         except OSError as error:
-            raise ValueError(f"name={name!r}: neither 'base', 'new', a folder with a model, nor a hub id that loads: {error}") from error
+            raise ValueError(
+                f"name={name!r}: neither 'base', 'new', a folder with a model, nor a hub id that loads: {error}"
+            ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     compact = tokenizer.chat_template == CHAT_TEMPLATE

@@ -1,10 +1,13 @@
 """Batched multi-turn rollouts with the key-value cache kept across turns.
 
-The whole episode is one token sequence: prompt, answer, observation, answer, … Each turn feeds only what is new. Rows of the
-batch have different lengths; every row writes its keys and values behind its own last token (`SlotCache`), so the cache has no
+The whole episode is one token sequence: prompt, answer, observation, answer, … Each turn feeds only what is new. Rows
+of the
+batch have different lengths; every row writes its keys and values behind its own last token (`SlotCache`), so the
+cache has no
 holes, and positions are those of the plain sequence. Episodes that are over leave the batch.
 
-Every episode has its own stream of random numbers, one per generated token, so what it does depends on the seed and on its
+Every episode has its own stream of random numbers, one per generated token, so what it does depends on the seed and
+on its
 place in the list of games, not on which other episodes share its batch.
 """
 
@@ -23,7 +26,8 @@ MAX_NEW_TOKENS = {"act": 12, "progress": 16, "guide": 32}
 
 
 class SlotCache:
-    """A preallocated key-value cache in which each row has its own length; the interface that transformers' models call.
+    """A preallocated key-value cache in which each row has its own length; the interface that transformers' models
+    call.
 
     Attributes:
         lengths: (B,) tokens already stored in each row.
@@ -32,7 +36,10 @@ class SlotCache:
     is_compileable = False
 
     def __init__(self, config, rows: int, capacity: int, dtype, device):
-        heads, size = config.num_key_value_heads, getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+        heads, size = (
+            config.num_key_value_heads,
+            getattr(config, "head_dim", config.hidden_size // config.num_attention_heads),
+        )
         shape = (rows, heads, capacity + 1, size)  # the last column takes what padding writes
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
@@ -61,7 +68,9 @@ class SlotCache:
         self.lengths = self.lengths + counts
         visible = torch.arange(needed, device=self.lengths.device)[None, None, :] <= positions[:, :, None]
         dtype = self.keys[0].dtype
-        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
+        mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+            ~visible, torch.finfo(dtype).min
+        )
         return positions, mask[:, None]
 
     def update(self, keys, values, layer_idx: int, *_, **__):
@@ -130,11 +139,13 @@ def rollout(
         temperature: of sampling; 0 takes the most likely token.
         seed: of all random numbers.
         group_size: episodes per game (a GRPO group).
-        max_new_tokens: tokens an answer may have; None takes what the format needs (200 for models that are told formats in words).
+        max_new_tokens: tokens an answer may have; None takes what the format needs (200 for models that are told
+            formats in words).
         batch_size: episodes that run side by side; changes speed and memory, not results.
         oracle: record the true distance to the goal at every turn.
         example: a worked example shown before each episode (`formats.example_message`).
-        answer_prefix: (episode index, turn number) -> text with which the answer begins instead of the format's own prefix.
+        answer_prefix: (episode index, turn number) -> text with which the answer begins instead of the format's own
+            prefix.
         on_progress: called with the number of finished episodes whenever one ends.
 
     Returns:
@@ -144,7 +155,11 @@ def rollout(
         ValueError: naming the argument, its value and what is allowed.
     """
     formats.check_format(format)
-    for name, value, least in (("max_turns", max_turns, 1), ("group_size", group_size, 1), ("batch_size", batch_size, 1)):
+    for name, value, least in (
+        ("max_turns", max_turns, 1),
+        ("group_size", group_size, 1),
+        ("batch_size", batch_size, 1),
+    ):
         if value < least:
             raise ValueError(f"{name}={value!r}: must be at least {least}")
     if not 0 <= temperature <= 10:
@@ -158,7 +173,20 @@ def rollout(
     try:
         for first in range(0, len(jobs), batch_size):
             chunk = [
-                _start(policy, game, i, i // group_size, env, engine, format, max_turns, seed, example, oracle, answer_prefix)
+                _start(
+                    policy,
+                    game,
+                    i,
+                    i // group_size,
+                    env,
+                    engine,
+                    format,
+                    max_turns,
+                    seed,
+                    example,
+                    oracle,
+                    answer_prefix,
+                )
                 for i, game in jobs[first : first + batch_size]
             ]
             _play(policy, chunk, format, temperature, max_new_tokens, oracle, answer_prefix, first, on_progress)
@@ -168,7 +196,9 @@ def rollout(
     return finished
 
 
-def _start(policy, game, index, group, env, engine, format, max_turns, seed, example, oracle, answer_prefix) -> _Episode:
+def _start(
+    policy, game, index, group, env, engine, format, max_turns, seed, example, oracle, answer_prefix
+) -> _Episode:
     world = envs.make(env, engine=engine, max_steps=max_turns)
     observation = world.reset(game)
     trajectory = Trajectory(game.id, game.task_type, observation.goal, format, group=group, seed=seed)
@@ -214,13 +244,20 @@ def _cache_for(policy, rows: Sequence[_Row], room: int) -> SlotCache:
 
 @torch.no_grad()
 def generate(
-    policy: Policy, prompts: Sequence[list[int]], *, max_new_tokens: int, temperature: float = 1.0, seed: int = 0, batch_size: int = 64
+    policy: Policy,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 64,
 ) -> list[str]:
     """One answer to each prompt (token ids), decoded; same seed, same answers. For what is asked outside an episode."""
     texts = []
     for first in range(0, len(prompts), batch_size):
         rows = [
-            _Row(list(ids), np.random.default_rng([seed, first + i])) for i, ids in enumerate(prompts[first : first + batch_size])
+            _Row(list(ids), np.random.default_rng([seed, first + i]))
+            for i, ids in enumerate(prompts[first : first + batch_size])
         ]
         _answer(policy, rows, _cache_for(policy, rows, max_new_tokens), temperature, max_new_tokens)
         texts += [policy.decode(row.answer) for row in rows]
@@ -235,7 +272,12 @@ def _feed(policy, cache: SlotCache, tokens: list[list[int]]) -> torch.Tensor:
     counts = torch.tensor([len(t) for t in tokens], device=policy.device)
     positions, mask = cache.prepare(counts, width)
     out = policy.model(
-        input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
+        input_ids=ids,
+        position_ids=positions,
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
     )
     return out.logits[:, -1].float()
 
@@ -293,7 +335,8 @@ def _act(policy, episode: _Episode, format: str, oracle: bool, answer_prefix) ->
 
 
 def _sample(logits: torch.Tensor, temperature: float, uniform: np.ndarray) -> tuple[list[int], list[float]]:
-    """One token a row by inverting the cumulative distribution at `uniform` (B,); its log-probability under that distribution."""
+    """One token a row by inverting the cumulative distribution at `uniform` (B,); its log-probability under that
+    distribution."""
     logprobs = torch.log_softmax(logits / temperature if temperature > 0 else logits, dim=-1)
     if temperature > 0:
         cumulative = logprobs.double().exp().cumsum(-1)

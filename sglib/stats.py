@@ -54,7 +54,8 @@ class Difference:
 
     def __str__(self) -> str:
         points = [100 * x for x in (self.estimate, self.low, self.high)]
-        return f"{points[0]:+.1f} points [{points[1]:+.1f}, {points[2]:+.1f}], p = {self.p_value:.3g}, n = {self.n} pairs"
+        interval = f"[{points[1]:+.1f}, {points[2]:+.1f}]"
+        return f"{points[0]:+.1f} points {interval}, p = {self.p_value:.3g}, n = {self.n} pairs"
 
 
 def difference(a, b, level: float = 0.95) -> Difference:

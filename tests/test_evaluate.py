@@ -28,12 +28,18 @@ def test_wrong_object():
 
 def test_redundant_visits():
     """desk, bed, desk again (redundant), take, bed (fresh again after the take): 1 of 4."""
-    assert redundant_visits(episode("go to desk 1", "go to bed 1", "go to desk 1", "take mug 1 from desk 1", "go to bed 1")) == (1, 4)
+    assert redundant_visits(
+        episode("go to desk 1", "go to bed 1", "go to desk 1", "take mug 1 from desk 1", "go to bed 1")
+    ) == (1, 4)
 
 
 def test_label_agreement():
-    """Distances 5, 4, 4, 5: positive after a fall agrees, positive after none does not, negative after a rise agrees, neutral is left out."""
-    turns = [Turn("o", "", "a", True, label=label, distance=d) for label, d in (("positive", 5), ("positive", 4), ("positive", 4), ("negative", 5), ("neutral", 4))]
+    """Distances 5, 4, 4, 5: positive after a fall agrees, positive after none does not, negative after a rise agrees,
+    neutral is left out."""
+    turns = [
+        Turn("o", "", "a", True, label=label, distance=d)
+        for label, d in (("positive", 5), ("positive", 4), ("positive", 4), ("negative", 5), ("neutral", 4))
+    ]
     assert label_agreement([Trajectory("g", "t", "x", "guide", turns)]) == (2, 3)
 
 

@@ -19,7 +19,9 @@ def test_any_text_gives_an_action_or_a_named_failure(name, text):
         assert parsed.label in LABELS if name == "guide" else parsed.label is None
 
 
-@given(st.sampled_from(LABELS), st.sampled_from(["go to desk 1", "take mug 2 from shelf 3", "look"]), st.integers(0, 100))
+@given(
+    st.sampled_from(LABELS), st.sampled_from(["go to desk 1", "take mug 2 from shelf 3", "look"]), st.integers(0, 100)
+)
 def test_what_is_written_is_read_back(label, action, progress):
     for name in formats.FORMATS:
         parsed = formats.parse(name, formats.write(name, action, guidance="find mug", label=label, progress=progress))

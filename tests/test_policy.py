@@ -33,9 +33,15 @@ def test_text_between_answers_keeps_the_prefix():
     model = load_policy("new").model
     policy = Policy(model, tokenizer, False, "chatml")
     assert policy._between.startswith("<|im_end|>") and policy._between.endswith("<|im_start|>assistant\n")
-    messages = [{"role": "user", "content": "look"}, {"role": "assistant", "content": "go to desk 1"}, {"role": "user", "content": "On the desk 1"}]
+    messages = [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": "go to desk 1"},
+        {"role": "user", "content": "On the desk 1"},
+    ]
     whole = policy.encode(policy._render(messages))
-    assert whole == policy.prompt_ids(messages[:1]) + policy.encode("go to desk 1") + policy.between_ids("On the desk 1", stopped=False)
+    assert whole == policy.prompt_ids(messages[:1]) + policy.encode("go to desk 1") + policy.between_ids(
+        "On the desk 1", stopped=False
+    )
 
 
 def test_save_and_load_give_the_same_model(tmp_path):

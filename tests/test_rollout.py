@@ -25,7 +25,9 @@ def played(request, base):
 def full_logprobs(policy, trajectory, temperature):
     ids = torch.tensor([trajectory.prompt_ids + trajectory.completion_ids])
     with torch.no_grad():
-        return torch.log_softmax(policy.model(ids).logits[0].float() / temperature, -1)[len(trajectory.prompt_ids) - 1 :]
+        return torch.log_softmax(policy.model(ids).logits[0].float() / temperature, -1)[
+            len(trajectory.prompt_ids) - 1 :
+        ]
 
 
 def test_logprobs_are_those_of_one_full_forward_pass(base, played):

@@ -5,5 +5,13 @@ from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game, g
 from sglib.envs.alfworld_trials import from_alfred_trials, load_games
 
 __all__ = [
-    "SPLITS", "TASK_TYPES", "UNSEEN_SCENES", "FastAlfworld", "Game", "UnsupportedGame", "from_alfred_trials", "generate_games", "load_games",
-]  # fmt: skip
+    "SPLITS",
+    "TASK_TYPES",
+    "UNSEEN_SCENES",
+    "FastAlfworld",
+    "Game",
+    "UnsupportedGame",
+    "from_alfred_trials",
+    "generate_games",
+    "load_games",
+]

@@ -192,13 +192,17 @@ class _World:
             grown = []
             for binding, row in itertools.product(partial, sorted(set(self.facts[predicate]))):
                 new = dict(binding)
-                if all(new.setdefault(a, value) == value if a[0] == "?" else a == value for a, value in zip(arguments, row)):
+                if all(
+                    new.setdefault(a, value) == value if a[0] == "?" else a == value for a, value in zip(arguments, row)
+                ):
                     grown.append(new)
             partial = grown
         for variable in sorted({a for x in dynamic for a in x[1:] if a[0] == "?"}):
             candidates = sorted(n for n, t in self.type_of.items() if t == variables.get(variable))
             partial = [
-                b if variable in b else {**b, variable: c} for b in partial for c in ([None] if variable in b else candidates)
+                b if variable in b else {**b, variable: c}
+                for b in partial
+                for c in ([None] if variable in b else candidates)
             ]
         for binding in partial:
             if all(binding.get(a) != binding.get(b) for a, b in differ):
@@ -275,7 +279,11 @@ class FastAlfworld:
         self.steps, self.done = 0, False
         self.won = self._goal_holds()
         here = world.at.get(self.location)
-        first = self._look() if here else f"You are in the middle of a room. Looking quickly around you, you see {world.overview}."
+        first = (
+            self._look()
+            if here
+            else f"You are in the middle of a room. Looking quickly around you, you see {world.overview}."
+        )
         return self._observe(f"-= Welcome to TextWorld, ALFRED! =-\n\n{first}\n\nYour task is to: {world.goal_text}.")
 
     def step(self, action: str) -> Observation:
@@ -358,7 +366,11 @@ class FastAlfworld:
         if command == "look":
             return self._look()
         if command == "inventory":
-            return f"You are carrying: {_listing([self.world.names[self.held]])}." if self.held else "You are not carrying anything."
+            return (
+                f"You are carrying: {_listing([self.world.names[self.held]])}."
+                if self.held
+                else "You are not carrying anything."
+            )
         if command == "help":
             return _help_text()
         return None
@@ -487,7 +499,11 @@ class FastAlfworld:
         facing = [names[r] for r in here]
         facing = facing[0] if len(facing) == 1 else ", ".join(facing[:-1]) + ", and " + facing[-1]
         floor = [
-            names[o] for o, place in sorted(self.near.items()) if place == self.location for r in here if (o, r) in self.left
+            names[o]
+            for o, place in sorted(self.near.items())
+            if place == self.location
+            for r in here
+            if (o, r) in self.left
         ]
         return f"You are facing the {facing}. Next to it, you see {_listing(floor)}."
 

@@ -71,7 +71,8 @@ class Game:
         }
 
     def save(self, directory: str | Path) -> Path:
-        """Write `directory/<id>/game.tw-pddl` and `traj_data.json` in the official layout; returns the game's folder."""
+        """Write `directory/<id>/game.tw-pddl` and `traj_data.json` in the official layout; returns the game's
+        folder."""
         folder = Path(directory) / self.id
         write_atomic(folder / "game.tw-pddl", json.dumps(self.data()))
         write_atomic(folder / "traj_data.json", json.dumps(self.traj_data, indent=1))
@@ -85,12 +86,17 @@ class Game:
 
 # -- rooms: what the floor plans and tables of the alfworld package say ---------------------------------------------
 
-ROOMS = {"Kitchen": range(1, 31), "LivingRoom": range(201, 231), "Bedroom": range(301, 331), "Bathroom": range(401, 431)}
+ROOMS = {
+    "Kitchen": range(1, 31),
+    "LivingRoom": range(201, 231),
+    "Bedroom": range(301, 331),
+    "Bathroom": range(401, 431),
+}
 SCENES = tuple(scene for room in ROOMS.values() for scene in room)
 
 # Receptacles that stand in every floor plan's object list but have no entry in its table of receptacle positions.
-UNPLACED = {"StoveBurner": 4, "CoffeeMachine": 1, "Toaster": 1, "GarbageCan": 1, "ToiletPaperHanger": 1, "TowelHolder": 1,
-            "HandTowelHolder": 1, "LaundryHamper": 1, "Safe": 1}  # fmt: skip
+UNPLACED = {"StoveBurner": 4, "CoffeeMachine": 1, "Toaster": 1, "GarbageCan": 1, "ToiletPaperHanger": 1,
+            "TowelHolder": 1, "HandTowelHolder": 1, "LaundryHamper": 1, "Safe": 1}  # fmt: skip
 # How much a class of receptacle attracts things; measured placements in ALFRED's rooms favour open, large surfaces.
 CAPACITY = {"CounterTop": 4.0, "DiningTable": 4.0, "CoffeeTable": 3.0, "Desk": 3.0, "Dresser": 2.5, "SideTable": 2.0,
             "Bed": 2.0, "Sofa": 2.0, "Fridge": 2.0, "SinkBasin": 2.0}  # fmt: skip
@@ -114,14 +120,15 @@ def room_of(scene: int) -> str:
 
 
 def receptacle_class(id_: str) -> str:
-    """"Sink|-01.99|+01.14|-00.98|SinkBasin" -> "SinkBasin", "Drawer|+00.65|..." -> "Drawer"."""
+    """ "Sink|-01.99|+01.14|-00.98|SinkBasin" -> "SinkBasin", "Drawer|+00.65|..." -> "Drawer"."""
     head, *_, tail = id_.split("|")
     return tail if tail.endswith("Basin") else head
 
 
 @dataclass(frozen=True)
 class FloorPlan:
-    """One of the 120 rooms: receptacle id -> location (x, z, rotation, horizon), and the classes of things found in it."""
+    """One of the 120 rooms: receptacle id -> location (x, z, rotation, horizon), and the classes of things found in
+    it."""
 
     scene: int
     receptacles: dict[str, tuple[int, int, int, int]]
@@ -131,7 +138,8 @@ class FloorPlan:
 
 @functools.cache
 def floor_plan(scene: int) -> FloorPlan:
-    """Read a floor plan from the alfworld package. Locations are in steps of 0.25 m and degrees, as in ALFRED's `loc|…`."""
+    """Read a floor plan from the alfworld package. Locations are in steps of 0.25 m and degrees, as in ALFRED's
+    `loc|…`."""
     import numpy as np
     from alfworld.gen import constants
 
@@ -186,7 +194,9 @@ def goal_sentence(task_type: str, params: dict, template: int) -> str:
 
     templates = goal_library.gdict[task_type]["templates"]
     return templates[template % len(templates)].format(
-        obj=params["object_target"].lower(), recep=params["parent_target"].lower(), toggle=params["toggle_target"].lower()
+        obj=params["object_target"].lower(),
+        recep=params["parent_target"].lower(),
+        toggle=params["toggle_target"].lower(),
     )
 
 
@@ -198,7 +208,8 @@ def write_problem(
     objects: dict[str, tuple[str, str]],
     agent: tuple[int, int, int, int],
 ) -> str:
-    """The PDDL problem of a room, with the predicates that ALFRED's planner writes (distances, which nothing reads, left out).
+    """The PDDL problem of a room, with the predicates that ALFRED's planner writes (distances, which nothing reads,
+    left out).
 
     Args:
         name: of the problem.
@@ -235,13 +246,16 @@ def write_problem(
             facts.append(f"toggleable {o}")
         else:
             facts.append(f"pickupable {o}")
-        facts += [f"{verb.lower()} {o}" for verb in ("Cleanable", "Heatable", "Coolable", "Sliceable") if kind in action[verb]]
+        facts += [
+            f"{verb.lower()} {o}" for verb in ("Cleanable", "Heatable", "Coolable", "Sliceable") if kind in action[verb]
+        ]
         if kind in constants.MOVABLE_RECEPTACLES_SET:
             facts.append(f"isReceptacleObject {o}")
     spaced = "\n        "
+    names = [pddl_name(d[: d.rindex(" - ")]) + d[d.rindex(" - ") :] for d in declared]
     return (
         f"(define (problem {name})\n    (:domain alfred)\n"
-        f"    (:objects\n        {spaced.join(pddl_name(d[: d.rindex(' - ')]) + d[d.rindex(' - ') :] for d in declared)}\n    )\n"
+        f"    (:objects\n        {spaced.join(names)}\n    )\n"
         f"    (:init\n        (= (total-cost) 0)\n        {spaced.join(f'({pddl_name(f)})' for f in facts)}\n    )\n"
         f"    {goal_pddl(task_type, params)}\n    (:metric minimize (total-cost))\n)\n"
     )
@@ -311,7 +325,8 @@ def _draw(number: int, seed: int, split: str, tasks: tuple[str, ...], max_recept
     rng.shuffle(rest)
     chosen = sorted({*needed, *rest[: max(0, limit - len(set(needed)))]})
 
-    # things: what the floor plan lists, about two of each in a full room (as in ALFRED), fewer where there is less space
+    # things: what the floor plan lists, about two of each in a full room (as in ALFRED), fewer where there is less
+    # space
     density = min(1.0, len(chosen) / max(12, len(kind_of)))
     copies = {o: _copies(rng, density) for o in plan.objects if o != "DeskLamp"}
     copies[wanted] = rng.choice((1, 1, 2, 3)) if task != "pick_two_obj_and_place" else rng.choice((2, 2, 3))
@@ -362,7 +377,8 @@ def generate_games(
 ) -> list[Game]:
     """Make `n` new games; same arguments, same games, byte for byte, on any machine.
 
-    Every game is won by its `walkthrough`, a shortest plan with full knowledge, played on the fast engine before the game
+    Every game is won by its `walkthrough`, a shortest plan with full knowledge, played on the fast engine before the
+    game
     is handed out; a draw that has none is drawn again under the next number.
 
     Args:

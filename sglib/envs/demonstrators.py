@@ -1,8 +1,10 @@
 """Imperfect demonstrators on the fast engine: what the base model is pre-trained on.
 
 They explore without looking behind closed doors, in the listed order most of the time, make random moves, try what is
-impossible ("take" what is not there) and recover from it. Their guidance is right only most of the time. All of this leaves
-room to learn, and shows the model how one gets out of a failed attempt; see `docs` in the base model's card for the shares.
+impossible ("take" what is not there) and recover from it. Their guidance is right only most of the time. All of this
+leaves
+room to learn, and shows the model how one gets out of a failed attempt; see `docs` in the base model's card for the
+shares.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ class Habits:
     """How an episode's demonstrator behaves; every value is a probability.
 
     Attributes:
-        ordered: it searches receptacles in the order in which the room lists them, else at random (drawn once an episode).
+        ordered: it searches receptacles in the order in which the room lists them, else at random (drawn once an
+            episode).
         noise: upper end of the uniform share of random admissible actions (the share is drawn once an episode).
         impossible: share of attempts at something inadmissible.
         wrong_label, wrong_subgoal: share of guidance labels, and of stated sub-goals, that are drawn at random.
@@ -48,7 +51,8 @@ class Demonstration:
 
 
 def true_label(before: int | None, after: int | None, valid: bool) -> str:
-    """The label that a step deserves: positive if the oracle's distance fell; negative if it rose or nothing happened."""
+    """The label that a step deserves: positive if the oracle's distance fell; negative if it rose or nothing
+    happened."""
     if not valid or (before is not None and after is not None and after > before):
         return "negative"
     return "positive" if before is not None and after is not None and after < before else "neutral"
@@ -132,7 +136,9 @@ class Explorer:
         """Remember what an action did."""
         if not valid:
             return
-        self.treated |= {o for p in ("isclean", "ishot", "iscool") for o in self.env.props[p]} if self.processor else set()
+        self.treated |= (
+            {o for p in ("isclean", "ishot", "iscool") for o in self.env.props[p]} if self.processor else set()
+        )
         if action.startswith("move ") and self.home is not None:
             self.placed |= {o for o in self.env.inside[self.home] if self.kind(o) == self.wanted}
 
@@ -145,7 +151,9 @@ class Explorer:
         return f"open {self.world.names[self.rng.choice(self.order)]}"
 
 
-def demonstrate(env: FastAlfworld, game: Game, rng: random.Random, habits: Habits, max_turns: int) -> tuple[list[Demonstration], bool]:
+def demonstrate(
+    env: FastAlfworld, game: Game, rng: random.Random, habits: Habits, max_turns: int
+) -> tuple[list[Demonstration], bool]:
     """Play one game; returns the steps and whether it was won.
 
     Args:
@@ -179,5 +187,3 @@ def demonstrate(env: FastAlfworld, game: Game, rng: random.Random, habits: Habit
         after = env.oracle_distance()
         label, distance = true_label(distance, after, valid), after
     return steps, observation.won
-
-

@@ -1,6 +1,7 @@
 """RePro (arXiv 2606.14302): act, then rate each step knowing the outcome. Here: the data of the warmup.
 
-The warmup teaches two abilities at once: to act while stating progress, and to rate a finished episode step by step. The paper
+The warmup teaches two abilities at once: to act while stating progress, and to rate a finished episode step by step.
+The paper
 has a large model annotate a small number of won episodes; our annotator is the environment's oracle,
 p_t = 1 - d_t / d_0 clipped to [0, 1] (our decision: at this scale no annotator model exists, and the oracle is exact).
 """
@@ -28,7 +29,8 @@ def forward_example(policy: Policy, trajectory: Trajectory) -> dict:
     """An episode rewritten so that each answer states the annotated progress before the action (format `progress`).
 
     Returns:
-        {"input_ids": (n,), "labels": (n,)}; labels are -100 on everything that the policy does not write, and on answers
+        {"input_ids": (n,), "labels": (n,)}; labels are -100 on everything that the policy does not write, and on
+        answers
         whose action was not admissible (the warmup should not teach those).
     """
     progress, prefix = annotate(trajectory), formats.PREFIX["progress"]
@@ -45,7 +47,8 @@ def forward_example(policy: Policy, trajectory: Trajectory) -> dict:
 
 
 def retrospect_example(policy: Policy, trajectory: Trajectory) -> dict:
-    """A finished episode, its outcome, and the annotated progress after each step as the answer (format `retrospect`)."""
+    """A finished episode, its outcome, and the annotated progress after each step as the answer (format
+    `retrospect`)."""
     progress = annotate(trajectory)[1:]
     ids = policy.prompt_ids(formats.retrospect_messages(trajectory, policy.compact), "Progress:")
     answer = policy.encode(" ".join(str(round(p)) for p in progress)) + policy.stop_ids[:1]

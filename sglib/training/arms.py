@@ -1,6 +1,7 @@
 """The arms of notebook 04, trained side by side: one process an arm, one thread each where there is no GPU.
 
-Two runs with one thread each finish more iterations an hour than one run with two. Each arm works in its own folder, resumes
+Two runs with one thread each finish more iterations an hour than one run with two. Each arm works in its own folder,
+resumes
 there after an interruption, and is not run again when it is complete.
 
     base.json         the panel before training, outcome by game
@@ -33,8 +34,17 @@ from sglib.runs import output_root, source_hash
 from sglib.training.grpo import GRPOSettings, train
 
 # What decides an arm's result; a change in any of it makes a new folder.
-SOURCES = ("sglib/envs", "sglib/formats.py", "sglib/policy.py", "sglib/rollout.py", "sglib/evaluate.py", "sglib/rewards", "sglib/advantages.py",
-           "sglib/training/grpo.py", "sglib/assets")  # fmt: skip
+SOURCES = (
+    "sglib/envs",
+    "sglib/formats.py",
+    "sglib/policy.py",
+    "sglib/rollout.py",
+    "sglib/evaluate.py",
+    "sglib/rewards",
+    "sglib/advantages.py",
+    "sglib/training/grpo.py",
+    "sglib/assets",
+)
 SHOWN = 16  # episodes kept of the trained policy
 
 
@@ -97,14 +107,22 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
     policy = load_policy(p.model, lora=p.lora)
     games = panel(p.eval_games, max_receptacles=p.max_receptacles)
     # every game is trained on once; the seeds from 10,000 on belong to this notebook
-    training_games = generate_games(p.iterations * p.games_per_iteration, seed=10_000 + p.seed, max_receptacles=p.max_receptacles)
+    training_games = generate_games(
+        p.iterations * p.games_per_iteration, seed=10_000 + p.seed, max_receptacles=p.max_receptacles
+    )
     format = arm_format(arm)
 
     def measure(policy) -> dict:
         report = evaluate(
-            policy, games, format=format, temperature=p.eval_temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size,
+            policy,
+            games,
+            format=format,
+            temperature=p.eval_temperature,
+            max_turns=p.max_turns,
+            seed=p.seed,
+            batch_size=p.batch_size,
             oracle=format == "guide",
-        )  # fmt: skip
+        )
         episodes = report.trajectories[:SHOWN]
         write_trajectories(folder / "trajectories.jsonl", episodes)
         return report.numbers() | {"outcomes": report.outcomes}
@@ -112,12 +130,24 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
     if not (folder / "base.json").exists():
         write_atomic(folder / "base.json", json.dumps(measure(policy)))
     settings = GRPOSettings(
-        iterations=p.iterations, games_per_iteration=p.games_per_iteration, group_size=p.group_size, learning_rate=p.learning_rate,
-        epsilon=p.clip, beta=p.beta, temperature=p.temperature, max_turns=p.max_turns, format=format, seed=p.seed, eval_every=p.eval_every,
-    )  # fmt: skip
+        iterations=p.iterations,
+        games_per_iteration=p.games_per_iteration,
+        group_size=p.group_size,
+        learning_rate=p.learning_rate,
+        epsilon=p.clip,
+        beta=p.beta,
+        temperature=p.temperature,
+        max_turns=p.max_turns,
+        format=format,
+        seed=p.seed,
+        eval_every=p.eval_every,
+    )
     train(policy, training_games, settings, arm_components(arm, p), evaluate_fn=measure, run_dir=folder)
     policy.save(folder / "policy")
-    write_atomic(folder / "done.json", json.dumps({"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}))
+    write_atomic(
+        folder / "done.json",
+        json.dumps({"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}),
+    )
 
 
 def read_arm(arm: str, folder: Path) -> ArmResult:
@@ -148,7 +178,10 @@ def _work(arm: str, p: GRPOParams, folder: str, threads: int) -> None:
 
 
 def train_arms(
-    p: GRPOParams, on_update: Callable[[dict[str, ArmResult]], None] | None = None, jobs: int | None = None, poll: float = 2.0
+    p: GRPOParams,
+    on_update: Callable[[dict[str, ArmResult]], None] | None = None,
+    jobs: int | None = None,
+    poll: float = 2.0,
 ) -> dict[str, ArmResult]:
     """Train `p.arms`, several at a time; interrupted and called again, it goes on where it was.
 

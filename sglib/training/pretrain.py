@@ -1,7 +1,9 @@
 """Build the base model: next-token prediction on transcripts of imperfect demonstrators (`make base`).
 
-Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what the policy writes, less on observations (that is
-where copying names out of the context is learned first) and 0 on attempts that the demonstrator itself should not have made.
+Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what the policy writes, less on observations
+(that is
+where copying names out of the context is learned first) and 0 on attempts that the demonstrator itself should not
+have made.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ BUCKET = 16  # batches drawn together, sorted by length so that a batch holds li
 def encode_demonstration(
     policy: Policy, format: str, steps: list[Demonstration], observation_weight: float, example: str | None = None
 ) -> tuple[list[int], list[float]]:
-    """Token ids and loss weights (same length) of a demonstrated episode, written as the policy would meet it in a rollout."""
+    """Token ids and loss weights (same length) of a demonstrated episode, written as the policy would meet it in a
+    rollout."""
     prefix = formats.PREFIX[format]
     ids = policy.prompt_ids(formats.opening(format, steps[0].observation, policy.compact, example), prefix)
     weights = [observation_weight] * len(ids)
@@ -69,10 +72,13 @@ def as_trajectory(steps: list[Demonstration], won: bool) -> Trajectory:
 
 
 def draw_transcripts(policy: Policy, recipe: dict, number: int, count: int) -> list[tuple[list[int], list[float]]]:
-    """`count` fresh transcripts, a function of the recipe's seed and of `number` alone. No game is drawn twice in a run."""
+    """`count` fresh transcripts, a function of the recipe's seed and of `number` alone. No game is drawn twice in a
+    run."""
     rng = random.Random(f"pretraining {recipe['seed']} {number}")
     # seeds from 10^6 on belong to pre-training: no panel and no training run draws from them
-    games = generate_games(count, seed=1_000_000 + recipe["seed"], max_receptacles=recipe["max_receptacles"], start=number * count * 2)
+    games = generate_games(
+        count, seed=1_000_000 + recipe["seed"], max_receptacles=recipe["max_receptacles"], start=number * count * 2
+    )
     habits, env, out, example = Habits(**recipe["habits"]), FastAlfworld(), [], None
     for game in games:
         steps, won = demonstrate(env, game, rng, habits, recipe["max_turns"])
@@ -121,7 +127,8 @@ def optimizers_of(model, recipe: dict) -> list[torch.optim.Optimizer]:
 
 
 def _save(path: Path, model, optimizers, step: int, curve: list, seconds: float):
-    """Model and optimizer state without pickle: tensors in safetensors, numbers in JSON; the JSON last, so it is the commit."""
+    """Model and optimizer state without pickle: tensors in safetensors, numbers in JSON; the JSON last, so it is the
+    commit."""
     tensors = {f"model.{n}": p.detach().contiguous() for n, p in model.named_parameters()}
     for i, optimizer in enumerate(optimizers):
         for j, entry in optimizer.state_dict()["state"].items():
@@ -140,7 +147,9 @@ def _load(path: Path, model, optimizers) -> tuple[int, list, float]:
         return 0, [], 0.0
     state = json.loads((path / "state.json").read_text())
     tensors = load_file(path / f"step{state['step']}.safetensors")
-    model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=False)
+    model.load_state_dict(
+        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=False
+    )
     for i, optimizer in enumerate(optimizers):
         content = optimizer.state_dict()
         content["state"] = {}
@@ -152,7 +161,9 @@ def _load(path: Path, model, optimizers) -> tuple[int, list, float]:
     return state["step"], state["curve"], state["seconds"]
 
 
-def pretrain(recipe: dict, out: Path, work: Path, evaluate=None, evaluate_every: int = 500, save_every: int = 250) -> Policy:
+def pretrain(
+    recipe: dict, out: Path, work: Path, evaluate=None, evaluate_every: int = 500, save_every: int = 250
+) -> Policy:
     """Train the base model; interrupted, it goes on from its last checkpoint in `work` to the same result.
 
     Args:
@@ -203,7 +214,7 @@ def pretrain(recipe: dict, out: Path, work: Path, evaluate=None, evaluate_every:
     model.eval()
     policy.save(out)
     card = {
-        "what": "Qwen3 architecture, word-level tokenizer, trained from scratch on transcripts of generated ALFWorld games",
+        "what": "Qwen3 architecture, word-level tokenizer, pre-trained on transcripts of generated ALFWorld games",
         "command": "make base",
         "parameters": sum(p.numel() for p in model.parameters()),
         "recipe": recipe,
@@ -231,7 +242,9 @@ def main():
         from sglib.evaluate import evaluate as measure
 
         games = generate_games(128, seed=31, split="valid_seen")  # a panel for looking at the curve; no result uses it
-        return {f: round(measure(policy, games, format=f, temperature=0.4, seed=0).success, 4) for f in ("act", "guide")}
+        return {
+            f: round(measure(policy, games, format=f, temperature=0.4, seed=0).success, 4) for f in ("act", "guide")
+        }
 
     pretrain(recipe, arguments.out, arguments.work, None if arguments.no_evaluation else evaluate)
 
