@@ -1,7 +1,6 @@
 # ---
 # jupyter:
 #   jupytext:
-#     formats: ipynb,py:percent
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -165,10 +164,16 @@ for a, b in (("guide", "grpo"), ("scheduled", "guide"), ("scheduled", "immediate
         claims[f"{a} ends above {b}"] = sglib.stats.difference(results[a].after, results[b].after, p.level)
 for text, gap in claims.items():
     verdict(text, gap)
-for arm in guided:
-    first, last = guided[arm][0], guided[arm][-1]
-    print(f"{arm}: positive labels {100 * (first['positive'] or 0):.0f} -> {100 * (last['positive'] or 0):.0f} %, "
-          f"agreement with the truth {100 * (first['agreement'] or 0):.0f} -> {100 * (last['agreement'] or 0):.0f} %")  # fmt: skip
+
+
+def percent(value):
+    """A share as text; a share of nothing is none."""
+    return "none counted" if value is None else f"{100 * value:.0f} %"
+
+
+for arm, rows in guided.items():
+    print(f"{arm}: positive labels {percent(rows[0]['positive'])} -> {percent(rows[-1]['positive'])}, "
+          f"agreement with the truth {percent(rows[0]['agreement'])} -> {percent(rows[-1]['agreement'])}")  # fmt: skip
 run.finish(success={arm: float(np.mean(r.after)) for arm, r in results.items()}, claims={k: g.estimate for k, g in claims.items()})
 
 # %% [markdown]

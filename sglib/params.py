@@ -110,9 +110,9 @@ class GRPOParams(Params):
         arms: which trainings to compare: `grpo` (environment reward only), `guide` (guidance, lambda = 0), `scheduled`
             (guidance with its scheduled reward), `immediate` (the full guidance reward from the first step).
         iterations: optimiser steps of each arm, each on `games_per_iteration` x `group_size` episodes.
-        train_games: how many games the iterations draw from.
         learning_rate: of AdamW.
-        clip: epsilon of the clipped loss.
+        updates_per_batch: optimiser steps on each batch of episodes.
+        clip: epsilon of the clipped loss (Eq 9); it acts from two updates a batch on, and is refused with one.
         beta: weight of the KL term; 0 leaves the reference model out.
         win_reward: what a success pays; the paper's framework pays 10 (a plain 1 lets the labels' sum outweigh it).
         guide_weight: what one positive label pays, and a negative one costs; 0.1 in the paper.
@@ -126,10 +126,10 @@ class GRPOParams(Params):
     temperature: float = Field(1.0, gt=0, le=2)
     arms: list[Arm] = Field(["grpo", "guide", "scheduled", "immediate"], min_length=1)
     iterations: Count = 20
-    train_games: Count = 512
     games_per_iteration: Count = 8
     group_size: int = Field(8, ge=2)
     learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    updates_per_batch: Count = 1
     clip: float = Field(0.2, gt=0, lt=1)
     beta: float = Field(0.0, ge=0)
     win_reward: float = Field(10.0, gt=0)
@@ -147,6 +147,12 @@ class GRPOParams(Params):
         if value != sorted(value):
             raise ValueError("the breakpoints must ascend")
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _clip_acts(self):
+        if "clip" in self.model_fields_set and self.updates_per_batch == 1:
+            raise ValueError("clip does nothing with updates_per_batch = 1: leave it out, or update twice or more")
+        return self
 
     @pydantic.field_validator("arms")
     @classmethod
@@ -289,6 +295,8 @@ def _build(section: str, values: dict[str, Any]) -> Params:
 
 
 def _explain(section: str, model: type[Params], problem: dict[str, Any]) -> str:
+    if not problem["loc"]:  # a rule about several fields names them itself
+        return f"{section}: {problem['ctx']['error']}"
     field = str(problem["loc"][0])
     name = field if field in COMMON else f"{section}.{field}"
     if problem["type"] == "extra_forbidden":

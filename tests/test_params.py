@@ -121,3 +121,9 @@ def test_shipped_files(monkeypatch):
     monkeypatch.undo()
     for size in params.sizes():
         assert load_file(params._params_dir() / f"{size}.yaml").get("size", size) == size
+
+
+def test_clip_is_refused_where_it_would_do_nothing():
+    with pytest.raises(params.ParameterError, match="clip does nothing with updates_per_batch = 1"):
+        params.check("grpo", {"size": "tiny", "clip": 0.3})
+    assert params.check("grpo", {"size": "tiny", "clip": 0.3, "updates_per_batch": 2}).clip == 0.3

@@ -134,6 +134,7 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
         games_per_iteration=p.games_per_iteration,
         group_size=p.group_size,
         learning_rate=p.learning_rate,
+        updates_per_batch=p.updates_per_batch,
         epsilon=p.clip,
         beta=p.beta,
         temperature=p.temperature,

@@ -30,7 +30,7 @@ from sglib.records import Trajectory, Turn, write_atomic
 
 RECIPE = {
     "seed": 0,
-    "steps": 3000,
+    "steps": 500,
     "transcripts_per_step": 16,
     "max_turns": 30,
     "max_receptacles": 12,

@@ -1,0 +1,95 @@
+"""The arms of notebook 04: side by side in processes, resumable, complete arms kept, failures told."""
+
+import json
+
+import pytest
+
+from sglib import params
+from sglib.rewards import Constant
+from sglib.training import arms
+
+SMALL = {"iterations": 2, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 1, "max_turns": 4}
+
+
+def small(**changes):
+    return params.check("grpo", {"size": "smoke", **SMALL, **changes})
+
+
+def test_rewards_of_each_arm():
+    p = small(win_reward=10.0, guide_weight=0.1)
+    names = {arm: [c.name for c in arms.arm_components(arm, p)] for arm in ("grpo", "guide", "scheduled", "immediate")}
+    assert names["grpo"] == ["outcome"]
+    assert names["guide"] == names["scheduled"] == names["immediate"] == ["outcome", "self_guide"]
+    assert arms.arm_components("guide", p)[1].schedule == Constant(0.0)
+    scheduled = arms.arm_components("scheduled", p)[1].schedule
+    assert [scheduled(u) for u in (0.0, 0.4, 0.45, 0.6, 0.75, 0.9)] == pytest.approx([0, 0, 0.5, 1, 0.5, 0])
+    assert arms.arm_components("immediate", p)[1].schedule(0.0) == 1.0
+    assert {arm: arms.arm_format(arm) for arm in names} == {
+        "grpo": "act", "guide": "guide", "scheduled": "guide", "immediate": "guide"
+    }  # fmt: skip
+
+
+def test_a_folder_is_decided_by_what_decides_the_result():
+    assert arms.arm_folder("grpo", small()) == arms.arm_folder("grpo", small(run="other", arms=["grpo"]))
+    assert arms.arm_folder("grpo", small()) != arms.arm_folder("grpo", small(seed=1))
+    assert arms.arm_folder("grpo", small()) != arms.arm_folder("guide", small())
+
+
+@pytest.mark.slow
+def test_arms_train_in_processes_and_complete_ones_are_kept():
+    p = small(arms=["grpo", "immediate"])
+    seen = []
+    results = arms.train_arms(p, on_update=lambda r: seen.append(sorted(r)), poll=0.5)
+    assert list(results) == ["grpo", "immediate"] and seen
+    for arm, result in results.items():
+        assert result.done and [row["iteration"] for row in result.curve] == [0, 1, 2]
+        assert len(result.batches) == 2 and len(result.before) == len(result.after) == 4
+        assert result.trajectories[0].format == arms.arm_format(arm)
+        assert (result.folder / "policy" / "model.safetensors").exists()
+    assert results["immediate"].batches[0]["lambda/self_guide"] == 1.0
+    stamp = {arm: (r.folder / "done.json").stat().st_mtime_ns for arm, r in results.items()}
+    again = arms.train_arms(p, poll=0.1)
+    assert {arm: (r.folder / "done.json").stat().st_mtime_ns for arm, r in again.items()} == stamp
+    assert again["grpo"].curve == results["grpo"].curve
+
+
+def test_an_interrupted_arm_goes_on_to_the_same_result(monkeypatch):
+    p = small(arms=["guide"])
+    whole, broken = arms.arm_folder("guide", p), arms.arm_folder("guide", p).with_name("broken")
+    whole.mkdir(parents=True)
+    broken.mkdir(parents=True)
+    arms.train_arm("guide", p, whole)
+    real = arms.train
+
+    def interrupted(*args, on_iteration=None, **kwargs):
+        def stop(entry, trajectories):
+            if entry["iteration"] == 0:
+                raise KeyboardInterrupt
+
+        return real(*args, on_iteration=stop, **kwargs)
+
+    monkeypatch.setattr(arms, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        arms.train_arm("guide", p, broken)
+    monkeypatch.setattr(arms, "train", real)
+    arms.train_arm("guide", p, broken)
+    one, two = arms.read_arm("guide", whole), arms.read_arm("guide", broken)
+    assert one.curve == two.curve and one.after == two.after
+    weights = [(folder / "policy" / "model.safetensors").read_bytes() for folder in (whole, broken)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_failing_arm_says_why():
+    with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*no such shipped model"):
+        arms.train_arms(small(arms=["grpo"], model="base-none"), poll=0.2)
+
+
+def test_what_is_read_is_what_was_written(tmp_path):
+    (tmp_path / "base.json").write_text(json.dumps({"success": 0.5, "low": 0.1, "high": 0.9, "outcomes": [0, 1]}))
+    entry = {"iteration": 4, "success": 0.25, "eval/success": 1.0, "eval/outcomes": [1, 1]}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(entry) + "\n")
+    result = arms.read_arm("grpo", tmp_path)
+    assert (result.before, result.after, result.done) == ([0, 1], [1, 1], False)
+    assert [(row["iteration"], row["success"]) for row in result.curve] == [(0, 0.5), (5, 1.0)]
+    assert result.batches == [{"arm": "grpo", "iteration": 4, "success": 0.25}]
