@@ -110,11 +110,13 @@ class GRPOParams(Params):
         arms: which trainings to compare: `grpo` (environment reward only), `guide` (guidance, lambda = 0), `scheduled`
             (guidance with its scheduled reward), `immediate` (the full guidance reward from the first step).
         iterations: optimiser steps of each arm, each on `games_per_iteration` x `group_size` episodes.
-        learning_rate: of AdamW.
+        learning_rate, lr_schedule: of AdamW; "linear" lets the rate fall to 0 over the iterations.
         updates_per_batch: optimiser steps on each batch of episodes.
         clip: epsilon of the clipped loss (Eq 9); it acts from two updates a batch on, and is refused with one.
         beta: weight of the KL term; 0 leaves the reference model out.
         win_reward: what a success pays; the paper's framework pays 10 (a plain 1 lets the labels' sum outweigh it).
+        loss_type: "grpo" averages the loss first within an episode, then over episodes; "dapo" over all tokens of the
+            batch, so that lost episodes, which are about twice as long as won ones, weigh more.
         guide_weight: what one positive label pays, and a negative one costs; 0.1 in the paper.
         schedule: the four breakpoints of lambda(u), as fractions of `iterations`, ascending: 0 until the first, rising
             to 1 at the second, 1 until the third, falling to 0 at the fourth.
@@ -129,9 +131,11 @@ class GRPOParams(Params):
     games_per_iteration: Count = 8
     group_size: int = Field(8, ge=2)
     learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    lr_schedule: Literal["constant", "linear"] = "linear"
     updates_per_batch: Count = 1
     clip: float = Field(0.2, gt=0, lt=1)
     beta: float = Field(0.0, ge=0)
+    loss_type: Literal["grpo", "dapo"] = "grpo"
     win_reward: float = Field(10.0, gt=0)
     guide_weight: float = Field(0.1, ge=0)
     schedule: list[Fraction] = Field([0.4, 0.5, 0.7, 0.8], min_length=4, max_length=4)

@@ -136,6 +136,8 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
         learning_rate=p.learning_rate,
         updates_per_batch=p.updates_per_batch,
         epsilon=p.clip,
+        loss_type=p.loss_type,
+        lr_schedule=p.lr_schedule,
         beta=p.beta,
         temperature=p.temperature,
         max_turns=p.max_turns,

@@ -44,7 +44,9 @@ class GRPOSettings(pydantic.BaseModel):
     Attributes:
         iterations: how many batches are played and trained on. u = iteration / iterations, from 0 to just below 1.
         games_per_iteration, group_size: games per batch, and episodes of each game (G in Eq 8, at least 2).
-        learning_rate, weight_decay, max_grad_norm: AdamW, constant rate; gradients are clipped to this norm, 0 is off.
+        learning_rate, weight_decay, max_grad_norm: AdamW; gradients are clipped to this norm, 0 is off.
+        lr_schedule: "constant", or "linear": falling to 0 over the iterations, so that the last policy is not one of
+            many that the noise of single batches throws about.
         updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1, so that `epsilon` and
             `epsilon_high` do nothing; they act from 2 on, at the price of one more forward pass.
         epsilon, epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
@@ -69,6 +71,7 @@ class GRPOSettings(pydantic.BaseModel):
     games_per_iteration: int = Field(8, ge=1)
     group_size: int = Field(8, ge=2)
     learning_rate: float = Field(2e-4, gt=0)
+    lr_schedule: Literal["constant", "linear"] = "constant"
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
     updates_per_batch: int = Field(1, ge=1)
@@ -200,10 +203,14 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         finish: called with the iteration and TRL's logs after its last optimiser step.
         first_iteration: where to start counting; more than 0 when a run is resumed.
         optimizer_state: what `optimizer_tensors` returned, to continue from.
+        total_updates: optimiser steps of the whole run for a linearly falling rate; None keeps the rate constant.
         **kwargs: as `GRPOTrainer`.
     """
 
-    def __init__(self, *, sample, finish, first_iteration: int = 0, optimizer_state=None, **kwargs):
+    def __init__(
+        self, *, sample, finish, first_iteration: int = 0, optimizer_state=None, total_updates: int | None = None, **kwargs
+    ):
+        self._total_updates = total_updates
         self._sample, self._finish, self._first_iteration = sample, finish, first_iteration
         self._optimizer_state, self._last_logps, self._gap = optimizer_state, None, [0.0, 0]
         with warnings.catch_warnings():
@@ -288,6 +295,16 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
             self._optimizer_state = None
         return optimizer
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        if self._total_updates is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        # counted over the whole run: transformers' own would start anew where a run is resumed
+        done, total = self._first_iteration * self.num_iterations, self._total_updates
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer if optimizer is None else optimizer, lambda step: max(0.0, 1 - (done + step) / total)
+        )
+        return self.lr_scheduler
 
     def optimizer_tensors(self) -> dict[str, torch.Tensor]:
         """AdamW's state as flat tensors, named "<slot>|<parameter>": no pickle is needed to store it."""
@@ -524,6 +541,7 @@ def train(
             finish=finish,
             first_iteration=start,
             optimizer_state=load_file(checkpoint / "optimizer.safetensors") if checkpoint else None,
+            total_updates=settings.iterations * settings.updates_per_batch if settings.lr_schedule == "linear" else None,
             model=model,
             args=arguments,
             # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to `_play`.
