@@ -207,9 +207,7 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         **kwargs: as `GRPOTrainer`.
     """
 
-    def __init__(
-        self, *, sample, finish, first_iteration: int = 0, optimizer_state=None, total_updates: int | None = None, **kwargs
-    ):
+    def __init__(self, *, sample, finish, first_iteration: int = 0, optimizer_state=None, total_updates=None, **kwargs):
         self._total_updates = total_updates
         self._sample, self._finish, self._first_iteration = sample, finish, first_iteration
         self._optimizer_state, self._last_logps, self._gap = optimizer_state, None, [0.0, 0]
@@ -535,13 +533,14 @@ def train(
     rows = (settings.iterations - start) * settings.games_per_iteration
     patched = {id(m): (m, m.__dict__.get("forward")) for m in (model, model.get_base_model() if adapted else model)}
     training = model.training
+    linear = settings.lr_schedule == "linear"
     try:
         trainer = TrajectoryGRPOTrainer(
             sample=sample,
             finish=finish,
             first_iteration=start,
             optimizer_state=load_file(checkpoint / "optimizer.safetensors") if checkpoint else None,
-            total_updates=settings.iterations * settings.updates_per_batch if settings.lr_schedule == "linear" else None,
+            total_updates=settings.iterations * settings.updates_per_batch if linear else None,
             model=model,
             args=arguments,
             # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to `_play`.
