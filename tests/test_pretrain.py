@@ -12,7 +12,7 @@ from sglib.policy import load_policy
 from sglib.training import pretrain
 
 GAMES = generate_games(60, seed=8)
-TINY = pretrain.RECIPE | {"steps": 4, "transcripts_per_step": 2, "warmup_steps": 2, "max_turns": 8}
+TINY = pretrain.RECIPE | {"steps": 4, "stop": 4, "transcripts_per_step": 2, "warmup_steps": 2, "max_turns": 8}
 
 
 def test_a_careful_explorer_wins_and_a_noisy_one_wins_less():

@@ -30,7 +30,8 @@ from sglib.records import Trajectory, Turn, write_atomic
 
 RECIPE = {
     "seed": 0,
-    "steps": 500,
+    "steps": 1500,  # the learning rate falls to 0 over these
+    "stop": 1000,  # and training stops here: an early checkpoint, which leaves room to learn
     "transcripts_per_step": 16,
     "max_turns": 30,
     "max_receptacles": 12,
@@ -179,9 +180,9 @@ def pretrain(
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
     step, curve, before = _load(work, model, optimizers)
     began, stream, tokens = time.perf_counter(), batches(policy, recipe, step), 0
-    bar = tqdm(total=recipe["steps"], initial=step, desc="pre-training", mininterval=5)
+    bar = tqdm(total=recipe["stop"], initial=step, desc="pre-training", mininterval=5)
     recent: list[float] = []
-    while step < recipe["steps"]:
+    while step < recipe["stop"]:
         ids, weights = next(stream)
         scale = min(1.0, (step + 1) / recipe["warmup_steps"]) * (1 - step / recipe["steps"])
         for optimizer, lr in zip(optimizers, base_lrs):
@@ -198,7 +199,7 @@ def pretrain(
         tokens += int((weights > 0).sum())
         step += 1
         bar.update()
-        if step % evaluate_every == 0 or step == recipe["steps"]:
+        if step % evaluate_every == 0 or step == recipe["stop"]:
             seconds = before + time.perf_counter() - began
             row = {"step": step, "loss": sum(recent) / len(recent), "seconds": round(seconds, 1)}
             recent = []
@@ -232,11 +233,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "assets" / "base")
     parser.add_argument("--work", type=Path, default=Path("outputs/base"))
-    parser.add_argument("--steps", type=int, default=RECIPE["steps"])
+    parser.add_argument("--stop", type=int, default=RECIPE["stop"], help="1500 makes base_strong")
     parser.add_argument("--seed", type=int, default=RECIPE["seed"])
     parser.add_argument("--no-evaluation", action="store_true")
     arguments = parser.parse_args()
-    recipe = RECIPE | {"steps": arguments.steps, "seed": arguments.seed}
+    recipe = RECIPE | {"stop": arguments.stop, "seed": arguments.seed}
 
     def evaluate(policy):
         from sglib.evaluate import evaluate as measure
