@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 export PIP_NO_INPUT = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help study test lab report base sync lint browser clean
+.PHONY: help study test lab report base notebooks sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model again"
+	@echo "make notebooks  execute the committed notebooks again (params/reference.yaml; about 30 minutes)"
 	@echo "make sync     write the .ipynb halves from the .py halves"
 	@echo "make lint     check style"
 	@echo "make browser  install Chromium (Debian, as root), for the tests that need a real browser"
@@ -52,6 +53,9 @@ lab: $(VENV)/installed
 
 base: $(VENV)/installed
 	@$(BIN)/python -m sglib.training.pretrain $(ARGS)
+
+notebooks: $(VENV)/installed
+	@$(BIN)/python -m sglib.runs study --params params/reference.yaml && $(BIN)/python -m sglib.runs store --params params/reference.yaml
 
 sync: $(VENV)/installed
 	@for notebook in notebooks/[0-9]*.py; do $(BIN)/jupytext --update --to ipynb "$$notebook" || exit 1; done

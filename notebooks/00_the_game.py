@@ -33,6 +33,7 @@ import sglib
 
 p = sglib.params.check("00_the_game", globals())
 run = sglib.runs.start_run("00_the_game", p)
+print(p)
 
 # %% [markdown]
 # ## A room

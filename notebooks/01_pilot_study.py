@@ -35,6 +35,7 @@ import sglib
 
 p = sglib.params.check("01_pilot_study", globals())
 run = sglib.runs.start_run("01_pilot_study", p)
+print(p)
 policy = sglib.load_policy(p.model)
 panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
 

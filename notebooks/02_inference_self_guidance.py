@@ -32,6 +32,7 @@ import sglib
 
 p = sglib.params.check("02_inference_self_guidance", globals())
 run = sglib.runs.start_run("02_inference_self_guidance", p)
+print(p)
 policy = sglib.load_policy(p.model)
 panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
 

@@ -37,6 +37,7 @@ from sglib.training.warmup import sft
 
 p = sglib.params.check("03_repro_warmup", globals())
 run = sglib.runs.start_run("03_repro_warmup", p)
+print(p)
 policy = sglib.load_policy(p.model, lora=p.lora)
 panel = sglib.panel(p.eval_games, max_receptacles=p.max_receptacles)
 

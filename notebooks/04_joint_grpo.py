@@ -40,6 +40,7 @@ from sglib.training import arms as training
 
 p = sglib.params.check("04_joint_grpo", globals())
 run = sglib.runs.start_run("04_joint_grpo", p)
+print(p)
 
 # %% [markdown]
 # ## The idea, small

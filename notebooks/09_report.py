@@ -36,52 +36,65 @@ import sglib
 
 p = sglib.params.check("09_report", globals())
 run = sglib.runs.start_run("09_report", p)
-runs = {name: sglib.runs.find_runs(name, p.output_dir) for name in ("01_pilot_study", "02_inference_self_guidance", "03_repro_warmup", "04_joint_grpo")}
-latest = {name: found[-1] for name, found in runs.items() if found}
-for name, found in runs.items():
-    print(f"{name}: {len(found)} complete run(s)" + (f", latest {latest[name]['run']}" if found else "; its rows are missing below"))
+print(p)
+
+# %% [markdown]
+# Two sources: the latest complete run of each notebook on this machine, and the committed results in `outputs/reference/`.
+
+# %%
+NOTEBOOKS = ("01_pilot_study", "02_inference_self_guidance", "03_repro_warmup", "04_joint_grpo")
+here = {name: sglib.runs.find_runs(name, p.output_dir) for name in NOTEBOOKS}
+kept = {name: sglib.runs.find_runs(name, reference=True) if p.reference else [] for name in NOTEBOOKS}
+for name in NOTEBOOKS:
+    local = f"{len(here[name])} complete run(s) here" + (f", latest {here[name][-1]['run']}" if here[name] else "; none in the tables below")
+    print(f"{name}: {local}; {len(kept[name])} committed")
+latest = {name: found[-1] for name, found in here.items() if found}
+sources = [latest]
+committed = {name: found[-1] for name, found in kept.items() if found}
+if any(latest.get(name, {}).get("run") != run_info["run"] for name, run_info in committed.items()):
+    sources.append(committed)
 
 # %% [markdown]
 # ## Paper versus ours
 
 # %%
-claims = []
+def row(source, text, theirs, gap, n, found, positive=True):
+    """One row of the table; the verdict follows the rule above. `gap`: (estimate, low, high) as fractions."""
+    estimate, low, high = gap
+    claimed, opposite = (low > 0, high < 0) if positive else (high < 0, low > 0)
+    verdict = "holds" if claimed else "does not hold" if opposite else "inconclusive"
+    return {"paper": source, "claim": text, "theirs (points)": theirs, "ours (points)": f"{100 * estimate:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]",
+            "n games": int(n), "verdict here": verdict, "run": found["run"]}  # fmt: skip
 
 
-def claim(source, text, theirs, ours, low, high, n, run_name, positive=True):
-    """One row of the table; the verdict follows the rule above."""
-    side = (low > 0, high < 0) if positive else (high < 0, low > 0)
-    verdict = "holds" if side[0] else "does not hold" if side[1] else "inconclusive"
-    claims.append({"paper": source, "claim": text, "theirs (points)": theirs, "ours (points)": round(100 * ours, 1),
-                   "low": round(100 * low, 1), "high": round(100 * high, 1), "n games": n, "verdict here": verdict, "run": run_name})  # fmt: skip
-
-
-if "01_pilot_study" in latest:
-    table = sglib.runs.read_table(latest["01_pilot_study"]["folder"] / "conditions.csv").set_index("condition")
-    for condition, text, theirs, sign in (
+def pilot_claims(found):
+    """RePro's pilot study."""
+    table = sglib.runs.read_table(found["folder"] / "conditions.csv").set_index("condition")
+    for name, text, theirs, positive in (
         ("online", "stating progress online hurts", "-8.6 (WebShop)", False),
-        ("retrospective", "a retrospectively annotated example helps", "+7.9 (WebShop)", True),
+        ("retrospective", "an example annotated in hindsight helps", "+7.9 (WebShop)", True),
     ):
-        if condition in table.index and "difference" in table:
-            row = table.loc[condition]
-            claim("RePro, pilot study", text, theirs, row["difference"], row["difference_low"], row["difference_high"], int(row["n"]), latest["01_pilot_study"]["run"], sign)
+        if name in table.index and "difference" in table:
+            x = table.loc[name]
+            yield row("RePro, pilot", text, theirs, (x["difference"], x["difference_low"], x["difference_high"]), x["n"], found, positive)
 
-# %%
-if "02_inference_self_guidance" in latest and "difference" in latest["02_inference_self_guidance"]["results"]:
-    found = latest["02_inference_self_guidance"]
-    result = found["results"]
-    claim("Self-Guide, Table 1", "guidance helps at inference", "+10.9 (1.7B), +13.3 (7B)", result["difference"], result["low"], result["high"], found["params"]["games"], found["run"])
 
-if "03_repro_warmup" in latest:
-    found = latest["03_repro_warmup"]
-    result = found["results"]
-    claim("RePro, ablation", "warmup alone lowers success", "-23 to -81 (against the full method)", result["difference"], result["low"], result["high"], found["params"]["eval_games"], found["run"], False)
+def inference_claims(found):
+    """Self-Guide without training."""
+    x = found["results"]
+    if "difference" in x:
+        yield row("Self-Guide, inference", "guidance helps without training", "+10.9 (1.7B), +13.3 (7B)", (x["difference"], x["low"], x["high"]), found["params"]["games"], found)
 
-# %%
-if "04_joint_grpo" in latest:
-    found = latest["04_joint_grpo"]
+
+def warmup_claims(found):
+    """RePro's warmup alone."""
+    x = found["results"]
+    yield row("RePro, ablation", "warmup alone lowers success", "-23 to -81, against the full method", (x["difference"], x["low"], x["high"]), found["params"]["eval_games"], found, False)
+
+
+def training_claims(found):
+    """Self-Guide, trained."""
     outcomes = json.loads((found["folder"] / "outcomes.json").read_text())
-    n = found["params"]["eval_games"]
     for a, b, text, theirs in (
         ("grpo", None, "plain GRPO learns", "+62.5 (1.7B)"),
         ("guide", "grpo", "guidance without its reward beats plain GRPO", "+8.6 (1.7B)"),
@@ -91,7 +104,12 @@ if "04_joint_grpo" in latest:
         if a in outcomes and (b is None or b in outcomes):
             other = outcomes[a]["before"] if b is None else outcomes[b]["after"]
             gap = sglib.stats.difference(outcomes[a]["after"], other, p.level)
-            claim("Self-Guide", text, theirs, gap.estimate, gap.low, gap.high, n, found["run"])
+            yield row("Self-Guide, trained", text, theirs, (gap.estimate, gap.low, gap.high), gap.n, found)
+
+
+# %%
+readers = dict(zip(NOTEBOOKS, (pilot_claims, inference_claims, warmup_claims, training_claims)))
+claims = [claim for source in sources for name, found in source.items() for claim in readers[name](found)]
 
 # %%
 table = pd.DataFrame(claims)
@@ -110,32 +128,35 @@ else:
 # ## Learning curves
 
 # %%
-if "04_joint_grpo" in latest:
-    found = latest["04_joint_grpo"]
-    curves = sglib.runs.read_table(found["folder"] / "curves.csv")
-    run.figure("success", sglib.figures.learning_curves(
-        dict(list(curves.groupby("arm", sort=False))), title=f"Success on the held-out panel ({found['run']})", n=found["params"]["eval_games"],
-    ))  # fmt: skip
+for source in sources:
+    if "04_joint_grpo" in source:
+        found = source["04_joint_grpo"]
+        curves = sglib.runs.read_table(found["folder"] / "curves.csv")
+        run.figure(f"success-{found['run']}", sglib.figures.learning_curves(
+            dict(list(curves.groupby("arm", sort=False))), title=f"Success on the held-out panel, run {found['run']}", n=found["params"]["eval_games"],
+        ))  # fmt: skip
 
 # %% [markdown]
 # ## All success rates
 
 # %%
 rows = []
-for name, found in latest.items():
-    for key, value in (found["results"].get("success") or {}).items() if isinstance(found["results"].get("success"), dict) else []:
-        games = found["params"].get("eval_games") or found["params"].get("games")
-        low, high = sglib.stats.wilson(round(value * games), games, p.level)
-        rows.append({"notebook": name, "what": key, "success": value, "low": low, "high": high, "n": games})
+for source in sources:
+    for name, found in source.items():
+        success = found["results"].get("success")
+        for key, value in success.items() if isinstance(success, dict) else []:
+            n = found["params"].get("eval_games") or found["params"]["games"]
+            low, high = sglib.stats.wilson(round(value * n), n, p.level)
+            rows.append({"run": found["run"], "notebook": name, "what": key, "success": value, "low": low, "high": high, "n": n})
 run.write_table("success.csv", rows)
-for row in rows:
-    print(f"{row['notebook']:28s} {row['what']:16s} {100 * row['success']:5.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]  n = {row['n']}")
+for x in rows:
+    print(f"{x['run']:18s} {x['notebook']:28s} {x['what']:14s} {100 * x['success']:5.1f} % [{100 * x['low']:.1f}, {100 * x['high']:.1f}]  n = {x['n']}")
 
 # %% [markdown]
 # ## Where the numbers come from
 
 # %%
-for name, found in latest.items():
+for name, found in ((name, found) for source in sources for name, found in source.items()):
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items() if k in ("python", "torch", "trl", "alfworld"))
     print(f"{name}: run {found['run']}, seed {found['seed']}, {found['elapsed']:.0f} s, {versions}")
 

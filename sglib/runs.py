@@ -201,10 +201,17 @@ def start_run(notebook: str, params: parameters.Params) -> Run:
     return run
 
 
-def find_runs(notebook: str, output_dir: str | Path = "outputs") -> list[dict[str, Any]]:
-    """`run.json` of every complete run of a notebook, oldest first, each with its `folder`."""
+def find_runs(notebook: str, output_dir: str | Path = "outputs", reference: bool = False) -> list[dict[str, Any]]:
+    """`run.json` of every complete run of a notebook, oldest first, each with its `folder`.
+
+    Args:
+        notebook: as in `sglib.params.SECTIONS`.
+        output_dir: where this machine's runs are.
+        reference: look at the committed results in `outputs/reference/` instead.
+    """
+    root = repo_root() / "outputs" / "reference" if reference else output_root(output_dir)
     found = []
-    for path in output_root(output_dir).glob(f"{notebook}/*/run.json"):
+    for path in root.glob(f"{notebook}/*/run.json"):
         info = json.loads(path.read_text(encoding="utf-8"))
         if info["state"] == "complete":
             found.append({**info, "folder": path.parent})
@@ -383,6 +390,35 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
     return report
 
 
+def store(params_file: str | Path) -> list[Path]:
+    """Keep a finished study as the committed one: notebooks in `notebooks/`, small tables in `outputs/reference/`.
+
+    Raises:
+        RuntimeError: a notebook has not been run with these parameters and this source.
+    """
+    import nbformat
+
+    content = parameters.load_file(params_file)
+    content.setdefault("size", Path(params_file).stem)
+    kept = []
+    for section, (name, _) in parameters.SECTIONS.items():
+        checked = parameters.check(name, {k: v for k, v in content.items() if k in (*parameters.COMMON, section)})
+        folder = output_root(checked.output_dir) / name / checked.run_name
+        if not _complete(folder, name, checked):
+            raise RuntimeError(f"{name}: {_shown(folder)} is not complete with these parameters and this source")
+        notebook = nbformat.read(folder / EXECUTED, as_version=4)
+        # what papermill put in goes, so that the pair stays the same text; the run's parameters are printed by it
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        for part in (notebook, *notebook.cells):
+            part.metadata.pop("papermill", None)
+        target = repo_root() / "notebooks" / f"{name}.ipynb"
+        kept.append(write_atomic(target, nbformat.writes(notebook)))
+        reference = repo_root() / "outputs" / "reference" / name / checked.run_name
+        for file in [*folder.glob("*.json"), *folder.glob("*.csv"), *folder.glob("figures/success.png")]:
+            kept.append(write_atomic(reference / file.relative_to(folder), file.read_bytes()))
+    return kept
+
+
 def _complete(folder: Path, notebook: str, params: parameters.Params) -> bool:
     try:
         info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -451,9 +487,15 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--params", default=str(repo_root() / "params" / "cpu.yaml"), help="default: %(default)s")
     command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these, such as 09_report")
     command.add_argument("--force", action="store_true", help="also what is complete already")
+    command = commands.add_parser("store", help="keep a finished study in notebooks/ and outputs/reference/")
+    reference = str(repo_root() / "params" / "reference.yaml")
+    command.add_argument("--params", default=reference, help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        study(options.params, options.only, options.force)
+        if options.command == "store":
+            print("\n".join(_shown(path) for path in store(options.params)))
+        else:
+            study(options.params, options.only, options.force)
     except (parameters.ParameterError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
