@@ -49,7 +49,7 @@ test: $(VENV)/installed-test $(if $(CI),browser)
 
 # The server's root is the repository, so that it reads the pairing rules in pyproject.toml.
 lab: $(VENV)/installed
-	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 base: $(VENV)/installed
 	@$(BIN)/python -m sglib.training.pretrain $(ARGS)

@@ -21,7 +21,10 @@
 # | `grpo` | command only | success |
 # | `guide` | guidance, then command | success (λ ≡ 0) |
 # | `scheduled` | guidance, then command | success + λ(u) × its own labels, λ scheduled as in the paper |
-# | `immediate` | guidance, then command | success + its own labels at full weight from the first step (must fail: the control) |
+# | `immediate` | guidance, then command | success + its own labels at full weight from the first step (expected to be gamed: the control) |
+#
+# A success pays `win_reward`. The committed parameters set it to **1**, the plain reading of Eq 6, in which the labels' sum (±0.1 a turn) can outweigh
+# success; the framework that the paper's authors used pays 10. This is our choice, and a difference to the paper.
 #
 # *For whom:* readers of Self-Guide (arXiv 2604.03098), sections 3–5. *Time:* a quarter of an hour with `params/cpu.yaml` on two cores.
 # *Writes:* `outputs/04_joint_grpo/`; checkpoints in `outputs/cache/`: interrupt it and run it again, it goes on where it was.
@@ -92,10 +95,25 @@ run.figure("schedule", sglib.figures.learning_curves(
 def draw(results):
     """Success on the panel so far, a line an arm."""
     begun = {arm: r.curve for arm, r in results.items() if r.curve}
-    return sglib.figures.learning_curves(begun, title="Success on the held-out panel", n=p.eval_games, level=0.95)
+    return sglib.figures.learning_curves(begun, title="Success on the held-out panel", n=p.eval_games)
 
 
-live = sglib.figures.live_plot()
+def label_rows(results):
+    """Label mix and agreement with the oracle in the training batches of the arms that write labels."""
+    return {
+        arm: [{"iteration": b["iteration"], **{k: b[f"label_{k}"] for k in (*sglib.LABELS, "agreement")}} for b in r.batches]
+        for arm, r in results.items()
+        if arm != "grpo" and r.batches
+    }
+
+
+def draw_labels(results):
+    """The label mix so far, a panel an arm."""
+    return sglib.figures.label_panels(label_rows(results), title="Label mix and agreement with the truth, training batches")
+
+
+# %%
+live, live_labels = sglib.figures.live_plot(), sglib.figures.live_plot()
 bar = sglib.runs.progress(desc="iterations of all arms", total=p.iterations * len(p.arms))
 
 
@@ -105,11 +123,14 @@ def follow(results):
     bar.set_postfix_str(", ".join(f"{arm} {100 * r.curve[-1]['success']:.0f} %" for arm, r in results.items() if r.curve))
     if any(r.curve for r in results.values()):
         live.update(lambda: draw(results))
+    if label_rows(results):
+        live_labels.update(lambda: draw_labels(results))
 
 
 results = training.train_arms(p, on_update=follow)
 bar.close()
 live.close()
+live_labels.close()
 
 # %% [markdown]
 # ## Result: success on the panel
@@ -125,7 +146,7 @@ run.figure("success", draw(results))
 # %%
 summary = []
 for arm, r in results.items():
-    gap = sglib.stats.difference(r.after, r.before, p.level)
+    gap = sglib.stats.difference(r.after, r.before)
     summary.append({"arm": arm, "n": len(r.after), "before": np.mean(r.before), "after": np.mean(r.after), "rise": gap.estimate,
                     "rise_low": gap.low, "rise_high": gap.high, "p": gap.p_value})  # fmt: skip
     print(f"{arm:10s} {100 * np.mean(r.before):5.1f} % -> {100 * np.mean(r.after):5.1f} %   rise {100 * gap.estimate:+5.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]")
@@ -134,14 +155,13 @@ run.write_table("summary.csv", summary)
 # %% [markdown]
 # ## What happened to the labels
 #
-# Shares of the labels in the training batches and how often positive and negative ones agree with the oracle (dashed). A label that pays
+# Shares of the labels in the training batches, and how often positive and negative ones agree with the oracle (dashed). A label that pays
 # is a label that is worth saying: watch the share of *positive* where λ is on.
 
 # %%
-guided = {arm: [{"iteration": b["iteration"], "positive": b["label_positive"], "neutral": b["label_neutral"], "negative": b["label_negative"],
-                 "agreement": b["label_agreement"]} for b in r.batches] for arm, r in results.items() if arm != "grpo"}  # fmt: skip
+guided = label_rows(results)
 if guided:
-    run.figure("labels", sglib.figures.label_panels(guided, title="Label mix and agreement with the truth, training batches"))
+    run.figure("labels", draw_labels(results))
 
 # %% [markdown]
 # ## What was found
@@ -159,10 +179,10 @@ def verdict(text, gap):
 
 claims = {}
 if "grpo" in results:
-    claims["plain GRPO learns"] = sglib.stats.difference(results["grpo"].after, results["grpo"].before, p.level)
+    claims["plain GRPO learns"] = sglib.stats.difference(results["grpo"].after, results["grpo"].before)
 for a, b in (("guide", "grpo"), ("scheduled", "guide"), ("scheduled", "immediate"), ("guide", "immediate")):
     if a in results and b in results:
-        claims[f"{a} ends above {b}"] = sglib.stats.difference(results[a].after, results[b].after, p.level)
+        claims[f"{a} ends above {b}"] = sglib.stats.difference(results[a].after, results[b].after)
 for text, gap in claims.items():
     verdict(text, gap)
 
@@ -178,8 +198,8 @@ for arm, rows in guided.items():
 run.finish(success={arm: float(np.mean(r.after)) for arm, r in results.items()}, claims={k: g.estimate for k, g in claims.items()})
 
 # %% [markdown]
-# **Limits.** One seed an arm, a 0.8 M-parameter model, rooms of 12 receptacles. With a handful of iterations the schedule spends only some of
-# them at λ > 0. The environment's reward is `win_reward` for success; the paper's framework pays 10, and the balance with the labels' sum matters.
+# **Limits.** One seed an arm, a 0.8 M-parameter model, rooms of 12 receptacles, a reward of 1 for success (see above). With a handful of iterations
+# the schedule spends only some of them at λ > 0. The loss averages within each episode first (`loss_type: grpo`) and the learning rate falls to 0.
 #
 # **Exercises.** (1) `-p seed 1`: which order of the arms survives? (2) `guide_weight: 0.01`: does a smaller coefficient stop the gaming? (The worked
 # group above says what to expect where all episodes of a group fail.) (3) Open the inspector below: what does a gamed guidance say?

@@ -89,7 +89,8 @@ def redundant_visits(trajectory: Trajectory) -> tuple[int, int]:
     actions)."""
     seen: set[str] = set()
     again = total = 0
-    for turn in trajectory.turns:
+    texts = [turn.observation for turn in trajectory.turns[1:]] + [trajectory.final_observation]
+    for turn, answer in zip(trajectory.turns, texts):
         verb, _, rest = turn.action.partition(" ")
         if not turn.valid:
             continue
@@ -98,7 +99,10 @@ def redundant_visits(trajectory: Trajectory) -> tuple[int, int]:
         elif verb == "go":
             total += 1
             again += rest[3:] in seen
-            seen.add(rest[3:])
+            if not answer.endswith("is closed."):
+                seen.add(rest[3:])
+        elif verb == "open":
+            seen.add(rest)
     return again, total
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,13 +26,19 @@ from pydantic import Field
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Format = Literal["act", "progress", "guide", "retrospect"]
+Format = Literal["act", "progress", "guide"]
 Arm = Literal["grpo", "guide", "scheduled", "immediate"]
 COMMON = ("seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
 
 
 class ParameterError(ValueError):
     """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
+
+
+def _distinct(value: list[str]) -> list[str]:
+    if len(set(value)) < len(value):
+        raise ValueError("one is named twice")
+    return value
 
 
 class Params(pydantic.BaseModel):
@@ -40,12 +48,13 @@ class Params(pydantic.BaseModel):
         seed: >= 0; decides games, sampling and training order.
         size: name of the file in `params/` that the values come from.
         output_dir: where runs go, relative to the repository (the environment variable SGLIB_OUTPUT goes first).
-        run: name of the run's folder; None makes it `<size>-seed<seed>`.
+        run: name of the run's folder; None makes it `<size>-seed<seed>`, then `-<hash>` where other values than
+            those of `params/<size>.yaml` are used, so that a try does not replace the run that it varies.
         model: what `sglib.load_policy` takes: "base", a local path or a hub id.
         max_turns: actions an episode may take, 1..200.
         max_receptacles: size of the generated rooms, 4..60 receptacles.
         temperature: of sampling, in (0, 2].
-        batch_size: episodes that are played side by side.
+        batch_size: episodes that are played side by side in evaluations; changes speed and memory only.
     """
 
     # strict: YAML's `no` is no integer and the text "1e-5" is no float; frozen: what was recorded is what ran
@@ -63,7 +72,19 @@ class Params(pydantic.BaseModel):
 
     @property
     def run_name(self) -> str:
-        return self.run or f"{self.size}-seed{self.seed}"
+        if self.run:
+            return self.run
+        name, file = f"{self.size}-seed{self.seed}", _params_file(self.size)
+        section = next(section for section, (_, model) in SECTIONS.items() if model is type(self))
+        mine = self.model_dump(exclude={"run", "output_dir"})
+        if file is None:
+            return name
+        stored = load_file(file)
+        common = {k: v for k, v in stored.items() if k in COMMON}
+        plain = _build(section, {**common, **stored.get(section, {}), "size": self.size, "seed": self.seed})
+        if plain.model_dump(exclude={"run", "output_dir"}) == mine:
+            return name
+        return f"{name}-{hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
 class GameParams(Params):
@@ -74,21 +95,21 @@ class GameParams(Params):
 
 
 class PilotParams(Params):
-    """01_pilot_study: `games` of the panel, the ways of acting that are compared, the level of the intervals."""
+    """01_pilot_study: `games` of the panel, the ways of acting that are compared."""
 
     games: Count = 128
     conditions: list[Literal["basic", "online", "random", "retrospective"]] = Field(
         ["basic", "online", "random", "retrospective"], min_length=1
     )
-    level: float = Field(0.95, gt=0, lt=1)
+    _once = pydantic.field_validator("conditions")(_distinct)
 
 
 class GuidanceParams(Params):
-    """02_inference_self_guidance: `games` of the panel, the formats that are compared, the level of the intervals."""
+    """02_inference_self_guidance: `games` of the panel, the formats that are compared."""
 
     games: Count = 128
     formats: list[Format] = Field(["act", "guide"], min_length=1)
-    level: float = Field(0.95, gt=0, lt=1)
+    _once = pydantic.field_validator("formats")(_distinct)
 
 
 class WarmupParams(Params):
@@ -100,7 +121,6 @@ class WarmupParams(Params):
     train_batch_size: Count = 16
     lora: bool = False
     eval_games: Count = 128
-    level: float = Field(0.95, gt=0, lt=1)
 
 
 class GRPOParams(Params):
@@ -143,7 +163,6 @@ class GRPOParams(Params):
     eval_every: Count = 10
     eval_temperature: float = Field(0.4, gt=0, le=2)
     lora: bool = False
-    level: float = Field(0.95, gt=0, lt=1)
 
     @pydantic.field_validator("schedule")
     @classmethod
@@ -158,19 +177,13 @@ class GRPOParams(Params):
             raise ValueError("clip does nothing with updates_per_batch = 1: leave it out, or update twice or more")
         return self
 
-    @pydantic.field_validator("arms")
-    @classmethod
-    def _distinct(cls, value: list[str]) -> list[str]:
-        if len(set(value)) < len(value):
-            raise ValueError("an arm is named twice")
-        return value
+    _arms_once = pydantic.field_validator("arms")(_distinct)
 
 
 class ReportParams(Params):
     """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's."""
 
     reference: bool = True
-    level: float = Field(0.95, gt=0, lt=1)
 
 
 # section of the YAML file -> (notebook, its parameters), in the order of the study

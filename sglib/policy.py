@@ -24,6 +24,7 @@ CHAT_TEMPLATE = (
     "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+SHIPPED = ("base", "base_strong")
 SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 # Fixed phrases of the engine (alfred.twl2) and of the formats; the longest match wins.
 PHRASES = (
@@ -186,8 +187,8 @@ def load_policy(
         tokenizer = build_tokenizer()
         model = build_model(tokenizer)
     else:
-        source = asset(name) if name.startswith("base") else Path(name)
-        if name.startswith("base") and not (source / "model.safetensors").exists():
+        source = asset(name) if name in SHIPPED else Path(name)
+        if name in SHIPPED and not (source / "model.safetensors").exists():
             raise ValueError(f"name={name!r}: no such shipped model at {source}; `make base` builds 'base'")
         path = str(source) if source.exists() else name
         kwargs = {"dtype": getattr(torch, dtype or ("float32" if device == "cpu" or source.exists() else "bfloat16"))}

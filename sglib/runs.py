@@ -341,6 +341,7 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
         ParameterError: before anything runs.
         RuntimeError: a notebook failed; what it wrote so far is kept.
     """
+    import jupytext
     import papermill
 
     content = parameters.load_file(params_file)
@@ -368,7 +369,7 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
         try:
             with _relayed_progress():
                 papermill.execute_notebook(
-                    str(repo_root() / "notebooks" / f"{name}.ipynb"),
+                    jupytext.read(repo_root() / "notebooks" / f"{name}.py"),  # the half that people review
                     str(folder / EXECUTED),
                     parameters=given,
                     cwd=str(repo_root() / "notebooks"),  # as in JupyterLab

@@ -26,6 +26,14 @@ def test_wrong_object():
     assert not took_wrong_object(episode("take cup 1 from desk 1", valid=False))
 
 
+def test_a_closed_receptacle_has_not_been_looked_into():
+    """Closed cabinet, desk, the cabinet again to open it: not redundant; a third time, now open: redundant."""
+    trip = episode("go to cabinet 1", "go to desk 1", "go to cabinet 1", "open cabinet 1", "go to cabinet 1")
+    trip.turns[1].observation = "You arrive at cabinet 1. The cabinet 1 is closed."
+    trip.turns[3].observation = "You arrive at cabinet 1. The cabinet 1 is closed."
+    assert redundant_visits(trip) == (1, 4)
+
+
 def test_redundant_visits():
     """desk, bed, desk again (redundant), take, bed (fresh again after the take): 1 of 4."""
     assert redundant_visits(

@@ -1,3 +1,5 @@
+import re
+
 import pydantic
 import pytest
 import yaml
@@ -127,3 +129,11 @@ def test_clip_is_refused_where_it_would_do_nothing():
     with pytest.raises(params.ParameterError, match="clip does nothing with updates_per_batch = 1"):
         params.check("grpo", {"size": "tiny", "clip": 0.3})
     assert params.check("grpo", {"size": "tiny", "clip": 0.3, "updates_per_batch": 2}).clip == 0.3
+
+
+def test_a_try_with_other_values_gets_a_folder_of_its_own():
+    plain = check("grpo", {"size": "tiny"})
+    assert plain.run_name == "tiny-seed0" and check("grpo", {"size": "tiny", "seed": 3}).run_name == "tiny-seed3"
+    tried = check("grpo", {"size": "tiny", "games_per_iteration": 3})
+    assert re.fullmatch(r"tiny-seed0-[0-9a-f]{6}", tried.run_name)
+    assert check("grpo", {"size": "tiny", "games_per_iteration": 3, "run": "mine"}).run_name == "mine"

@@ -3,7 +3,7 @@
 They explore without looking behind closed doors, in the listed order most of the time, make random moves, try what is
 impossible ("take" what is not there) and recover from it. Their guidance is right only most of the time. All of this
 leaves
-room to learn, and shows the model how one gets out of a failed attempt; see `docs` in the base model's card for the
+room to learn, and shows the model how one gets out of a failed attempt; see `recipe` in the base model's card for the
 shares.
 """
 

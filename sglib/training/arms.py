@@ -13,6 +13,7 @@ there after an interruption, and is not run again when it is complete.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -27,23 +28,24 @@ import torch
 from sglib.envs.alfworld import generate_games
 from sglib.evaluate import evaluate, panel
 from sglib.params import GRPOParams
-from sglib.policy import load_policy
+from sglib.policy import SHIPPED, load_policy
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
 from sglib.rewards import Outcome, SelfGuide, Trapezoid
 from sglib.runs import output_root, source_hash
 from sglib.training.grpo import GRPOSettings, train
 
-# What decides an arm's result; a change in any of it makes a new folder.
+# What decides an arm's result, with the model's weights; a change in any of it makes a new folder.
 SOURCES = (
     "sglib/envs",
     "sglib/formats.py",
     "sglib/policy.py",
+    "sglib/records.py",
     "sglib/rollout.py",
     "sglib/evaluate.py",
     "sglib/rewards",
     "sglib/advantages.py",
     "sglib/training/grpo.py",
-    "sglib/assets",
+    "sglib/training/arms.py",
 )
 SHOWN = 16  # episodes kept of the trained policy
 
@@ -91,11 +93,10 @@ def arm_components(arm: str, p: GRPOParams) -> list:
 
 def arm_folder(arm: str, p: GRPOParams) -> Path:
     """The folder of an arm, by everything that decides its result."""
-    import hashlib
-
     # components of other arms, names of runs and the like do not touch this one's result
-    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "level"})
-    digest = hashlib.sha256(json.dumps([arm, fixed, source_hash(*SOURCES)], sort_keys=True).encode()).hexdigest()[:12]
+    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir"})
+    sources = [*SOURCES, f"sglib/assets/{p.model}/model.safetensors"] if p.model in SHIPPED else SOURCES
+    digest = hashlib.sha256(json.dumps([arm, fixed, source_hash(*sources)], sort_keys=True).encode()).hexdigest()[:12]
     return output_root(p.output_dir) / "cache" / f"grpo-{arm}-{digest}"
 
 
@@ -160,8 +161,8 @@ def read_arm(arm: str, folder: Path) -> ArmResult:
         row = json.loads((folder / "base.json").read_text())
         result.before = result.after = row.pop("outcomes")
         result.curve.append({"arm": arm, "iteration": 0, **row})
-    lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
-    for line in lines:
+    text = (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
+    for line in text.split("\n")[:-1]:  # a line without its end is still being written
         entry = json.loads(line)
         result.batches.append({"arm": arm, **{k: v for k, v in entry.items() if not k.startswith("eval/")}})
         if "eval/success" in entry:

@@ -573,7 +573,7 @@ def train(
 
 def _fingerprint(settings: GRPOSettings, components: Sequence[Component]) -> dict:
     fixed = settings.model_dump(exclude=FREE_SETTINGS)
-    return fixed | {"components": [f"{c.name}: weight {c.weight}, {c.schedule!r}" for c in components]}
+    return fixed | {"components": [repr(c) for c in components]}
 
 
 def _find_checkpoint(run_dir: Path, fingerprint: dict) -> Path | None:

@@ -127,7 +127,7 @@ def optimizers_of(model, recipe: dict) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _save(path: Path, model, optimizers, step: int, curve: list, seconds: float):
+def _save(path: Path, recipe: dict, model, optimizers, step: int, curve: list, seconds: float):
     """Model and optimizer state without pickle: tensors in safetensors, numbers in JSON; the JSON last, so it is the
     commit."""
     tensors = {f"model.{n}": p.detach().contiguous() for n, p in model.named_parameters()}
@@ -137,16 +137,22 @@ def _save(path: Path, model, optimizers, step: int, curve: list, seconds: float)
     file = path / f"step{step}.safetensors"
     path.mkdir(parents=True, exist_ok=True)
     save_file(tensors, file)
-    write_atomic(path / "state.json", json.dumps({"step": step, "curve": curve, "seconds": seconds}))
+    write_atomic(path / "state.json", json.dumps({"recipe": recipe, "step": step, "curve": curve, "seconds": seconds}))
     for old in path.glob("step*.safetensors"):
         if old != file:
             old.unlink()
 
 
-def _load(path: Path, model, optimizers) -> tuple[int, list, float]:
+def _load(path: Path, recipe: dict, model, optimizers) -> tuple[int, list, float]:
     if not (path / "state.json").exists():
         return 0, [], 0.0
     state = json.loads((path / "state.json").read_text())
+    for name in recipe:  # a run may stop later than planned, but nothing else may change under it
+        if name != "stop" and recipe[name] != state["recipe"].get(name):
+            found = state["recipe"].get(name)
+            raise ValueError(f"{name}={recipe[name]!r}: {path} holds a run with {found!r}; use another folder")
+    if state["step"] > recipe["stop"]:
+        raise ValueError(f"stop={recipe['stop']}: {path} is at step {state['step']} already; use another folder")
     tensors = load_file(path / f"step{state['step']}.safetensors")
     model.load_state_dict(
         {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=False
@@ -178,7 +184,7 @@ def pretrain(
     policy.name = "base"
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
-    step, curve, before = _load(work, model, optimizers)
+    step, curve, before = _load(work, recipe, model, optimizers)
     began, stream, tokens = time.perf_counter(), batches(policy, recipe, step), 0
     bar = tqdm(total=recipe["stop"], initial=step, desc="pre-training", mininterval=5)
     recent: list[float] = []
@@ -210,7 +216,7 @@ def pretrain(
             curve.append(row)
             bar.write(json.dumps(row))
         if step % save_every == 0:
-            _save(work, model, optimizers, step, curve, before + time.perf_counter() - began)
+            _save(work, recipe, model, optimizers, step, curve, before + time.perf_counter() - began)
     bar.close()
     model.eval()
     policy.save(out)
