@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progre
 
 export PIP_NO_INPUT = 1
 export TOKENIZERS_PARALLELISM = false
+# threads that wait must not spin: with any other work on the machine that makes small models many times slower
+export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: help study test lab report base notebooks sync lint browser clean
 .DEFAULT_GOAL := help
