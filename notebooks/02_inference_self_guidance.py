@@ -54,6 +54,8 @@ for name in sglib.runs.progress(p.formats, desc="formats"):
     )
     run.write_trajectories(f"trajectories/{name}.jsonl", reports[name].trajectories)
 run.write_table("formats.csv", [{"format": name, **r.numbers()} for name, r in reports.items()])
+for name, r in reports.items():
+    print(f"{name:6s} {100 * r.success:5.1f} % [{100 * r.low:.1f}, {100 * r.high:.1f}], n = {r.n}")
 
 # %% [markdown]
 # ## Result

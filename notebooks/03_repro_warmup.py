@@ -52,10 +52,10 @@ played = sglib.rollout(
     policy, games, format="progress", max_turns=p.max_turns, temperature=p.temperature, seed=p.seed, batch_size=p.batch_size
 )
 won = [t for t in played if t.won]
-print(f"{len(won)} of {len(played)} episodes won")
 if not won:
     raise RuntimeError(f"none of {len(played)} episodes was won: raise `games` or `max_turns`")
 run.write_trajectories("annotated.jsonl", won)
+print(f"{len(won)} of {len(played)} episodes won")
 
 # %% [markdown]
 # One of them, with what the model stated online before each action and what hindsight says it should have stated:
@@ -130,11 +130,11 @@ policy.save(run.path("policy"))
 print(f"success {100 * after.success:.1f} % [{100 * after.low:.1f}, {100 * after.high:.1f}], n = {after.n}", truth_after)
 
 # %%
+run.write_table("summary.csv", [{"when": "before", **before.numbers(), **truth_before}, {"when": "after", **after.numbers(), **truth_after}])
 run.figure("success", sglib.figures.bars(
     ["before", "after"], [before.success, after.success], [before.low, after.low], [before.high, after.high],
     title="Acting with stated progress, before and after the warmup", n=before.n,
 ))  # fmt: skip
-run.write_table("summary.csv", [{"when": "before", **before.numbers(), **truth_before}, {"when": "after", **after.numbers(), **truth_after}])
 
 # %% [markdown]
 # ## What was found

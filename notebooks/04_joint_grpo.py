@@ -147,10 +147,12 @@ run.figure("success", draw(results))
 summary = []
 for arm, r in results.items():
     gap = sglib.stats.difference(r.after, r.before)
-    summary.append({"arm": arm, "n": len(r.after), "before": np.mean(r.before), "after": np.mean(r.after), "rise": gap.estimate,
+    summary.append({"arm": arm, "n": gap.n, "before": np.mean(r.before), "after": np.mean(r.after), "rise": gap.estimate,
                     "rise_low": gap.low, "rise_high": gap.high, "p": gap.p_value})  # fmt: skip
-    print(f"{arm:10s} {100 * np.mean(r.before):5.1f} % -> {100 * np.mean(r.after):5.1f} %   rise {100 * gap.estimate:+5.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]")
 run.write_table("summary.csv", summary)
+for x in summary:
+    points = f"{100 * x['rise']:+5.1f} points [{100 * x['rise_low']:+.1f}, {100 * x['rise_high']:+.1f}]"
+    print(f"{x['arm']:10s} {100 * x['before']:5.1f} % -> {100 * x['after']:5.1f} %   rise {points}")
 
 # %% [markdown]
 # ## What happened to the labels
