@@ -412,6 +412,8 @@ def store(params_file: str | Path) -> list[Path]:
         notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
         for part in (notebook, *notebook.cells):
             part.metadata.pop("papermill", None)
+            if part.metadata.get("tags") == []:
+                del part.metadata["tags"]
         target = repo_root() / "notebooks" / f"{name}.ipynb"
         kept.append(write_atomic(target, nbformat.writes(notebook)))
         reference = repo_root() / "outputs" / "reference" / name / checked.run_name
