@@ -40,10 +40,10 @@ $(VENV)/installed-test: $(VENV)/installed
 	@touch $@
 
 study: $(VENV)/installed
-	@$(BIN)/python -m sglib.runs study --params $(PARAMS) $(ARGS)
+	@$(BIN)/python -m sglib study --params $(PARAMS) $(ARGS)
 
 report: $(VENV)/installed
-	@$(BIN)/python -m sglib.runs study --params $(PARAMS) --only 09_report --force
+	@$(BIN)/python -m sglib study --params $(PARAMS) --only 09_report --force
 
 # In CI the browser is fetched too; elsewhere a test that finds none says so and is skipped.
 test: $(VENV)/installed-test $(if $(CI),browser)
@@ -57,7 +57,7 @@ base: $(VENV)/installed
 	@$(BIN)/python -m sglib.training.pretrain $(ARGS)
 
 notebooks: $(VENV)/installed
-	@$(BIN)/python -m sglib.runs study --params params/reference.yaml && $(BIN)/python -m sglib.runs store --params params/reference.yaml
+	@$(BIN)/python -m sglib study --params params/reference.yaml && $(BIN)/python -m sglib store --params params/reference.yaml
 
 sync: $(VENV)/installed
 	@for notebook in notebooks/[0-9]*.py; do $(BIN)/jupytext --update --to ipynb "$$notebook" || exit 1; done

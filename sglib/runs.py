@@ -484,7 +484,7 @@ def _minutes(seconds: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sglib.runs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m sglib", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("study", help="run the notebooks in order")
     command.add_argument("--params", default=str(repo_root() / "params" / "cpu.yaml"), help="default: %(default)s")

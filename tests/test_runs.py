@@ -229,6 +229,6 @@ def test_study_checks_everything_first(small_study, outputs):
 def test_command_line_says_one_clear_thing(tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("grpo: {iterations: 0}")
-    command = [sys.executable, "-m", "sglib.runs", "study", "--params", str(bad)]
+    command = [sys.executable, "-m", "sglib", "study", "--params", str(bad)]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 1 and "grpo.iterations = 0" in found.stderr and "Traceback" not in found.stderr
