@@ -32,6 +32,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from sglib.advantages import group_relative, to_tokens
+from sglib.evaluate import label_agreement
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
 
@@ -157,11 +158,7 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     """
     turns = [turn for t in trajectories for turn in t.turns]
     pairs = [(a, b) for t in trajectories for a, b in zip(t.turns, t.turns[1:], strict=False) if b.label is not None]
-    agree = [
-        (b.label == "positive") == (b.distance < a.distance)
-        for a, b in pairs
-        if b.label != "neutral" and a.distance is not None and b.distance is not None
-    ]
+    agree, counted = label_agreement(trajectories)
     metrics = {
         "success": _mean(t.won for t in trajectories),
         "return_mean": _mean(t.total_return for t in trajectories),
@@ -173,7 +170,7 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
         "label_positive": _mean(b.label == "positive" for _, b in pairs),
         "label_neutral": _mean(b.label == "neutral" for _, b in pairs),
         "label_negative": _mean(b.label == "negative" for _, b in pairs),
-        "label_agreement": _mean(agree),
+        "label_agreement": agree / counted if counted else None,
         "advantage_mean": _mean(turn.advantage for turn in turns),
         "advantage_abs": _mean(abs(turn.advantage) for turn in turns),
         "zero_advantage": _mean(not any(turn.advantage for turn in t.turns) for t in trajectories),
