@@ -11,16 +11,17 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 LABELS = ("negative", "neutral", "positive")
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What an environment answers to `reset` and `step`.
+class Observation(NamedTuple):
+    """What an environment answers to `reset` and `step`; a named tuple, since one is made at every step.
 
     Attributes:
         text: what the environment says, character for character.
@@ -30,7 +31,8 @@ class Observation:
         won: whether the goal holds now.
         done: whether the episode is over (won, or the step limit is reached).
         steps: actions taken since `reset`.
-        info: further facts for measuring, never shown to the policy.
+        info: further facts for measuring, never shown to the policy; the fast ALFWorld engine gives `goal_conditions`,
+            the share of the goal's conditions that hold, 0..1.
     """
 
     text: str
@@ -40,7 +42,7 @@ class Observation:
     won: bool
     done: bool
     steps: int
-    info: dict = field(default_factory=dict)
+    info: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(slots=True)

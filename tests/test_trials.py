@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sglib.envs.alfworld_fast import FastAlfworld
-from sglib.envs.alfworld_games import TASK_TYPES, UNSEEN_SCENES, generate_games
+from sglib.envs.alfworld_games import TASK_TYPES, UNSEEN_SCENES
+from sglib.envs.alfworld_generate import generate_games
 from sglib.envs.alfworld_trials import convert_trials, from_alfred_trials, load_games
 
 # Floor plan 301 has a bed, a desk, drawers, a dresser and shelves; receptacle ids carry their positions.

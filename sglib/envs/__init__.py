@@ -1,20 +1,23 @@
-"""Environments behind one protocol: `make(name, **options)`."""
+"""Environments behind one protocol: `make(name, **options)`, and many of them at once: `BatchEnv`."""
 
 from sglib.envs import alfworld
 from sglib.envs.base import TextEnv
+from sglib.envs.batch import BatchEnv
 
-__all__ = ["TextEnv", "alfworld", "make"]
+__all__ = ["BatchEnv", "TextEnv", "alfworld", "make"]
 
 ENGINES = ("fast", "textworld")
 
 
-def make(name: str, *, engine: str = "fast", max_steps: int | None = None) -> TextEnv:
+def make(name: str, *, engine: str = "fast", max_steps: int | None = None, admissible: bool = True) -> TextEnv:
     """An environment by name.
 
     Args:
         name: "alfworld".
         engine: "fast" (pure Python) or "textworld" (the reference; about 20 steps a second).
         max_steps: an episode is done after so many actions; None for no limit.
+        admissible: whether observations list the admissible commands; without them the fast engine is faster still
+            (the reference always derives them).
 
     Raises:
         ValueError: naming the argument, its value and what is allowed.
@@ -28,4 +31,4 @@ def make(name: str, *, engine: str = "fast", max_steps: int | None = None) -> Te
         from sglib.envs.alfworld_textworld import TextWorldAlfworld
 
         return TextWorldAlfworld(max_steps=max_steps)
-    return alfworld.FastAlfworld(max_steps=max_steps)
+    return alfworld.FastAlfworld(max_steps=max_steps, admissible=admissible)

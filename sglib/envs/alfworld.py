@@ -1,7 +1,9 @@
 """ALFWorld: games and engines. `textworld` is the reference engine, `fast` the one to learn with."""
 
-from sglib.envs.alfworld_fast import FastAlfworld, UnsupportedGame
-from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game, generate_games
+from sglib.envs.alfworld_fast import FastAlfworld, Snapshot
+from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game
+from sglib.envs.alfworld_generate import generate_games
+from sglib.envs.alfworld_grammar import UnsupportedGame
 from sglib.envs.alfworld_trials import from_alfred_trials, load_games
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "UNSEEN_SCENES",
     "FastAlfworld",
     "Game",
+    "Snapshot",
     "UnsupportedGame",
     "from_alfred_trials",
     "generate_games",

@@ -1,239 +1,47 @@
 """ALFWorld in pure Python: the same `game.tw-pddl`, the same text, admissible commands and outcome, at the speed of
 learning. The reference is TextWorld's `PddlEnv` (`alfworld_textworld.py`); `tests/test_engine_parity.py` plays both in
-lock-step. What looks odd below is the reference's behaviour, found by reading and playing it:
+lock-step, and `make parity` does so at scale. What looks odd below is the reference's behaviour, found by reading and
+playing it:
 
-- names are counted down per class over the sorted ids ("cabinet 4" comes first);
-- lists follow the sorted ids;
+- names are counted down per class over the sorted ids ("cabinet 4" comes first), and lists follow the sorted ids: the
+  reference sorts the facts that it goes through, so nothing depends on a hash seed and nothing is normalised here;
 - `examine <object>` works only for what is held: the domain's other clause quantifies over a type "location,";
 - `look` in the middle of the room sees nothing, the introduction sees every receptacle;
 - a thing moved between two receptacles at one place is also seen "next to" the first of them;
+- official files put things into two receptacles at once (a mug on the countertop and in its coffee machine): taken from
+  one, it is still seen in the other, and can be taken there again after it was put down;
 - `use` on a lamp always says that it is turned on: `isToggled` never becomes false.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-import re
-from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from sglib.envs.alfworld_games import Game, shipped
+from sglib.envs.alfworld_experts import Expert, make_expert
+from sglib.envs.alfworld_games import Game
+from sglib.envs.alfworld_grammar import UnsupportedGame
+from sglib.envs.alfworld_oracle import Situation, shortest_plan
+from sglib.envs.alfworld_world import PROCESSES, VARIABLES, Fact, World, world_of
 from sglib.records import Observation
 
+__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame"]
 
-class UnsupportedGame(ValueError):
-    """The game uses a construct that this engine does not know; it refuses rather than play it wrongly."""
-
-
-PROCESSES = {  # property -> (verb, what the object must be, type of the receptacle that does it)
-    "isclean": ("clean", "cleanable", "sinkbasintype"),
-    "ishot": ("heat", "heatable", "microwavetype"),
-    "iscool": ("cool", "coolable", "fridgetype"),
-}
-DYNAMIC = {"inreceptacle", "isclean", "ishot", "iscool", "issliced", "istoggled", "holds", "atlocation"}
+NOTHING = "Nothing happens."
+_VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool"}
+# actions whose answer depends on nothing but the names of what it was done with, and on what is seen in a receptacle
+_SAID = {"gotolocation", "openobject", "closeobject", "pickupobject", "putobject", "toggleobject", "sliceobject",
+         "help", *_VERBS}  # fmt: skip
+MAX_CACHED = 256  # lists of admissible commands kept for a game: about 100 KB
 
 
-@functools.cache
-def _grammar_pattern() -> tuple[str, str]:
-    return tuple(shipped("alfred.twl2").split("UNKNOWN GOAL"))
+class Snapshot(NamedTuple):
+    """A moment of an episode; good for any number of `FastAlfworld.restore`s, on any instance."""
 
-
-@functools.cache
-def _help_text() -> str:
-    rule = re.search(r'"help.feedback".*?"rhs": "(.*?)"\s*\n', shipped("alfred.twl2"), re.S).group(1)
-    return rule.replace("\\n", "\n").lstrip("\n")
-
-
-def goal_of_grammar(grammar: str) -> str:
-    """The task sentence inside a game's grammar, without the full stop.
-
-    Raises:
-        UnsupportedGame: where the grammar is not the shipped one with a task filled in.
-    """
-    before, after = _grammar_pattern()
-    if not (grammar.startswith(before) and grammar.endswith(after)):
-        raise UnsupportedGame("grammar: differs from the one that alfworld ships by more than the task sentence")
-    return grammar[len(before) : len(grammar) - len(after)]
-
-
-def parse_sexpr(text: str):
-    """Parse one s-expression into nested lists of lower-case words. Comments (`;`) are dropped."""
-    tokens = re.findall(r"[()]|[^\s()]+", re.sub(r";[^\n]*", "", text).lower())
-    stack: list[list] = [[]]
-    for token in tokens:
-        if token == "(":
-            stack.append([])
-        elif token == ")":
-            if len(stack) == 1:
-                raise UnsupportedGame("problem: a closing bracket too many")
-            done = stack.pop()
-            stack[-1].append(done)
-        else:
-            stack[-1].append(token)
-    if len(stack) != 1 or not stack[0]:
-        raise UnsupportedGame("problem: a bracket is not closed")
-    return stack[0][0]
-
-
-def _typed(words: list[str]) -> list[tuple[str, str]]:
-    """["a", "b", "-", "t"] -> [("a", "t"), ("b", "t")]."""
-    pairs, names, i = [], [], 0
-    while i < len(words):
-        if words[i] == "-":
-            pairs += [(name, words[i + 1]) for name in names]
-            names, i = [], i + 2
-        else:
-            names.append(words[i])
-            i += 1
-    return pairs
-
-
-class _World:
-    """What never changes in a game: names, places, types, and the goal compiled to bindings."""
-
-    def __init__(self, problem: str, goal: str, grammar: str | None, domain: str | None):
-        if domain is not None and domain != shipped("alfred.pddl"):
-            raise UnsupportedGame("domain: differs from the one that alfworld ships")
-        self.goal_text = goal if grammar is None else goal_of_grammar(grammar)
-        sections = {part[0]: part for part in parse_sexpr(problem)[1:]}
-        self.type_of = dict(_typed(sections[":objects"][1:]))
-        facts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for predicate, *arguments in sections[":init"][1:]:
-            if predicate != "=":  # costs and distances: nothing that an agent can see
-                facts[predicate].append(tuple(arguments))
-        self.facts = facts
-        self.names = _names({argument for rows in facts.values() for row in rows for argument in row})
-        self.ids = {name: id_ for id_, name in self.names.items()}
-        one = {p: {row[0] for row in facts[p]} for p in ("openable", "pickupable", "cleanable", "heatable", "coolable")}
-        self.openable, self.pickupable = one["openable"], one["pickupable"]
-        self.can_be = {"cleanable": one["cleanable"], "heatable": one["heatable"], "coolable": one["coolable"]}
-        self.toggleable = {row[0] for row in facts["toggleable"]}
-        self.sliceable = {row[0] for row in facts["sliceable"]}
-        self.holder = {row[0] for row in facts["isreceptacleobject"]}
-        self.inner = defaultdict(list)
-        for inside, outside in sorted(facts["inreceptacleobject"]):
-            self.inner[outside].append(inside)
-        self.place: dict[str, str] = {}
-        for receptacle, location in facts["receptacleatlocation"]:
-            if receptacle in self.place:
-                raise UnsupportedGame(f"receptacleAtLocation: {receptacle} is at two places")
-            self.place[receptacle] = location
-        self.receptacles = sorted(self.place)
-        self.at: dict[str, list[str]] = defaultdict(list)
-        for receptacle in self.receptacles:
-            self.at[self.place[receptacle]].append(receptacle)
-        types = defaultdict(set)
-        for receptacle, type_ in facts["receptacletype"]:
-            types[receptacle].add(type_)
-        self.does = {  # property -> receptacles that give it
-            prop: [r for r in self.receptacles if kind in types[r]] for prop, (_, _, kind) in PROCESSES.items()
-        }
-        otypes = defaultdict(set)
-        for object_, type_ in facts["objecttype"]:
-            otypes[object_].add(type_)
-        self.knives = {o for o, kinds in otypes.items() if kinds & {"knifetype", "butterknifetype"}}
-        allowed = defaultdict(set)
-        for rtype, otype in facts["cancontain"]:
-            allowed[rtype].add(otype)
-        fits = {r: set().union(*(allowed[t] for t in types[r])) for r in self.receptacles}
-        self.accepts = {r: {o for o, kinds in otypes.items() if kinds & fits[r]} for r in self.receptacles}
-        # (sorted) go-to commands from each place; built on demand
-        self._go: dict[str, list[str]] = {}
-        self.conditions = self._compile(sections[":goal"][1])
-        intro = ", ".join(f"a {self.names[r]}" for r in self.receptacles[:-1])
-        last = f"a {self.names[self.receptacles[-1]]}"
-        self.overview = f"{intro}, and {last}" if intro else last
-
-    def go_commands(self, location: str) -> list[str]:
-        if location not in self._go:
-            self._go[location] = [f"go to {self.names[r]}" for r in self.receptacles if self.place[r] != location]
-        return self._go[location]
-
-    # -- the goal ------------------------------------------------------------------------------------------------
-
-    def _compile(self, goal) -> list[list[tuple[tuple[str, ...], ...]]]:
-        """Goal -> conditions; each is a list of bindings; each is a tuple of facts that must hold together.
-
-        What never changes is resolved here, so checking a goal at play time is a few set look-ups.
-        """
-        parts = goal[1:] if goal[0] == "and" else [goal]
-        compiled = []
-        for part in parts:
-            variables, literals = {}, []
-            self._flatten(part, variables, literals)
-            bindings = [tuple(b) for b in self._bind(variables, literals)]
-            compiled.append(list(dict.fromkeys(bindings)))
-        return compiled
-
-    def _flatten(self, node, variables, literals):
-        if node[0] == "exists":
-            variables.update(_typed(node[1]))
-            self._flatten(node[2], variables, literals)
-        elif node[0] == "and":
-            for child in node[1:]:
-                self._flatten(child, variables, literals)
-        elif node[0] in ("or", "forall", "imply"):
-            raise UnsupportedGame(f"goal: '{node[0]}' is not supported")
-        else:
-            literals.append(node)
-
-    def _bind(self, variables, literals):
-        dynamic = [tuple(x) for x in literals if x[0] in DYNAMIC]
-        static = [x for x in literals if x[0] not in DYNAMIC]
-        differ = [tuple(x[1][1:]) for x in static if x[0] == "not" and x[1][0] == "="]
-        positive = [x for x in static if x[0] != "not"]
-        if len(differ) + len(positive) != len(static):
-            raise UnsupportedGame("goal: 'not' is supported for '=' only")
-        for literal in positive:
-            if literal[0] in ("opened", "ison", "holdsany", "objectatlocation", "checked", "isreceptacleobjectfull"):
-                raise UnsupportedGame(f"goal: predicate '{literal[0]}' is not supported")
-        partial = [{}]
-        for predicate, *arguments in positive:
-            grown = []
-            for binding, row in itertools.product(partial, sorted(set(self.facts[predicate]))):
-                new = dict(binding)
-                if all(
-                    new.setdefault(a, value) == value if a[0] == "?" else a == value for a, value in zip(arguments, row)
-                ):
-                    grown.append(new)
-            partial = grown
-        for variable in sorted({a for x in dynamic for a in x[1:] if a[0] == "?"}):
-            candidates = sorted(n for n, t in self.type_of.items() if t == variables.get(variable))
-            partial = [
-                b if variable in b else {**b, variable: c}
-                for b in partial
-                for c in ([None] if variable in b else candidates)
-            ]
-        for binding in partial:
-            if all(binding.get(a) != binding.get(b) for a, b in differ):
-                yield [(p, *(binding.get(a, a) for a in arguments)) for p, *arguments in dynamic]
-
-
-def _names(ids: set[str]) -> dict[str, str]:
-    """alfworld's `Demangler`: per class, ids sorted, numbered downwards."""
-    counts, classes = Counter(), {}
-    for id_ in sorted(ids):
-        head, bar, _ = id_.partition("_bar_")
-        if bar:
-            classes[id_] = head + ("basin" if "basin" in id_ else "")
-            counts[classes[id_]] += 1
-    names = {}
-    for id_ in sorted(ids):
-        if id_ in classes:
-            names[id_] = f"{classes[id_]} {counts[classes[id_]]}"
-            counts[classes[id_]] -= 1
-    return names
-
-
-# keyed by the texts (a str keeps its hash), so that a group playing one game compiles it once
-_world = functools.lru_cache(maxsize=1024)(_World)
-
-
-def _listing(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    items = [f"a {name}" for name in names]
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + ", and " + items[-1]
+    world: World
+    state: tuple
+    observation: Observation
 
 
 class FastAlfworld:
@@ -242,6 +50,9 @@ class FastAlfworld:
     Args:
         max_steps: after so many actions an episode is done even if it is not won; None for no limit.
         admissible: whether observations list the admissible commands (the larger part of a step's cost).
+
+    `Observation.info["goal_conditions"]` is the share of the goal's conditions that hold, 0..1, for the way of meeting
+    the goal that is closest: ALFRED's goal-condition success, which the reference engine lacks.
     """
 
     def __init__(self, max_steps: int | None = None, admissible: bool = True):
@@ -258,33 +69,32 @@ class FastAlfworld:
         Raises:
             UnsupportedGame: the game uses a construct that this engine does not know.
         """
-        self.world = world = _world(game.problem, game.goal, game.grammar, game.domain)
-        facts = world.facts
-        self.location = facts["atlocation"][0][1]
+        self.done = True
+        self.world = world = world_of(game.problem, game.goal, game.grammar, game.domain)
+        facts = world.initial
+        self.location: str = facts["atlocation"][0][1]
         self.held: str | None = facts["holds"][0][1] if facts["holds"] else None
-        self.opened = {row[0] for row in facts["opened"]}
-        self.where: dict[str, str] = {}
-        for object_, receptacle in facts["inreceptacle"]:
-            if object_ in self.where:
-                raise UnsupportedGame(f"inReceptacle: {object_} is in two receptacles")
-            self.where[object_] = receptacle
-        self.inside: dict[str, list[str]] = {r: [] for r in world.receptacles}
-        for object_ in sorted(self.where):
-            self.inside[self.where[object_]].append(object_)
-        self.near: dict[str, str] = dict(facts["objectatlocation"])  # objectAtLocation: object -> place
-        self.left: set[tuple[str, str]] = set()  # (object, receptacle) that it was taken from and not put back to
-        self.props: dict[str, set[str]] = {
-            p: {row[0] for row in facts[p]} for p in ("isclean", "ishot", "iscool", "issliced", "istoggled")
+        self.opened: set[str] = {row[0] for row in facts["opened"]}
+        inside: dict[str, list[str]] = {r: [] for r in world.receptacles}
+        self.where: dict[str, tuple[str, ...]] = {}  # object -> receptacles that it is in, those out of reach too
+        for object_, receptacle in sorted(facts["inreceptacle"]):
+            self.where[object_] = (*self.where.get(object_, ()), receptacle)
+            if receptacle in inside and object_ != receptacle:
+                inside[receptacle].append(object_)
+        self.inside: dict[str, tuple[str, ...]] = {
+            r: tuple(sorted(objects, key=world.order) if world.order else objects) for r, objects in inside.items()
         }
-        self.steps, self.done = 0, False
-        self.won = self._goal_holds()
-        here = world.at.get(self.location)
-        first = (
-            self._look()
-            if here
-            else f"You are in the middle of a room. Looking quickly around you, you see {world.overview}."
-        )
-        return self._observe(f"-= Welcome to TextWorld, ALFRED! =-\n\n{first}\n\nYour task is to: {world.goal_text}.")
+        self.near: set[Fact] = set(facts["objectatlocation"])  # (object, place)
+        self.left: set[Fact] = set()  # (object, receptacle) that it was taken from and not put back to
+        self.props: set[Fact] = {  # ("isclean", object), ...
+            (p, row[0]) for p in ("isclean", "ishot", "iscool", "issliced", "istoggled") for row in facts[p]
+        }
+        self.seen: set[str] = set()  # receptacles whose content the agent has been told
+        self.steps, self.won, self.score = 0, False, 0.0
+        self.met: set[Fact] = {f for f in world.relevant if self._holds(f)}  # facts of the goal that hold
+        self._judge()
+        text = world.grammar.say("intro", {"#look.feedback#": self._introduction(), "#task#": self._task()})
+        return self._observe(text)
 
     def step(self, action: str) -> Observation:
         """Take one action; what is not admissible answers "Nothing happens.".
@@ -294,335 +104,370 @@ class FastAlfworld:
         """
         if self.done:
             raise RuntimeError("the episode is over: call reset(game) before step")
-        text = self._apply(action.strip() if isinstance(action, str) else "")
+        command = action.strip() if isinstance(action, str) else ""
+        world = self.world
+        text = None
+        for method, arguments in world.commands.get(command) or self._learn(command):
+            text = method(self, *arguments)
+            if text is not None:
+                break
         self.steps += 1
-        return self._observe("Nothing happens." if text is None else text)
+        return self._observe(NOTHING if text is None else text)
 
     def admissible(self) -> tuple[str, ...]:
         """The commands that do something now, sorted."""
-        world, names, held = self.world, self.world.names, self.held
-        commands = ["look", "inventory", "help", *world.go_commands(self.location)]
+        world, held = self.world, self.held
         here = world.at.get(self.location, ())
-        for r in here:
-            name = names[r]
-            commands.append(f"examine {name}")
-            is_open = r in self.opened
-            if r in world.openable:
-                commands.append(f"close {name}" if is_open else f"open {name}")
-            if is_open or r not in world.openable:
-                if held is None:
-                    commands += [f"take {names[o]} from {name}" for o in self.inside[r] if o in world.pickupable]
-                elif held in world.accepts[r]:
-                    commands.append(f"move {names[held]} to {name}")
-            for o in self.inside[r]:
-                if o in world.toggleable:
-                    commands.append(f"use {names[o]}")
-        if held is not None:
-            commands.append(f"examine {names[held]}")
-            for prop, (verb, able, _) in PROCESSES.items():
-                if held in world.can_be[able]:
-                    commands += [f"{verb} {names[held]} with {names[r]}" for r in world.does[prop] if r in here]
-            if held in world.knives:
-                commands += [
-                    f"slice {names[o]} with {names[held]}"
-                    for o, place in self.near.items()
-                    if place == self.location and o in world.sliceable
-                ]
-        return tuple(sorted(set(commands)))
+        sliceable = ()
+        if held in world.knives:
+            sliceable = tuple(sorted(o for o, place in self.near if place == self.location and o in world.sliceable))
+        key = (self.location, held, sliceable, *[(r in self.opened, self.inside[r]) for r in here])
+        found = world.choices.get(key)
+        if found is None:
+            if len(world.choices) >= MAX_CACHED:
+                world.choices.clear()
+            found = world.choices[key] = self._admissible(here, sliceable)
+        return found
 
-    # -- what actions do -----------------------------------------------------------------------------------------
+    def snapshot(self) -> Snapshot:
+        """The present moment, to come back to by `restore`. Costs microseconds; changes nothing."""
+        state = (self.location, self.held, frozenset(self.opened), dict(self.where), dict(self.inside),
+                 frozenset(self.near), frozenset(self.left), frozenset(self.props), frozenset(self.seen),
+                 frozenset(self.met), self.steps, self.won, self.score, self.done)  # fmt: skip
+        return Snapshot(self.world, state, self.observation)
+
+    def restore(self, snapshot: Snapshot) -> Observation:
+        """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
+        self.world, state, self.observation = snapshot
+        (self.location, self.held, opened, where, inside, near, left, props, seen, met, self.steps, self.won,
+         self.score, self.done) = state  # fmt: skip
+        self.opened, self.where, self.inside = set(opened), dict(where), dict(inside)
+        self.near, self.left, self.props = set(near), set(left), set(props)
+        self.seen, self.met = set(seen), set(met)
+        return self.observation
+
+    def expert(self, kind: str = "optimal") -> Expert:
+        """A policy that follows this environment: `expert.act()` is its command in the present state.
+
+        Args:
+            kind: "optimal" plans with full knowledge; "explore" knows only what the agent has been told so far, and
+                looks on where that does not suffice.
+
+        Raises:
+            ValueError: an unknown kind.
+        """
+        return make_expert(self, kind)
+
+    # -- what there is to say ------------------------------------------------------------------------------------
 
     def _observe(self, text: str) -> Observation:
         self.done = self.won or (self.max_steps is not None and self.steps >= self.max_steps)
         commands = self.admissible() if self.with_admissible else ()
-        return Observation(text, self.world.goal_text, commands, float(self.won), self.won, self.done, self.steps)
+        self.observation = Observation(
+            text, self.world.goal_text, commands, float(self.won), self.won, self.done, self.steps,
+            {"goal_conditions": self.score},
+        )  # fmt: skip
+        return self.observation
+
+    def _task(self) -> str:
+        return self.world.grammar.say("task", {}).replace("UNKNOWN GOAL", self.world.goal_text)
 
     def _accessible(self, receptacle: str) -> bool:
         return receptacle not in self.world.openable or receptacle in self.opened
 
-    def _here(self, name: str) -> str | None:
-        """The receptacle of that name if the agent stands at it."""
-        id_ = self.world.ids.get(name)
-        return id_ if self.world.place.get(id_) == self.location else None
+    def _admissible(self, here: Sequence[str], sliceable: Sequence[str]) -> tuple[str, ...]:
+        world, held, command = self.world, self.held, self.world.command
+        found = {command(action) for action in ("look", "inventory", "help") if action in world.actions}
+        for r in here:
+            found.add(command("examinereceptacle", r))
+            if r in world.openable:
+                found.add(command("closeobject" if r in self.opened else "openobject", r))
+            if self._accessible(r):
+                if held is None:
+                    found.update(command("pickupobject", o, r) for o in self.inside[r] if o in world.pickupable)
+                elif held in world.accepts[r]:
+                    found.add(command("putobject", held, r))
+            found.update(command("toggleobject", o) for o in self.inside[r] if o in world.toggleable)
+        if held is not None:
+            found.add(command("examineobject", held))
+            for action, prop in _VERBS.items():
+                if held in world.can_be[PROCESSES[prop][1]]:
+                    found.update(command(action, held, r) for r in world.does[prop] if r in here)
+            found.update(command("sliceobject", o, held) for o in sliceable)
+        return tuple(sorted([*world.go_commands(self.location), *sorted(found)]))
 
-    def _apply(self, command: str) -> str | None:
-        verb, _, rest = command.partition(" ")
-        if verb == "go" and rest.startswith("to "):
-            return self._go(self.world.ids.get(rest[3:]))
-        if verb in ("open", "close"):
-            return self._set_open(self._here(rest), verb == "open")
-        if verb == "take":
-            return self._take(*self._two(rest, " from "))
-        if verb == "move":
-            return self._move(*self._two(rest, " to "))
-        if verb in ("clean", "heat", "cool"):
-            return self._process(verb, *self._two(rest, " with "))
-        if verb == "use":
-            return self._use(self.world.ids.get(rest))
-        if verb == "examine":
-            return self._examine(rest)
-        if verb == "slice":
-            return self._slice(*self._two(rest, " with "))
-        if command == "look":
+    def _tell_contents(self, receptacle: str) -> str:
+        world = self.world
+        alternative = 2 if receptacle not in world.openable else 0 if receptacle in self.opened else 1
+        things = world.grammar.listing([f"a {world.names[o]}" for o in self.inside[receptacle]])
+        parts = world.grammar.rules["examineReceptacle.feedback"][alternative]
+        values = {part: things if part[0] == "[" else world.names[receptacle] for part in parts[1::2]}
+        return world.grammar.say("examineReceptacle.feedback", values, alternative)
+
+    def _introduction(self) -> str:
+        world, grammar = self.world, self.world.grammar
+        if self.location in world.at:
             return self._look()
-        if command == "inventory":
-            return (
-                f"You are carrying: {_listing([self.world.names[self.held]])}."
-                if self.held
-                else "You are not carrying anything."
-            )
-        if command == "help":
-            return _help_text()
-        return None
+        overview = grammar.listing([f"a {world.names[r]}" for r in world.receptacles])
+        return grammar.say("look.feedback", {"#list_appliances#": overview}, 1)
 
-    def _two(self, rest: str, word: str) -> tuple[str | None, str | None]:
-        first, _, second = rest.partition(word)
-        return self.world.ids.get(first), self.world.ids.get(second)
+    # -- what actions do -----------------------------------------------------------------------------------------
 
-    def _go(self, receptacle):
-        place = self.world.place.get(receptacle)
+    def _learn(self, command: str) -> list[tuple]:
+        """[(method, its arguments)] that a command calls; kept if it names things of this game.
+
+        The last argument is the answer, as far as it is known beforehand: (text,), or (text before, text behind) what
+        is seen in a receptacle.
+        """
+        world = self.world
+        found = [(_METHODS[action], (*ids, self._prepare(action, ids))) for action, ids in world.parse(command)]
+        if found:
+            if len(world.commands) >= 4 * MAX_CACHED:
+                world.commands.clear()
+            world.commands[command] = found
+        return found
+
+    def _prepare(self, action: str, ids: tuple[str, ...]):
+        world, grammar = self.world, self.world.grammar
+        if action not in _SAID:
+            return None
+        values = {f"{{{variable}.name}}": world.names[id_] for variable, id_ in zip(VARIABLES[action], ids)}
+        if action in ("gotolocation", "openobject"):
+            if ids[0] not in world.place:
+                return None
+            values |= {"{lend.name}": world.names[world.place[ids[0]]], "#examineReceptacle.feedback#": "\0"}
+            return grammar.say(grammar.feedback[action], values).split("\0")
+        return grammar.say(grammar.feedback[action], values)
+
+    def _go(self, receptacle: str, answer: list[str] | None) -> str | None:
+        world = self.world
+        place = world.place.get(receptacle)
         if place is None or place == self.location:
             return None
-        self.location = place
-        self._check()
-        return f"You arrive at {self.world.names[receptacle]}. {self._contents(receptacle)}"
+        before, self.location = self.location, place
+        if world.goal_places:
+            self._change(gone=("atlocation", world.agent, before), new=("atlocation", world.agent, place))
+        return self._see(receptacle).join(answer)
 
-    def _set_open(self, receptacle, to_open: bool):
-        if receptacle is None or receptacle not in self.world.openable or (receptacle in self.opened) == to_open:
-            return None
-        name = self.world.names[receptacle]
-        if to_open:
-            self.opened.add(receptacle)
-            return f"You open the {name}. {self._contents(receptacle)}"
-        self.opened.discard(receptacle)
-        return f"You close the {name}."
+    def _see(self, receptacle: str) -> str:
+        is_open = receptacle in self.opened
+        if is_open or receptacle not in self.world.openable:
+            self.seen.add(receptacle)
+        texts = self.world.texts
+        key = (receptacle, is_open, self.inside[receptacle])
+        found = texts.get(key)
+        if found is None:
+            if len(texts) >= MAX_CACHED:
+                texts.clear()
+            found = texts[key] = self._tell_contents(receptacle)
+        return found
 
-    def _take(self, object_, receptacle):
+    def _open(self, receptacle: str, answer: list[str]) -> str | None:
         world = self.world
-        if self.held is not None or object_ not in world.pickupable or self.where.get(object_, "") != receptacle:
+        if world.place.get(receptacle) != self.location or receptacle not in world.openable:
             return None
-        if world.place[receptacle] != self.location or not self._accessible(receptacle):
+        if receptacle in self.opened:
+            return None
+        self.opened.add(receptacle)
+        return self._see(receptacle).join(answer)
+
+    def _close(self, receptacle: str, answer: str) -> str | None:
+        world = self.world
+        if world.place.get(receptacle) != self.location or receptacle not in world.openable:
+            return None
+        if receptacle not in self.opened:
+            return None
+        self.opened.discard(receptacle)
+        return answer
+
+    def _take(self, object_: str, receptacle: str, answer: str) -> str | None:
+        world = self.world
+        if self.held is not None or object_ not in world.pickupable or world.place.get(receptacle) != self.location:
+            return None
+        if object_ not in self.inside[receptacle] or not self._accessible(receptacle):
             return None
         self.held = object_
-        del self.where[object_]
-        self.inside[receptacle].remove(object_)
-        if self.near.get(object_) == self.location:
-            del self.near[object_]
+        self.where[object_] = tuple(r for r in self.where[object_] if r != receptacle)
+        self.inside[receptacle] = tuple(o for o in self.inside[receptacle] if o != object_)
+        self.near.discard((object_, self.location))
         self.left.add((object_, receptacle))
-        self._check()
-        return f"You pick up the {world.names[object_]} from the {world.names[receptacle]}."
+        self._change(gone=("inreceptacle", object_, receptacle), new=("holds", world.agent, object_))
+        return answer
 
-    def _move(self, object_, receptacle):
+    def _move(self, object_: str, receptacle: str, answer: str) -> str | None:
         world = self.world
-        if object_ is None or object_ != self.held or world.place.get(receptacle, "") != self.location:
+        if object_ != self.held or world.place.get(receptacle) != self.location:
             return None
         if not self._accessible(receptacle) or object_ not in world.accepts[receptacle]:
             return None
         self.held = None
-        self.where[object_] = receptacle
-        self.inside[receptacle] = sorted([*self.inside[receptacle], object_])
-        self.near[object_] = self.location
+        if receptacle not in self.where.get(object_, ()):
+            self.where[object_] = (*self.where.get(object_, ()), receptacle)
+            self.inside[receptacle] = tuple(sorted((*self.inside[receptacle], object_), key=world.order))
+        self.near.add((object_, self.location))
         self.left.discard((object_, receptacle))
-        self._check()
-        return f"You move the {world.names[object_]} to the {world.names[receptacle]}."
+        self._change(gone=("holds", world.agent, object_), new=("inreceptacle", object_, receptacle))
+        return answer
 
-    def _process(self, verb, object_, receptacle):
+    def _process(self, prop: str, object_: str, receptacle: str, answer: str) -> str | None:
         world = self.world
-        prop, able = next((p, a) for p, (v, a, _) in PROCESSES.items() if v == verb)
-        if object_ is None or object_ != self.held or object_ not in world.can_be[able]:
+        if object_ != self.held or object_ not in world.can_be[PROCESSES[prop][1]]:
             return None
         if receptacle not in world.does[prop] or world.place[receptacle] != self.location:
             return None
-        self.props[prop].add(object_)
+        self.props.add((prop, object_))
+        gone = None
         if prop != "isclean":
-            self.props["iscool" if prop == "ishot" else "ishot"].discard(object_)
-        self._check()
-        return f"You {verb} the {world.names[object_]} using the {world.names[receptacle]}."
+            gone = ("iscool" if prop == "ishot" else "ishot", object_)
+            self.props.discard(gone)
+        self._change(gone=gone, new=(prop, object_))
+        return answer
 
-    def _use(self, object_):
-        receptacle = self.where.get(object_)
-        if object_ not in self.world.toggleable or self.world.place.get(receptacle, "") != self.location:
+    def _use(self, object_: str, answer: str) -> str | None:
+        world = self.world
+        if object_ not in world.toggleable:
             return None
-        self.props["istoggled"].add(object_)
-        self._check()
-        return f"You turn on the {self.world.names[object_]}."
-
-    def _slice(self, object_, knife):
-        if knife is None or knife != self.held or knife not in self.world.knives or object_ not in self.world.sliceable:
+        if not any(world.place.get(r) == self.location for r in self.where.get(object_, ())):
             return None
-        if self.near.get(object_) != self.location:
+        self.props.add(("istoggled", object_))
+        self._change(gone=None, new=("istoggled", object_))
+        return answer
+
+    def _slice(self, object_: str, knife: str, answer: str) -> str | None:
+        world = self.world
+        if knife != self.held or knife not in world.knives or object_ not in world.sliceable:
             return None
-        self.props["issliced"].add(object_)
-        self._check()
-        return f"You sliced the {self.world.names[object_]} with the {self.world.names[knife]}."
-
-    def _examine(self, name: str):
-        receptacle = self._here(name)
-        if receptacle is not None:
-            return self._contents(receptacle)
-        if self.held is None or self.world.names[self.held] != name:
+        if (object_, self.location) not in self.near:
             return None
-        held = self.held
-        if held in self.world.holder:
-            inner = _listing([self.world.names[o] for o in self.world.inner[held]])
-            return f"This is a normal {name}. In it, you see {inner}."
-        has = {prop: held in members for prop, members in self.props.items()}
-        clean, sliced = has["isclean"], has["issliced"]
-        state = "hot" if has["ishot"] else "cool" if has["iscool"] else ""
-        if sliced and (clean or state):
-            words = " and ".join(filter(None, [state, "clean" if clean else ""]))
-            return f"This is a {words} sliced {name}."
-        if clean and state:
-            return f"This is a {state} and clean {name}."
-        if state or clean:
-            return f"This is a {'clean' if clean else 'cold' if state == 'cool' else state} {name}."
-        if held in self.world.toggleable and has["istoggled"]:
-            return f"This {name} is on."
-        if sliced:
-            return f"This is a sliced {name}."
-        return f"There's nothing special about {name}."
+        self.props.add(("issliced", object_))
+        self._change(gone=None, new=("issliced", object_))
+        return answer
 
-    def _contents(self, receptacle: str) -> str:
-        world, name = self.world, self.world.names[receptacle]
-        things = _listing([world.names[o] for o in self.inside[receptacle]])
-        if receptacle not in world.openable:
-            return f"On the {name}, you see {things}."
-        if receptacle in self.opened:
-            return f"The {name} is open. In it, you see {things}."
-        return f"The {name} is closed."
+    def _examine_receptacle(self, receptacle: str, answer: None) -> str | None:
+        return self._see(receptacle) if self.world.place.get(receptacle) == self.location else None
 
-    def _look(self) -> str:
-        here = self.world.at.get(self.location)
-        if not here:
-            return "You are in the middle of a room. Looking quickly around you, you see nothing."
-        names = self.world.names
-        facing = [names[r] for r in here]
-        facing = facing[0] if len(facing) == 1 else ", ".join(facing[:-1]) + ", and " + facing[-1]
-        floor = [
-            names[o]
-            for o, place in sorted(self.near.items())
-            if place == self.location
-            for r in here
-            if (o, r) in self.left
+    def _examine_object(self, object_: str, answer: None) -> str | None:
+        if object_ != self.held:
+            return None
+        world, props = self.world, self.props
+        is_clean, is_hot, is_cool, is_sliced = (
+            (p, object_) in props for p in ("isclean", "ishot", "iscool", "issliced")
+        )
+        conditions = [  # in the grammar's order; the reference takes the first that holds
+            object_ in world.holder,
+            is_clean and is_hot and is_sliced,
+            is_clean and is_cool and is_sliced,
+            is_clean and is_sliced,
+            is_hot and is_sliced,
+            is_cool and is_sliced,
+            is_clean and is_hot,
+            is_clean and is_cool,
+            is_hot,
+            is_clean,
+            is_cool,
+            object_ in world.toggleable and ("istoggled", object_) in props,
+            False,  # "is off" asks for a fact that the reference never states
+            object_ in world.sliceable and is_sliced,
+            True,
         ]
-        return f"You are facing the {facing}. Next to it, you see {_listing(floor)}."
+        alternative, rule = conditions.index(True), "examineObject.feedback"
+        inner = world.grammar.listing([f"a {world.names[o]}" for o in world.inner.get(object_, ())])
+        parts = world.grammar.rules[rule][alternative]
+        values = {part: inner if part[0] == "[" else world.names[object_] for part in parts[1::2]}
+        return world.grammar.say(rule, values, alternative)
 
-    # -- the goal and the way to it ------------------------------------------------------------------------------
+    def _look(self, answer: None = None) -> str:
+        world, grammar = self.world, self.world.grammar
+        here = world.at.get(self.location)
+        if not here:
+            return grammar.say("look.feedback", {"#list_appliances#": grammar.listing([])}, 1)
+        facing = grammar.listing([world.names[r] for r in here])
+        parts = grammar.rules["look-variations"][0]
+        facing = grammar.say("look-variations", {parts[1]: facing})
+        floor = grammar.listing(
+            [f"a {world.names[o]}" for o, r in sorted(self.left) if r in here and (o, self.location) in self.near]
+        )
+        return grammar.say("look.feedback", {"#look-variations#": facing, "#list_objects_on_the_floor#": floor}, 0)
 
-    def _holds(self, fact: tuple[str, ...]) -> bool:
+    def _inventory(self, answer: None) -> str:
+        grammar = self.world.grammar
+        parts = grammar.rules["inventory.feedback"][0]
+        if self.held is None:
+            return grammar.say("inventory.feedback", {}, 1)
+        return grammar.say("inventory.feedback", {parts[1]: grammar.listing([f"a {self.world.names[self.held]}"])})
+
+    def _help(self, answer: str) -> str:
+        return answer
+
+    # -- the goal ------------------------------------------------------------------------------------------------
+
+    def _holds(self, fact: Fact) -> bool:
         predicate, *arguments = fact
         if predicate == "inreceptacle":
-            return self.where.get(arguments[0]) == arguments[1]
+            return arguments[1] in self.where.get(arguments[0], ())
         if predicate == "holds":
             return self.held == arguments[1]
         if predicate == "atlocation":
             return self.location == arguments[1]
-        return arguments[0] in self.props[predicate]
+        return (predicate, arguments[0]) in self.props
 
-    def _goal_holds(self) -> bool:
-        return all(any(all(map(self._holds, b)) for b in bindings) for bindings in self.world.conditions)
+    def _change(self, gone: Fact | None, new: Fact):
+        """Keep `met` up to date; the goal is judged again only where it asks for one of the two facts."""
+        relevant, changed = self.world.relevant, False
+        if gone in relevant:
+            self.met.discard(gone)
+            changed = True
+        if new in relevant:
+            self.met.add(new)
+            changed = True
+        if changed:
+            self._judge()
 
-    def _check(self):
-        self.won = self._goal_holds()
+    def _judge(self):
+        met, best = self.met, 0.0
+        for binding, asked in self.world.asked:
+            missing = len(binding - met)
+            if not missing:
+                self.won, self.score = True, 1.0
+                return
+            if asked > missing and best < 1 - missing / asked:
+                best = 1 - missing / asked
+        self.won, self.score = False, best
+
+    def situation(self) -> Situation:
+        """What the oracle plans from: the changeable facts of the present state."""
+        return Situation(self.world, self.location, self.held, frozenset(self.opened), self.where,
+                         frozenset(self.near), frozenset(self.props), frozenset(self.met))  # fmt: skip
 
     def oracle_distance(self) -> int | None:
-        """Fewest actions from here to the goal with full knowledge; None if the goal cannot be reached."""
-        plan = self._best_plan()
+        """Fewest actions from here to the goal with full knowledge, exact; None if the goal cannot be reached."""
+        plan = shortest_plan(self.situation())
         return None if plan is None else len(plan)
 
     def plan(self) -> list[str] | None:
         """A shortest list of commands from here to the goal with full knowledge; None if there is none."""
-        plan = self._best_plan()
-        return None if plan is None else [self._command(step) for step in plan]
+        plan = shortest_plan(self.situation())
+        return None if plan is None else [self.world.command(*step) for step in plan]
 
-    def _command(self, step: tuple[str, ...]) -> str:
-        verb, *arguments = step
-        words = [self.world.names[a] for a in arguments]
-        joint = {"take": " from ", "move": " to ", "clean": " with ", "heat": " with ", "cool": " with "}.get(verb, "")
-        return f"{'go to' if verb == 'go' else verb} {joint.join(words)}"
 
-    def _best_plan(self) -> list[tuple[str, ...]] | None:
-        """Every way of meeting the goal is a short sequence of legs (drop what is held, fetch, treat, put): with full
-        knowledge nothing else ever shortens a plan, so the shortest of all sequences is exact."""
-        if self.won:
-            return []
-        best = None
-        for combination in itertools.product(*self.world.conditions):
-            facts = [fact for binding in combination for fact in binding]
-            target = {f[1]: f[2] for f in facts if f[0] == "inreceptacle" and f[1] in self.world.pickupable}
-            hold = next((f[2] for f in facts if f[0] == "holds"), None)
-            place = next((f[2] for f in facts if f[0] == "atlocation"), None)
-            fixed = [f for f in facts if f[0] == "inreceptacle" and f[1] not in self.world.pickupable]
-            if not all(map(self._holds, fixed)):
-                continue
-            lamps = [f[1] for f in facts if f[0] == "istoggled" and not self._holds(f)]
-            needs = defaultdict(list)
-            for f in facts:
-                if f[0] in PROCESSES and not self._holds(f):
-                    needs[f[1]].append(f[0])
-            if any(f[0] == "issliced" and not self._holds(f) for f in facts):
-                continue  # slicing is left to the completed engine; such goals have no oracle yet
-            todo = [o for o in target if self.where.get(o) != target[o] or needs[o]]
-            for order in itertools.permutations(todo):
-                if self.held in order and order[0] != self.held:
-                    continue
-                first = hold if hold is not None else (order[0] if order else None)
-                for start in self._free_hands(first):
-                    plan = self._legs(start, order, target, needs, hold, place, lamps, best)
-                    if plan is not None and (best is None or len(plan) < len(best)):
-                        best = plan
-        return best
+def _process(prop: str, env: FastAlfworld, object_: str, receptacle: str, answer: str) -> str | None:
+    return env._process(prop, object_, receptacle, answer)
 
-    def _free_hands(self, wanted):
-        """(steps, location, opened, held) after putting down what is in the way; one entry if nothing is."""
-        if self.held is None or self.held == wanted:
-            yield [], self.location, self.opened, self.held
-            return
-        for r in self.world.receptacles:
-            if self.held in self.world.accepts[r]:
-                steps: list = []
-                location, opened = self._approach(steps, self.location, self.opened, r)
-                yield [*steps, ("move", self.held, r)], location, opened, None
 
-    def _approach(self, steps, location, opened, receptacle, inside=True):
-        if self.world.place[receptacle] != location:
-            steps.append(("go", receptacle))
-            location = self.world.place[receptacle]
-        if inside and receptacle in self.world.openable and receptacle not in opened:
-            steps.append(("open", receptacle))
-            opened = opened | {receptacle}
-        return location, opened
-
-    def _legs(self, start, order, target, needs, hold, place, lamps, best):
-        world = self.world
-        steps, location, opened, held = list(start[0]), *start[1:]
-        for object_ in order if hold is None else [hold]:
-            if held != object_:
-                source = self.where.get(object_)
-                if source is None:
-                    return None
-                location, opened = self._approach(steps, location, opened, source)
-                steps.append(("take", object_, source))
-                held = object_
-            for prop in needs[object_]:
-                verb, able, _ = PROCESSES[prop]
-                if object_ not in world.can_be[able] or not world.does[prop]:
-                    return None
-                final = world.place[target[object_]] if object_ in target else None
-                # among several sinks, one where the agent stands or where it must go anyway saves a step
-                r = min(world.does[prop], key=lambda r: (world.place[r] != location) + (world.place[r] != final))
-                location, _ = self._approach(steps, location, opened, r, inside=False)
-                steps.append((verb, object_, r))
-            if hold is None:
-                if object_ not in world.accepts[target[object_]]:
-                    return None
-                location, opened = self._approach(steps, location, opened, target[object_])
-                steps.append(("move", object_, target[object_]))
-                held = None
-            if best is not None and len(steps) >= len(best):
-                return None
-        if place is not None and place != location:
-            if place not in world.at:
-                return None
-            steps.append(("go", world.at[place][0]))
-        return steps + [("use", lamp) for lamp in lamps]
+_METHODS = {
+    "gotolocation": FastAlfworld._go,
+    "openobject": FastAlfworld._open,
+    "closeobject": FastAlfworld._close,
+    "pickupobject": FastAlfworld._take,
+    "putobject": FastAlfworld._move,
+    "cleanobject": functools.partial(_process, "isclean"),
+    "heatobject": functools.partial(_process, "ishot"),
+    "coolobject": functools.partial(_process, "iscool"),
+    "toggleobject": FastAlfworld._use,
+    "sliceobject": FastAlfworld._slice,
+    "examinereceptacle": FastAlfworld._examine_receptacle,
+    "examineobject": FastAlfworld._examine_object,
+    "look": FastAlfworld._look,
+    "inventory": FastAlfworld._inventory,
+    "help": FastAlfworld._help,
+}

@@ -41,7 +41,7 @@ _STEP = 0.25  # metres; ALFRED's locations count these
 _TASK = re.compile(r'"rhs":\s*"Your task is to: (.*)\."')
 _HEAVY = ("images", "plan")  # of ALFRED's JSON: 95 % of its bytes, and nothing that a text game needs
 _REQUIRED = ("object_target", "parent_target", "toggle_target", "mrecep_target")
-_GRAMMAR_SIGNS = re.compile(r'["\\#{}\[\]|]')
+_GRAMMAR_SIGNS = re.compile(r'[;<>"\\#{}\[\]|]')
 
 
 # -- checked access to JSON -------------------------------------------------------------------------------------------

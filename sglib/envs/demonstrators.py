@@ -2,9 +2,8 @@
 
 They explore without looking behind closed doors, in the listed order most of the time, make random moves, try what is
 impossible ("take" what is not there) and recover from it. Their guidance is right only most of the time. All of this
-leaves
-room to learn, and shows the model how one gets out of a failed attempt; see `recipe` in the base model's card for the
-shares.
+leaves room to learn, and shows the model how one gets out of a failed attempt; see `recipe` in the base model's card
+for the shares. (`FastAlfworld.expert("explore")` is the one without faults.)
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 from sglib.envs.alfworld_fast import FastAlfworld
 from sglib.envs.alfworld_games import PROCESSOR, Game
+from sglib.envs.alfworld_world import PROCESSES
 from sglib.records import LABELS
 
 VERB = {"SinkBasin": "clean", "Microwave": "heat", "Fridge": "cool"}
@@ -95,7 +95,7 @@ class Explorer:
             return f"go to {name}", goal
         if inside and not env._accessible(receptacle):
             return f"open {name}", goal
-        return env._command(act), goal
+        return self.world.command(*act), goal
 
     def find(self, kind: str):
         """Look for a kind of thing: where it was seen, else the next receptacle not yet looked into."""
@@ -115,30 +115,30 @@ class Explorer:
         if held is not None and self.kind(held) != self.wanted:
             for r in sorted(self.world.receptacles, key=lambda r: self.world.place[r] != env.location):
                 if held in self.world.accepts[r]:
-                    return self.reach(r, f"put {names[held]}", ("move", held, r))
+                    return self.reach(r, f"put {names[held]}", ("putobject", held, r))
         if held is None:
             for o, r in self.known.items():
                 if self.kind(o) == self.wanted and o not in self.placed:
-                    return self.reach(r, f"take {names[o]}", ("take", o, r))
+                    return self.reach(r, f"take {names[o]}", ("pickupobject", o, r))
             return self.find(self.wanted)
         if self.processor is not None and held not in self.treated:
             r = next(r for r in self.order if self.kind(r) == self.processor.lower())
-            return self.reach(r, f"{VERB[self.processor]} {names[held]}", (VERB[self.processor], held, r), inside=False)
+            verb = VERB[self.processor]
+            return self.reach(r, f"{verb} {names[held]}", (f"{verb}object", held, r), inside=False)
         if self.lamp:
             for o, r in self.known.items():
                 if self.kind(o) == self.lamp:
-                    return self.reach(r, f"use {names[o]}", ("use", o), inside=False)
+                    return self.reach(r, f"use {names[o]}", ("toggleobject", o), inside=False)
             return self.find(self.lamp)
         self.home = self.home or next(r for r in self.order if self.kind(r) == self.target)
-        return self.reach(self.home, f"put {names[held]} in {names[self.home]}", ("move", held, self.home))
+        return self.reach(self.home, f"put {names[held]} in {names[self.home]}", ("putobject", held, self.home))
 
     def note(self, action: str, valid: bool):
         """Remember what an action did."""
         if not valid:
             return
-        self.treated |= (
-            {o for p in ("isclean", "ishot", "iscool") for o in self.env.props[p]} if self.processor else set()
-        )
+        if self.processor:
+            self.treated |= {o for prop, o in self.env.props if prop in PROCESSES}
         if action.startswith("move ") and self.home is not None:
             self.placed |= {o for o in self.env.inside[self.home] if self.kind(o) == self.wanted}
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from sglib import formats
 from sglib.envs.alfworld_fast import FastAlfworld
-from sglib.envs.alfworld_games import generate_games
+from sglib.envs.alfworld_generate import generate_games
 from sglib.envs.demonstrators import Demonstration, Habits, demonstrate
 from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory, Turn, write_atomic

@@ -1,0 +1,531 @@
+"""A game compiled: what never changes in it (names, places, types, the goal as sets of facts), read from its PDDL.
+
+Only the game's own problem is read, as official files and generated ones state it. As in the reference, whose types all
+descend from "object", a receptacle may stand where an object is expected, and is listed behind the objects; other facts
+of the wrong type mean nothing except that their names are counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from sglib.envs.alfworld_grammar import Domain, UnsupportedGame, parse_sexpr, read_domain, read_grammar, typed_names
+
+Fact = tuple[str, ...]
+
+# property -> (verb, what the object must be, type of the receptacle that does it)
+PROCESSES = {
+    "isclean": ("clean", "cleanable", "sinkbasintype"),
+    "ishot": ("heat", "heatable", "microwavetype"),
+    "iscool": ("cool", "coolable", "fridgetype"),
+}
+DYNAMIC = {"inreceptacle", "isclean", "ishot", "iscool", "issliced", "istoggled", "holds", "atlocation"}
+# change as the agent acts, but no goal of alfworld's library is about them
+_UNTRACKED = {"opened", "checked", "examined", "ison", "holdsany", "objectatlocation", "holdsanyreceptacleobject",
+              "isreceptacleobjectfull", "full", "wasinreceptacle"}  # fmt: skip
+_CONSTANTS = {"knifetype", "butterknifetype", "sinkbasintype", "microwavetype", "fridgetype"}  # named by the actions
+# where an object is expected: what else the reference takes there, in the order of its lists
+_TYPES = ("object", "agent", "location", "otype", "receptacle", "rtype")
+_LOOSE = {"inreceptacle", "inreceptacleobject", "objectatlocation", "wasinreceptacle"}
+MAX_BINDINGS = 20_000
+
+
+def names_of(ids: Iterable[str]) -> dict[str, str]:
+    """alfworld's `Demangler`: per class, ids sorted, numbered downwards; an id without "_bar_" keeps a blank behind."""
+    counts, classes = Counter(), {}
+    ordered = sorted(ids)
+    for id_ in ordered:
+        head, bar, _ = id_.partition("_bar_")
+        if bar:
+            classes[id_] = head = f"{head}basin" if "basin" in id_ else head
+            counts[head] += 1
+    names = {}
+    for id_ in ordered:
+        if id_ in classes:
+            names[id_] = f"{classes[id_]} {counts[classes[id_]]}"
+            counts[classes[id_]] -= 1
+        else:
+            plain = id_
+            for word, sign in (("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ",")):
+                plain = plain.replace(word, sign)
+            names[id_] = f"{plain} "
+    return names
+
+
+# -- reading the problem --------------------------------------------------------------------------------------------
+
+_COST = re.compile(r"\(=\s*\([^()]*\)\s*\d+\s*\)")
+
+
+def _read_plain(text: str) -> tuple[list[str], list[list[str]], list] | None:
+    """(words of the objects, facts, goal and what follows) of a problem laid out as planners write it.
+
+    One pass of `str.split`; None where the layout is another, and `_read_any` must do it.
+    """
+    if ";" in text:
+        return None
+    head, found, rest = text.partition("(:init")
+    before, objects_found, objects = head.partition("(:objects")
+    init, goal_found, goal = rest.partition("(:goal")
+    if not (found and objects_found and goal_found) or before.split()[:2] != ["(define", "(problem"]:
+        return None
+    if "(=" in init:
+        init = _COST.sub("", init)
+    chunks = init.split(")")
+    closing = chunks[-2:]
+    facts = [chunk.split() for chunk in chunks[:-2]]
+    names = objects.split(")")
+    ok = len(names) == 2 and not names[1].strip() and "(" not in names[0] and not "".join(closing).strip()
+    if not ok or init.count("(") != len(facts) or not all(row and row[0][0] == "(" and row[0] != "(" for row in facts):
+        return None
+    for row in facts:
+        row[0] = row[0][1:]
+    tail = parse_sexpr(before.rstrip() + "(:goal" + goal)
+    return names[0].split(), facts, tail
+
+
+def _read_any(text: str) -> tuple[list[str], list[list[str]], list]:
+    """As `_read_plain`, for any layout: the slower reading that the other is tested against."""
+    expression = parse_sexpr(text)
+    objects, init, rest = None, None, []
+    for section in expression:
+        kind = section[0] if isinstance(section, list) and section else None
+        if kind == ":objects":
+            objects = section[1:]
+        elif kind == ":init":
+            init = section[1:]
+        else:
+            rest.append(section)
+    for name, part in ((":objects", objects), (":init", init)):
+        if part is None:
+            raise UnsupportedGame(f"problem: section {name!r} is missing")
+    if not all(isinstance(word, str) for word in objects):
+        raise UnsupportedGame("problem: (:objects ...) holds something in brackets")
+    facts = []
+    for fact in init:
+        if not isinstance(fact, list) or not fact:
+            raise UnsupportedGame(f"problem: the initial fact {fact!r} is not in brackets")
+        if fact[0] == "=" and len(fact) == 3 and isinstance(fact[1], list) and str(fact[2]).isdigit():
+            continue  # costs and distances: nothing that an agent can see
+        if fact[0] in ("not", "=") or not all(isinstance(word, str) for word in fact):
+            raise UnsupportedGame(f"problem: the initial fact ({' '.join(map(str, fact))}) is not supported")
+        facts.append(fact)
+    return objects, facts, rest
+
+
+def read_problem(text: str) -> tuple[dict[str, str], list[list[str]], list]:
+    """(object -> type, initial facts, goal) of a PDDL problem, in lower case.
+
+    Raises:
+        UnsupportedGame: naming what is missing or unknown.
+    """
+    text = text.lower()
+    words, facts, rest = _read_plain(text) or _read_any(text)
+    objects: dict[str, str] = {}
+    for name, type_ in typed_names(words):
+        if name in objects:
+            raise UnsupportedGame(f"problem: the object {name!r} is declared twice")
+        objects[name] = type_
+    goal = None
+    if rest[:1] != ["define"] or len(rest) < 2 or rest[1][:1] != ["problem"]:
+        raise UnsupportedGame("problem: must be (define (problem ...) (:domain alfred) (:objects ...) ...)")
+    for section in rest[2:]:
+        if section == [":domain", "alfred"] or section[:1] in ([":requirements"], [":metric"]):
+            continue
+        if section[:1] != [":goal"] or len(section) != 2 or goal is not None:
+            raise UnsupportedGame(f"problem: section '{' '.join(map(str, section))[:60]}' is not supported")
+        goal = section[1]
+    if goal is None:
+        raise UnsupportedGame("problem: section ':goal' is missing")
+    return objects, facts, goal
+
+
+def _group(rows: list[list[str]], objects: dict[str, str], domain: Domain) -> tuple[dict[str, list[Fact]], set[str]]:
+    """(predicate -> facts whose arguments have the right types, every name that any fact mentions)."""
+    grouped: dict[str, list[list[str]]] = defaultdict(list)
+    for predicate, *arguments in rows:
+        grouped[predicate].append(arguments)
+    of_type = defaultdict(set)
+    for name, type_ in objects.items():
+        of_type[type_].add(name)
+    facts: dict[str, list[Fact]] = defaultdict(list)
+    mentioned: set[str] = set()
+    for predicate, group in grouped.items():
+        types = domain.predicates.get(predicate)
+        if types is None:
+            raise UnsupportedGame(f"problem: unknown predicate {predicate!r}")
+        if set(map(len, group)) != {len(types)}:
+            raise UnsupportedGame(f"problem: predicate {predicate!r} takes {len(types)} arguments")
+        columns = [set(column) for column in zip(*group)]
+        for column, type_ in zip(columns, types):
+            mentioned |= column
+            if column <= of_type[type_]:
+                continue
+            if type_ == "object":
+                if predicate not in _LOOSE and (other := column & objects.keys() - of_type["object"]):
+                    raise UnsupportedGame(f"problem: {predicate} of {min(other)!r}, which is no object")
+            else:
+                group = [row for row in group if all(t in ("object", objects.get(n)) for n, t in zip(row, types))]
+        facts[predicate] = list(dict.fromkeys(map(tuple, group)))  # canContain is stated once per receptacle
+    if unknown := mentioned - objects.keys():
+        raise UnsupportedGame(f"problem: {min(unknown)!r} is used but not declared")
+    if unknown := set(objects.values()) - domain.types:
+        raise UnsupportedGame(f"problem: unknown type {min(unknown)!r}")
+    if missing := _CONSTANTS - objects.keys():
+        raise UnsupportedGame(f"problem: {min(missing)!r} is not declared, which the domain's actions name")
+    return facts, mentioned
+
+
+# -- the goal -------------------------------------------------------------------------------------------------------
+
+
+class _Goal:
+    """Grounds a goal: a list of bindings, each a set of changeable facts that must hold together; any will do."""
+
+    def __init__(self, objects: dict[str, str], facts: dict[str, list[Fact]], domain: Domain):
+        self.objects, self.facts, self.domain = objects, facts, domain
+        self.static = {p: set(rows) for p, rows in facts.items() if p not in DYNAMIC}
+        self.of_type = defaultdict(list)
+        for name in sorted(objects):
+            self.of_type[objects[name]].append(name)
+        self.of_type["object"] = sorted(objects)
+
+    def ground(self, goal) -> list[frozenset[Fact]]:
+        variables, literals = {}, []
+        if self._flatten(goal, variables, literals):
+            bindings = self._join(variables, literals)
+        else:
+            bindings = self._expand(goal, {})
+        # a binding that asks for more than another can be left out
+        unique = sorted(dict.fromkeys(bindings), key=len)
+        if unique and not unique[0]:
+            return unique[:1]
+        return unique
+
+    def _flatten(self, node, variables: dict[str, str], literals: list) -> bool:
+        """Collect a goal made of `and` and `exists` only; False where it has more, or uses a variable's name twice."""
+        kind = self._kind(node)
+        if kind == "exists":
+            new = self._variables(node)
+            if new.keys() & variables.keys() and any(variables.get(v, t) != t for v, t in new.items()):
+                return False
+            # the same name in two quantifiers means two things, unless both sides only differ in who is the agent
+            if any(v in variables and t != "agent" for v, t in new.items()):
+                return False
+            variables.update(new)
+            return self._flatten(node[2], variables, literals)
+        if kind == "and":
+            return all(self._flatten(child, variables, literals) for child in node[1:])
+        if kind == "literal" or (kind == "not" and self._kind(node[1]) == "literal"):
+            literals.append(node)
+            return True
+        return False
+
+    def _kind(self, node) -> str:
+        if not isinstance(node, list) or not node or not isinstance(node[0], str):
+            raise UnsupportedGame(f"goal: {node!r} is not an expression")
+        kind, size = node[0], {"exists": 3, "forall": 3, "not": 2, "imply": 3}.get(node[0])
+        if size is not None and len(node) != size:
+            raise UnsupportedGame(f"goal: ({kind} ...) has {len(node) - 1} parts")
+        if kind in ("and", "or", "exists", "forall", "not", "imply"):
+            return kind
+        if kind == "=" and len(node) == 3:
+            return "literal"
+        types = self.domain.predicates.get(kind)
+        if types is None or len(types) != len(node) - 1 or not all(isinstance(word, str) for word in node):
+            raise UnsupportedGame(f"goal: unknown construct {kind!r}")
+        if kind in _UNTRACKED:
+            raise UnsupportedGame(f"goal: predicate {kind!r} is not supported")
+        return "literal"
+
+    def _variables(self, node) -> dict[str, str]:
+        if not isinstance(node[1], list) or not all(isinstance(word, str) for word in node[1]):
+            raise UnsupportedGame(f"goal: ({node[0]} ...) names no variables")
+        variables = dict(typed_names(node[1]))
+        if unknown := set(variables.values()) - self.domain.types:
+            raise UnsupportedGame(f"goal: unknown type {min(unknown)!r}")
+        return variables
+
+    def _join(self, variables: dict[str, str], literals: list) -> list[frozenset[Fact]]:
+        """Bindings of a conjunction: static facts joined one by one, then what is left free, then `not`."""
+        for literal in literals:
+            for word in (literal[1] if literal[0] == "not" else literal)[1:]:
+                self._check_word(word, variables)
+        plain = [x for x in literals if x[0] not in ("not", "=")]
+        checks = [x for x in literals if x[0] in ("not", "=")]
+        partial: list[dict[str, str]] = [{}]
+        for predicate, *words in (x for x in plain if x[0] not in DYNAMIC):
+            rows = sorted(self.facts.get(predicate, ()))
+            rows = [found for row in rows if (found := self._unify(words, row, variables)) is not None]
+            partial = [
+                {**binding, **row}
+                for binding in partial
+                for row in rows
+                if all(binding.get(variable, value) == value for variable, value in row.items())
+            ]
+            self._limit(len(partial))
+        dynamic = [x for x in plain if x[0] in DYNAMIC]
+        used = {w for x in (*dynamic, *checks) for w in (x[1] if x[0] == "not" else x)[1:] if w[0] == "?"}
+        for variable in sorted(variables):
+            if partial and variable not in partial[0]:
+                candidates = self.of_type[variables[variable]]
+                if variable not in used:  # must exist, whoever it is
+                    partial = partial if candidates else []
+                    continue
+                self._limit(len(partial) * len(candidates))
+                partial = [{**binding, variable: c} for binding in partial for c in candidates]
+        return [
+            frozenset((p, *(binding.get(w, w) for w in words)) for p, *words in dynamic)
+            for binding in partial
+            if all(self._literal(check, binding) == [frozenset()] for check in checks)
+        ]
+
+    def _unify(self, words: list[str], row: Fact, variables: dict[str, str]) -> dict[str, str] | None:
+        """What a static fact says about a literal's words: word -> object, None where they do not fit."""
+        found: dict[str, str] = {}
+        for word, value in zip(words, row):
+            fits = variables[word] in ("object", self.objects[value]) if word[0] == "?" else word == value
+            if not fits or found.setdefault(word, value) != value:
+                return None
+        return found
+
+    def _check_word(self, word: str, known):
+        if word[0] == "?" and word not in known:
+            raise UnsupportedGame(f"goal: the variable {word!r} is not introduced")
+        if word[0] != "?" and word not in self.objects:
+            raise UnsupportedGame(f"goal: {word!r} is used but not declared")
+
+    @staticmethod
+    def _limit(size: int):
+        if size > MAX_BINDINGS:
+            raise UnsupportedGame(f"goal: more than {MAX_BINDINGS} ways to meet it")
+
+    def _literal(self, node, binding: dict[str, str]) -> list[frozenset[Fact]]:
+        """[] where a literal is false for good, [empty set] where it is true for good, else the fact it asks for."""
+        if node[0] == "not":
+            inner = self._literal(node[1], binding)
+            if inner and inner[0]:
+                raise UnsupportedGame(f"goal: 'not' before {node[1][0]!r} is not supported")
+            return [] if inner else [frozenset()]
+        predicate, *words = node
+        for word in words:
+            self._check_word(word, binding)
+        values = tuple(binding.get(w, w) for w in words)
+        if predicate == "=":
+            return [frozenset()] if values[0] == values[1] else []
+        if predicate in DYNAMIC:
+            return [frozenset({(predicate, *values)})]
+        return [frozenset()] if values in self.static.get(predicate, ()) else []
+
+    def _expand(self, node, binding: dict[str, str]) -> list[frozenset[Fact]]:
+        """Any goal by going through all objects: `or`, `forall`, `imply` and nested variables of one name."""
+        kind = self._kind(node)
+        if kind == "literal" or (kind == "not" and self._kind(node[1]) == "literal"):
+            return self._literal(node, binding)
+        if kind == "and":
+            return self._all(self._expand(child, binding) for child in node[1:])
+        if kind == "or":
+            return self._any(self._expand(child, binding) for child in node[1:])
+        if kind == "imply":
+            return self._any([self._expand(["not", node[1]], binding), self._expand(node[2], binding)])
+        if kind == "not":
+            inner = node[1]
+            flipped = {"and": "or", "or": "and", "exists": "forall", "forall": "exists"}.get(inner[0])
+            if flipped in ("and", "or"):
+                return self._expand([flipped, *(["not", child] for child in inner[1:])], binding)
+            if flipped:
+                return self._expand([flipped, inner[1], ["not", inner[2]]], binding)
+            if inner[0] == "not":
+                return self._expand(inner[1], binding)
+            return self._expand(["and", inner[1], ["not", inner[2]]], binding)  # not (a implies b)
+        variables = self._variables(node)
+        choices = itertools.product(*(self.of_type[t] for t in variables.values()))
+        parts = (self._expand(node[2], {**binding, **dict(zip(variables, choice))}) for choice in choices)
+        return self._any(parts) if kind == "exists" else self._all(parts)
+
+    def _any(self, parts: Iterable[list[frozenset[Fact]]]) -> list[frozenset[Fact]]:
+        found: dict[frozenset[Fact], None] = {}
+        for part in parts:
+            found.update(dict.fromkeys(part))
+            self._limit(len(found))
+        return [frozenset()] if frozenset() in found else list(found)
+
+    def _all(self, parts: Iterable[list[frozenset[Fact]]]) -> list[frozenset[Fact]]:
+        found: list[frozenset[Fact]] = [frozenset()]
+        for part in parts:
+            if not part:
+                return []
+            if part != [frozenset()]:
+                self._limit(len(found) * len(part))
+                found = list(dict.fromkeys(a | b for a in found for b in part))
+        return found
+
+
+# -- the world ------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """What never changes in a game.
+
+    Attributes:
+        names, ids: id -> name as the player reads it, and back.
+        receptacles: those that can be gone to, sorted by id; `place`: where each is; `at`: what is at a place.
+        bindings: the goal: sorted facts, any set of which wins (`sets` has the same as sets).
+        relevant: every fact that the goal asks for; `fixed`: those of them that nothing can change.
+        initial: the changeable facts at the start, by predicate.
+        grammar, goal_text: the words of the game, and its task sentence.
+    """
+
+    def __init__(self, problem: str, goal: str, grammar: str | None = None, domain: str | None = None):
+        rules = read_domain(domain)
+        self.actions = frozenset(rules.actions)
+        self.grammar, self.goal_text = read_grammar(grammar, goal)
+        if missing := self.actions - self.grammar.commands.keys():
+            raise UnsupportedGame(f"grammar: action {min(missing)!r} has no command")
+        objects, rows, goal_expression = read_problem(problem)
+        facts, mentioned = _group(rows, objects, rules)
+        self.initial = facts
+        agents = [name for name, type_ in objects.items() if type_ == "agent"]
+        if len(agents) != 1:
+            raise UnsupportedGame(f"problem: {len(agents)} agents, expected one")
+        if len(facts["atlocation"]) != 1:
+            raise UnsupportedGame(f"atLocation: the agent is at {len(facts['atlocation'])} places, expected one")
+        if len(facts["holds"]) > 1 or len(facts["holds"]) != len(facts["holdsany"]):
+            raise UnsupportedGame("holds: the agent holds several things, or holds and holdsAny disagree")
+        self.agent = agents[0]
+        self.names = names_of(mentioned)
+        self.ids = {name: id_ for id_, name in self.names.items()}
+        one = {p: {row[0] for row in facts[p]} for p in
+               ("openable", "pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable",
+                "isreceptacleobject")}  # fmt: skip
+        self.openable, self.pickupable, self.toggleable = one["openable"], one["pickupable"], one["toggleable"]
+        self.sliceable, self.holder = one["sliceable"], one["isreceptacleobject"]
+        self.can_be = {able: one[able] for _, able, _ in PROCESSES.values()}
+        self.place: dict[str, str] = {}
+        for receptacle, location in facts["receptacleatlocation"]:
+            if receptacle in self.place:
+                raise UnsupportedGame(f"receptacleAtLocation: {receptacle} is at two places")
+            self.place[receptacle] = location
+        self.receptacles = sorted(self.place)
+        at: dict[str, list[str]] = defaultdict(list)
+        for receptacle in self.receptacles:
+            at[self.place[receptacle]].append(receptacle)
+        self.at = dict(at)
+        # the order of lists: by id; things of another type than "object" come last
+        self.order = None
+        if any(objects[fact[0]] != "object" for p in ("inreceptacle", "inreceptacleobject") for fact in facts[p]):
+            self.order = lambda name: (_TYPES.index(objects[name]), name)
+        self.inner: dict[str, list[str]] = defaultdict(list)
+        for inside, outside in facts["inreceptacleobject"]:
+            if inside != outside:
+                self.inner[outside].append(inside)
+        for things in self.inner.values():
+            things.sort(key=self.order)
+        self._compile_types()
+        self.sets = _Goal(objects, facts, rules).ground(goal_expression)
+        self.bindings = [tuple(sorted(binding)) for binding in self.sets]
+        self.relevant = frozenset().union(*self.sets)
+        # facts of the goal that nothing can change (a lamp that stays where it is) are no conditions to be met
+        self.fixed = frozenset(f for f in self.relevant if f[0] == "inreceptacle" and f[1] not in self.pickupable)
+        self.asked = [(binding, len(binding - self.fixed)) for binding in self.sets]
+        self.goal_places = frozenset(f[2] for f in self.relevant if f[0] == "atlocation")
+        self.commands: dict[str, tuple] = {}  # filled by the engine as commands are met
+        self.texts: dict[tuple, str] = {}
+        self.choices: dict[tuple, tuple[str, ...]] = {}
+        self._go: dict[str, list[str]] = {}
+        self._all_go = sorted((self.command("gotolocation", r), self.place[r]) for r in self.receptacles)
+
+    def _compile_types(self):
+        facts = self.initial
+        types: dict[str, tuple[str, ...]] = defaultdict(tuple)
+        for receptacle, type_ in facts["receptacletype"]:
+            types[receptacle] += (type_,)
+        self.types = types
+        self.does = {  # property -> receptacles that give it
+            prop: [r for r in self.receptacles if kind in types[r]] for prop, (_, _, kind) in PROCESSES.items()
+        }
+        of_type: dict[str, set[str]] = defaultdict(set)
+        for object_, type_ in facts["objecttype"]:
+            of_type[type_].add(object_)
+        self.of_type = of_type
+        self.knives = of_type["knifetype"] | of_type["butterknifetype"]
+        takes: dict[str, set[str]] = defaultdict(set)
+        for rtype, otype in facts["cancontain"]:
+            takes[rtype] |= of_type[otype]
+        # receptacles of one type share one set
+        shared = {kinds: takes[kinds[0]] if len(kinds) == 1 else set().union(*(takes[k] for k in kinds))
+                  for kinds in {types[r] for r in self.receptacles}}  # fmt: skip
+        self.accepts = {r: shared[types[r]] for r in self.receptacles}
+
+    def command(self, action: str, *ids: str) -> str:
+        """The command of an action in the game's words: ("pickupobject", mug, desk) -> "take mug 1 from desk 1"."""
+        parts, names = self.grammar.commands[action], self.names
+        if len(parts) == 1:
+            return parts[0]
+        if len(parts) == 3:
+            return f"{parts[0]}{names[ids[0]]}{parts[2]}"
+        first, second = ids if parts[1] == VARIABLES[action][0] else ids[::-1]
+        return f"{parts[0]}{names[first]}{parts[2]}{names[second]}{parts[4]}"
+
+    def go_commands(self, location: str) -> list[str]:
+        """Sorted commands that lead elsewhere."""
+        if location not in self._go:
+            self._go[location] = [command for command, place in self._all_go if place != location]
+        return self._go[location]
+
+    def parse(self, command: str) -> list[tuple[str, tuple[str, ...]]]:
+        """(action, ids) that a command could mean by its wording; whether it is possible now is for the engine."""
+        found, by_word = [], self.grammar.by_word
+        for action in (*by_word.get(command.partition(" ")[0], ()), *by_word.get("", ())):
+            if action in self.actions and action in VARIABLES:
+                ids = self._match(self.grammar.commands[action], command)
+                if ids is not None:
+                    found.append((action, tuple([ids[v] for v in VARIABLES[action]])))
+        return found
+
+    def _match(self, parts: tuple[str, ...], command: str) -> dict[str, str] | None:
+        if not command.startswith(parts[0]) or not command.endswith(parts[-1]):
+            return None
+        if len(parts) == 1:
+            return {} if command == parts[0] else None
+        body = command[len(parts[0]) : len(command) - len(parts[-1])]
+        if len(parts) == 3:
+            id_ = self.ids.get(body)
+            return None if id_ is None else {parts[1]: id_}
+        first, found, second = body.partition(parts[2])
+        first, second = self.ids.get(first), self.ids.get(second)
+        return {parts[1]: first, parts[3]: second} if found and first is not None and second is not None else None
+
+
+# the variables of each action's command, in the order in which the engine hands them round
+VARIABLES = {
+    "gotolocation": ("r",),
+    "openobject": ("r",),
+    "closeobject": ("r",),
+    "pickupobject": ("o", "r"),
+    "putobject": ("o", "r"),
+    "cleanobject": ("o", "r"),
+    "heatobject": ("o", "r"),
+    "coolobject": ("o", "r"),
+    "toggleobject": ("o",),
+    "sliceobject": ("co", "ko"),
+    "examinereceptacle": ("r",),
+    "examineobject": ("o",),
+    "look": (),
+    "inventory": (),
+    "help": (),
+}
+
+
+@functools.lru_cache(maxsize=1024)
+def world_of(problem: str, goal: str, grammar: str | None, domain: str | None) -> World:
+    """`World`, compiled once per game: keyed by the texts, so that a group playing one game shares it.
+
+    Raises:
+        UnsupportedGame: naming the construct.
+    """
+    return World(problem, goal, grammar, domain)
