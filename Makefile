@@ -1,4 +1,4 @@
-# make study | test | lab | report | base | sync | lint | browser | clean
+# make study | test | parity | benchmark | lab | report | base | notebooks | sync | lint | browser | clean
 # Everything runs in .venv, made from pyproject.toml and constraints.txt. Another interpreter: make study PYTHON=python3.12
 
 PYTHON ?= python3
@@ -13,12 +13,14 @@ export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help study test lab report base notebooks sync lint browser clean
+.PHONY: help study test parity benchmark lab report base notebooks sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make study    run the whole study (notebooks 00 to 04 and the report) with $(PARAMS) into outputs/"
 	@echo "make test     install what the tests need and run them"
+	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
+	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model again"
@@ -48,6 +50,13 @@ report: $(VENV)/installed
 # In CI the browser is fetched too; elsewhere a test that finds none says so and is skipped.
 test: $(VENV)/installed-test $(if $(CI),browser)
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Recordings of the reference are kept in outputs/parity; ARGS=--compare-only compares with those alone, in seconds.
+parity: $(VENV)/installed-test
+	@$(BIN)/python tests/parity.py $(ARGS)
+
+benchmark: $(VENV)/installed
+	@$(BIN)/python benchmarks/alfworld_engine.py $(ARGS)
 
 # The server's root is the repository, so that it reads the pairing rules in pyproject.toml.
 lab: $(VENV)/installed

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tqdm.auto import tqdm
+
 from sglib import envs
 from sglib.envs.alfworld import Game, generate_games
 from sglib.policy import Policy
@@ -182,38 +184,43 @@ def evaluate(
     )
 
 
-def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game]) -> list[str]:
-    """Replay recorded episodes action by action on TextWorld; every observation and the outcome must be the same.
+def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game] = ()) -> list[str]:
+    """Replay recorded episodes action by action on TextWorld: every observation, which actions were admissible, and the
+    outcome must be the same.
 
     Args:
         trajectories: recorded on any engine.
-        games: contains the games that they were played on.
+        games: the games that they were played on; those that were generated here are made again and need not be given.
 
     Returns:
-        One line for each episode that differs, saying where; empty if none does.
+        One line for each episode that differs, saying where it first does; empty if none does.
 
     Raises:
-        ValueError: a trajectory's game is not among `games`.
+        ValueError: a trajectory's game is neither among `games` nor one that was generated here.
     """
     by_id = {game.id: game for game in games}
-    reference = envs.make("alfworld", engine="textworld")
-    differences = []
     for trajectory in trajectories:
         if trajectory.game_id not in by_id:
-            raise ValueError(f"games: {trajectory.game_id!r} is not among them")
-        observation = reference.reset(by_id[trajectory.game_id])
-        texts = [turn.observation for turn in trajectory.turns] + [trajectory.final_observation]
-        for t, text in enumerate(texts):
-            if observation.text != text:
-                differences.append(
-                    f"{trajectory.game_id}, turn {t}: {text!r} was recorded, the reference says {observation.text!r}"
-                )
-                break
-            if t < len(trajectory.turns):
-                observation = reference.step(trajectory.turns[t].action)
-        else:
-            if observation.won != trajectory.won:
-                differences.append(
-                    f"{trajectory.game_id}: recorded won={trajectory.won}, the reference says {observation.won}"
-                )
-    return differences
+            if trajectory.recipe is None:
+                raise ValueError(f"games: {trajectory.game_id!r} is not among them, and was not generated here")
+            by_id[trajectory.game_id] = envs.alfworld.regenerate(trajectory.game_id, trajectory.recipe)
+    reference = envs.make("alfworld", engine="textworld")
+    found = [_first_difference(reference, by_id[t.game_id], t) for t in tqdm(trajectories, desc="replay", leave=False)]
+    return [difference for difference in found if difference]
+
+
+def _first_difference(reference: envs.TextEnv, game: Game, trajectory: Trajectory) -> str | None:
+    observation = reference.reset(game)
+    texts = [turn.observation for turn in trajectory.turns] + [trajectory.final_observation]
+    for t, text in enumerate(texts):
+        where = f"{trajectory.game_id}, turn {t}"
+        if observation.text != text:
+            return f"{where}: {text!r} was recorded, the reference says {observation.text!r}"
+        if t < len(trajectory.turns):
+            turn = trajectory.turns[t]
+            if turn.valid != (turn.action in observation.admissible):
+                return f"{where}: {turn.action!r} was recorded as valid={turn.valid}, not so on the reference"
+            observation = reference.step(turn.action)
+    if observation.won != trajectory.won:
+        return f"{trajectory.game_id}: won={trajectory.won} was recorded, the reference says {observation.won}"
+    return None

@@ -99,6 +99,7 @@ class Trajectory:
         logprobs: length C; log-probability of each policy token under the distribution it was sampled from
             (temperature included), 0.0 where `mask` is 0.
         total_return: the return R(tau; u) that the advantage was computed from, None before training.
+        recipe: how a game that was generated here is made again (`envs.alfworld.regenerate`), None for other games.
     """
 
     game_id: str
@@ -116,6 +117,7 @@ class Trajectory:
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     total_return: float | None = None
+    recipe: dict | None = None
 
     def __len__(self) -> int:
         return len(self.turns)

@@ -201,7 +201,8 @@ def _start(
 ) -> _Episode:
     world = envs.make(env, engine=engine, max_steps=max_turns)
     observation = world.reset(game)
-    trajectory = Trajectory(game.id, game.task_type, observation.goal, format, group=group, seed=seed)
+    recipe = game.traj_data.get("generator")
+    trajectory = Trajectory(game.id, game.task_type, observation.goal, format, group=group, seed=seed, recipe=recipe)
     prefix = answer_prefix(index, 0) if answer_prefix else formats.PREFIX[format]
     messages = formats.opening(format, observation.text, policy.compact, example)
     rng = np.random.default_rng([seed, index])

@@ -2,7 +2,7 @@
 
 from sglib.envs.alfworld_fast import FastAlfworld, Snapshot
 from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game
-from sglib.envs.alfworld_generate import generate_games
+from sglib.envs.alfworld_generate import generate_games, regenerate
 from sglib.envs.alfworld_grammar import UnsupportedGame
 from sglib.envs.alfworld_trials import from_alfred_trials, load_games
 
@@ -17,4 +17,5 @@ __all__ = [
     "from_alfred_trials",
     "generate_games",
     "load_games",
+    "regenerate",
 ]

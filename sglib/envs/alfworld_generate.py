@@ -118,7 +118,7 @@ def _draw(number: int, seed: int, split: str, tasks: tuple[str, ...], max_recept
         "pddl_params": params,
         "scene": {"floor_plan": f"FloorPlan{scene}", "scene_num": scene, "random_seed": seed},
         "turk_annotations": {"anns": [{"task_desc": sentence, "high_descs": []}]},
-        "generator": {"seed": seed, "number": number, "max_receptacles": max_receptacles},
+        "generator": {"seed": seed, "number": number, "tasks": list(tasks), "max_receptacles": max_receptacles},
     }
     problem = write_problem(f"plan_{trial}", task, params, {r: plan.receptacles[r] for r in chosen}, objects, agent)
     return Game(f"{split}/{folder}/{trial}", task, sentence, split, scene, problem, traj_data)
@@ -179,3 +179,25 @@ def generate_games(
             raise RuntimeError(f"{game.id}: the plan {plan} does not win; the engine and its oracle disagree")
         games.append(dataclasses.replace(game, walkthrough=tuple(plan)))
     return games
+
+
+def regenerate(game_id: str, recipe: dict) -> Game:
+    """Make a game again from what a trajectory keeps of it: its id and `traj_data["generator"]`.
+
+    Raises:
+        ValueError: the recipe does not lead to that id (it comes from another version, or was changed).
+    """
+    try:
+        game = generate_games(
+            1,
+            seed=recipe["seed"],
+            split=game_id.partition("/")[0],
+            tasks=recipe["tasks"],
+            max_receptacles=recipe["max_receptacles"],
+            start=recipe["number"],
+        )[0]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"recipe={recipe!r}: must have seed, number, tasks and max_receptacles") from error
+    if game.id != game_id:
+        raise ValueError(f"recipe={recipe!r}: makes {game.id!r}, not {game_id!r}")
+    return game

@@ -371,6 +371,9 @@ def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> tuple[Game | None
     a = trial.agent
     agent = (round(a["x"] / _STEP), round(a["z"] / _STEP), round(a["rotation"]) % 360, round(a["horizon"]))
     receptacles = floor_plan(trial.scene).receptacles
+    target = trial.params["parent_target"]
+    if target and target not in map(receptacle_class, receptacles):
+        return None, "without a solution"
     name = f"plan_{trial.name.rpartition('/')[2]}"
     traj_data = {
         "task_id": trial.name.rpartition("/")[2],
