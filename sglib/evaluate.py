@@ -198,12 +198,8 @@ def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game
     Raises:
         ValueError: a trajectory's game is neither among `games` nor one that was generated here.
     """
-    by_id = {game.id: game for game in games}
-    for trajectory in trajectories:
-        if trajectory.game_id not in by_id:
-            if trajectory.recipe is None:
-                raise ValueError(f"games: {trajectory.game_id!r} is not among them, and was not generated here")
-            by_id[trajectory.game_id] = envs.alfworld.regenerate(trajectory.game_id, trajectory.recipe)
+    given = {game.id: game for game in games}
+    by_id = {t.game_id: envs.alfworld.game_of(t, given) for t in trajectories}
     reference = envs.make("alfworld", engine="textworld")
     found = [_first_difference(reference, by_id[t.game_id], t) for t in tqdm(trajectories, desc="replay", leave=False)]
     return [difference for difference in found if difference]

@@ -78,6 +78,10 @@ class SlotCache:
         self.values[layer_idx][self._rows, :, self._columns] = values.transpose(1, 2)
         return self.keys[layer_idx][:, :, : self._upto], self.values[layer_idx][:, :, : self._upto]
 
+    def rewind(self, lengths: torch.Tensor):
+        """Forget what was stored behind `lengths` (B,) tokens a row: the next tokens are written there."""
+        self.lengths = lengths.clone()
+
     def keep(self, rows: torch.Tensor):
         """Keep only these rows, in this order."""
         self.keys = [k[rows] for k in self.keys]
@@ -265,8 +269,12 @@ def generate(
     return texts
 
 
-def _feed(policy, cache: SlotCache, tokens: list[list[int]]) -> torch.Tensor:
-    """Feed new tokens (one list a row, right-aligned in a block) and return the next token's logits (B, V), float32."""
+def feed(policy, cache: SlotCache, tokens: list[list[int]], every: bool = False) -> torch.Tensor:
+    """Feed new tokens, one list a row, right-aligned in a block as wide as the longest.
+
+    Returns:
+        Logits, float32: of the token behind the last one (B, V); with `every`, of those behind each (B, width, V).
+    """
     width = max(len(t) for t in tokens)
     pad = policy.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(t)) + t for t in tokens], device=policy.device)
@@ -278,20 +286,20 @@ def _feed(policy, cache: SlotCache, tokens: list[list[int]]) -> torch.Tensor:
         attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=0 if every else 1,
     )
-    return out.logits[:, -1].float()
+    return out.logits.float() if every else out.logits[:, -1].float()
 
 
 def _answer(policy, active: Sequence[_Row], cache: SlotCache, temperature: float, max_new_tokens: int):
     """Generate one answer a row, into `row.answer` and `row.logprobs`."""
     stop = set(policy.stop_ids)
-    feed = [e.pending for e in active]
+    new = [e.pending for e in active]
     open_rows = np.ones(len(active), dtype=bool)
     for e in active:
         e.answer, e.logprobs = [], []
     for _ in range(max_new_tokens):
-        logits = _feed(policy, cache, feed)
+        logits = feed(policy, cache, new)
         uniform = np.array([e.rng.random() if open_rows[i] else 0.0 for i, e in enumerate(active)])
         tokens, logprobs = _sample(logits, temperature, uniform)
         for i, e in enumerate(active):
@@ -302,7 +310,7 @@ def _answer(policy, active: Sequence[_Row], cache: SlotCache, temperature: float
         if not open_rows.any():
             break
         # a row that is done feeds nothing; the last token of an answer is fed with the observation that follows it
-        feed = [[token] if open_rows[i] else [] for i, token in enumerate(tokens)]
+        new = [[token] if open_rows[i] else [] for i, token in enumerate(tokens)]
 
 
 def _act(policy, episode: _Episode, format: str, oracle: bool, answer_prefix) -> bool:

@@ -13,6 +13,7 @@ from parity import official_style, other_grammar
 from sglib import envs
 from sglib.envs import alfworld_world
 from sglib.envs.alfworld import FastAlfworld, UnsupportedGame, generate_games
+from sglib.records import Trajectory
 
 GAMES = generate_games(24, seed=31)
 
@@ -304,3 +305,14 @@ def test_other_releases_of_the_data_speak_their_own_words():
     assert env.step("help").text == "Nothing happens."
     env.reset(other_grammar(game, "2.1.2"))
     assert "\\n" in env.step("help").text and "\n" not in env.step("help").text
+
+
+def test_replay_and_game_of():
+    """A recorded episode is lived through again, on its game, found or made again."""
+    game, other = GAMES[0], GAMES[1]
+    distances = [env.oracle_distance() for env in envs.alfworld.replay(game, game.walkthrough)]
+    assert distances == list(range(len(game.walkthrough), -1, -1))
+    trajectory = Trajectory(game.id, game.task_type, game.goal, "act", recipe=game.traj_data["generator"])
+    assert envs.alfworld.game_of(trajectory) == envs.alfworld.game_of(trajectory, {game.id: game, other.id: other}) == game
+    with pytest.raises(ValueError, match="not among them, and was not generated here"):
+        envs.alfworld.game_of(replace(trajectory, recipe=None), {other.id: other})

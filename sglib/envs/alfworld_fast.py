@@ -16,7 +16,7 @@ playing it:
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from sglib.envs.alfworld_experts import Expert, make_expert
@@ -26,7 +26,7 @@ from sglib.envs.alfworld_oracle import Situation, shortest_plan
 from sglib.envs.alfworld_world import PROCESSES, VARIABLES, Fact, World, world_of
 from sglib.records import Observation
 
-__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame"]
+__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame", "replay"]
 
 NOTHING = "Nothing happens."
 _VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool"}
@@ -452,6 +452,16 @@ class FastAlfworld:
 
 def _process(prop: str, env: FastAlfworld, object_: str, receptacle: str, answer: str) -> str | None:
     return env._process(prop, object_, receptacle, answer)
+
+
+def replay(game: Game, actions: Iterable[str]) -> Iterator[FastAlfworld]:
+    """The environment at the start of a game and after each action; one object, so use it before going on."""
+    env = FastAlfworld(admissible=False)
+    env.reset(game)
+    yield env
+    for action in actions:
+        env.step(action)
+        yield env
 
 
 _METHODS = {

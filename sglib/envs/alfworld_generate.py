@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
+from collections.abc import Mapping
 
 from sglib.envs.alfworld_fast import FastAlfworld
 from sglib.envs.alfworld_games import (
@@ -20,6 +21,7 @@ from sglib.envs.alfworld_games import (
     split_scenes,
     write_problem,
 )
+from sglib.records import Trajectory
 
 # How much a class of receptacle attracts things; measured placements in ALFRED's rooms favour open, large surfaces.
 CAPACITY = {"CounterTop": 4.0, "DiningTable": 4.0, "CoffeeTable": 3.0, "Desk": 3.0, "Dresser": 2.5, "SideTable": 2.0,
@@ -201,3 +203,16 @@ def regenerate(game_id: str, recipe: dict) -> Game:
     if game.id != game_id:
         raise ValueError(f"recipe={recipe!r}: makes {game.id!r}, not {game_id!r}")
     return game
+
+
+def game_of(trajectory: Trajectory, games: Mapping[str, Game] | None = None) -> Game:
+    """The game that a trajectory was played on: from `games` (by id), else made again.
+
+    Raises:
+        ValueError: it is neither among them nor one that was generated here.
+    """
+    if games and trajectory.game_id in games:
+        return games[trajectory.game_id]
+    if trajectory.recipe is None:
+        raise ValueError(f"games: {trajectory.game_id!r} is not among them, and was not generated here")
+    return regenerate(trajectory.game_id, trajectory.recipe)

@@ -1,8 +1,9 @@
 """Per-turn rewards: one paper, one file, all of one shape, so that papers can be mixed.
 
 A component is a small object with `name` (str), `weight` (float), `schedule` (lambda(u)) and
-`__call__(trajectories, policy=None) -> list[list[float]]`: unweighted per-turn values, one list per trajectory, one
-float per turn.
+`__call__(trajectories, policy=None, games=None) -> list[list[float]]`: unweighted per-turn values, one list per
+trajectory, one float per turn. `policy` is the model being trained, `games` the games by id, for rewards that ask them.
+What a value was computed from goes into `turn.rewards` beside it, as "<name>/<what>".
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ class Component(Protocol):
     weight: float
     schedule: Schedule
 
-    def __call__(self, trajectories: Sequence[Trajectory], policy=None) -> list[list[float]]: ...
+    def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]: ...
 
 
-def combine(trajectories: Sequence[Trajectory], components: Sequence[Component], u: float, policy=None) -> list[float]:
+def combine(
+    trajectories: Sequence[Trajectory], components: Sequence[Component], u: float, policy=None, games=None
+) -> list[float]:
     """R(tau; u) = sum over components and turns of weight * lambda(u) * value (Self-Guide, arXiv 2604.03098, Eq 6).
 
     A plain sum: no discount. For each component, `turn.rewards[name]` is set to its raw value and
@@ -39,7 +42,7 @@ def combine(trajectories: Sequence[Trajectory], components: Sequence[Component],
         trajectories: N episodes; changed in place as described.
         components: reward components with distinct names.
         u: training fraction, 0 <= u <= 1.
-        policy: handed to each component; some rewards query the model.
+        policy, games: handed to each component.
 
     Returns:
         The N returns.
@@ -55,7 +58,7 @@ def combine(trajectories: Sequence[Trajectory], components: Sequence[Component],
     returns = [0.0] * len(trajectories)
     for component in components:
         coefficient = component.weight * component.schedule(u)
-        values = component(trajectories, policy)
+        values = component(trajectories, policy, games)
         if [len(v) for v in values] != [len(t) for t in trajectories]:
             raise ValueError(f"component {component.name!r}: returned values that are not one float per turn")
         for i, (trajectory, per_turn) in enumerate(zip(trajectories, values, strict=True)):

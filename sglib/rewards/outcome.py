@@ -28,6 +28,6 @@ class Outcome:
     def __post_init__(self):
         object.__setattr__(self, "schedule", make_schedule(self.schedule))
 
-    def __call__(self, trajectories: Sequence[Trajectory], policy=None) -> list[list[float]]:
+    def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
         """Unweighted values: 0.0 on every turn, and 1.0 on the last turn of a won episode; one list per trajectory."""
         return [[0.0] * (len(t) - 1) + [float(t.won)] if len(t) else [] for t in trajectories]

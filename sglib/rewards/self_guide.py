@@ -39,7 +39,7 @@ class SelfGuide:
     def __post_init__(self):
         object.__setattr__(self, "schedule", make_schedule(self.schedule))
 
-    def __call__(self, trajectories: Sequence[Trajectory], policy=None) -> list[list[float]]:
+    def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
         """Unweighted values g(z_t), one float per turn, one list per trajectory."""
         g = {"positive": self.positive, "neutral": self.neutral, "negative": self.negative}
         values = []

@@ -480,7 +480,8 @@ def train(
             group_size=settings.group_size,
         )
         played = time.perf_counter()
-        combine(trajectories, components, iteration / settings.iterations, policy)
+        by_id = {games[i].id: games[i] for i in picked}
+        combine(trajectories, components, iteration / settings.iterations, policy, by_id)
         for trajectory, values in zip(trajectories, advantage_fn(trajectories), strict=True):
             for turn, value in zip(trajectory.turns, values, strict=True):
                 turn.advantage = float(value)

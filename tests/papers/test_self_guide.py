@@ -86,7 +86,7 @@ def test_unreadable_label_and_length_normalised_variant():
 
 def test_zero_coefficient_adds_nothing_even_where_the_component_is_not_finite():
     class Broken(Outcome):
-        def __call__(self, trajectories, policy=None):
+        def __call__(self, trajectories, policy=None, games=None):
             return [[float("inf")] * len(t) for t in trajectories]
 
     episodes = [episode(["neutral"] * 3, won=True)]
