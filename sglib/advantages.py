@@ -1,8 +1,15 @@
-"""Advantages as pure functions of plain arrays: per turn (or per episode) in, per token out."""
+"""Advantages as pure functions of plain arrays: per turn (or per episode) in, per token out.
+
+N trajectories of T_i turns each; `groups` is (N,), and trajectories with the same value were sampled for the same task.
+Only these ids say what belongs together: the order of the batch never matters. Whatever is compared with nothing but
+equals gets exactly 0, never NaN. A ValueError names the argument, what it was, and what is allowed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -36,38 +43,154 @@ def group_relative(
         (N,) float64.
 
     Raises:
-        ValueError: for an unknown scale, shapes that differ, or values that are not finite.
+        ValueError: for an unknown scale, eps out of range, shapes that differ, or values that are not finite.
     """
-    returns, groups = np.asarray(returns, dtype=np.float64), np.asarray(groups)
-    if scale not in SCALES:
-        raise ValueError(f"scale: got {scale!r}; allowed: {', '.join(SCALES)}")
-    if returns.ndim != 1 or returns.shape != groups.shape:
-        raise ValueError(f"returns, groups: got shapes {returns.shape}, {groups.shape}; allowed: both (N,)")
-    if not np.isfinite(returns).all():
-        raise ValueError("returns: got a value that is not finite; allowed: finite numbers")
+    _option("scale", scale, SCALES)
+    _check(0 < eps < math.inf, "eps", eps, "> 0")
+    returns = _finite("returns", returns)
+    groups = _ids("returns", len(returns), groups)
     if scale == "outcome":
-        outcomes = np.asarray(outcomes if outcomes is not None else [], dtype=np.float64)
-        if outcomes.shape != returns.shape or not np.isfinite(outcomes).all():
-            raise ValueError(f"outcomes: got shape {outcomes.shape}; allowed: {returns.shape}, finite")
+        outcomes = _finite("outcomes", outcomes if outcomes is not None else [])
+        _check(len(outcomes) == len(returns), "outcomes", f"shape {outcomes.shape}", returns.shape)
     advantages = np.zeros_like(returns)
     for group in np.unique(groups):
         members = groups == group
-        values = returns[members]
-        # Compared rather than subtracted: the mean of equal floats can differ from them in the last bit, and dividing
-        # that by eps would turn it into a signal.
-        if values.min() == values.max():
-            continue
-        advantages[members] = values - values.mean()
-        if scale == "group":
-            advantages[members] /= values.std(ddof=1) + eps
-        elif scale == "outcome":
+        if scale == "outcome":
             spread = _spread(outcomes[members]) or _spread(outcomes)
-            advantages[members] *= 1 / (spread + eps) if spread else 0.0
+            advantages[members] = _relative(returns[members], "none", eps) * (1 / (spread + eps) if spread else 0.0)
+        else:
+            advantages[members] = _relative(returns[members], scale, eps)
     return advantages
 
 
-def _spread(values: np.ndarray) -> float:
-    return 0.0 if values.min() == values.max() else float(values.std(ddof=1))
+def discounted(rewards: Sequence[Sequence[float]], gamma: float) -> list[np.ndarray]:
+    """R_t = sum over k >= t of gamma^(k - t) r_k, over the turns of each trajectory (GiGPO, arXiv 2505.10978, Eq 5).
+
+    Args:
+        rewards: N arrays (T_i,), one reward per turn; turns, not tokens, are counted.
+        gamma: discount per turn, 0..1.
+
+    Returns:
+        N arrays (T_i,), float64. ValueError for gamma out of range, or rewards that are not finite.
+    """
+    _check(0 <= gamma <= 1, "gamma", gamma, "0..1")
+    returns = [_finite(f"rewards[{i}]", values) for i, values in enumerate(rewards)]
+    for values in returns:
+        for t in reversed(range(len(values) - 1)):
+            values[t] += gamma * values[t + 1]
+    return returns
+
+
+def gigpo(
+    rewards: Sequence[Sequence[float]],
+    groups: Sequence[int],
+    anchors: Sequence[Sequence[Hashable]],
+    gamma: float = 0.95,
+    omega: float = 1.0,
+    eps: float = 1e-4,
+    scale: str = "group",
+) -> list[np.ndarray]:
+    """A = A_E + omega * A_S: episodes compared with episodes, turns with turns (GiGPO, arXiv 2505.10978, Eq 8).
+
+    A_E = (R(tau) - mean) / std over the trajectories of a group (Eq 3). A_S = (R_t - mean) / std over all turns of a
+    group that were taken in the same anchor state (Eq 6, 7), with the discounted R_t of Eq 5: the discount comes before
+    the normalisation. A turn that is alone in its anchor state has A_S = 0.
+
+    Our choices, where the paper leaves it open: R(tau) is the plain sum of rewards, so gamma acts in A_S alone; each
+    trajectory counts once in A_E, however long; a state visited twice in one trajectory counts twice in A_S; standard
+    deviation and eps as in `group_relative`.
+
+    Args:
+        rewards: N arrays (T_i,), one reward per turn.
+        groups: (N,) as in `group_relative`.
+        anchors: N sequences of T_i hashable keys: the state that each turn was taken in, say the observation's text.
+        gamma: discount per turn, 0..1; 0.95 in the paper.
+        omega: weight of A_S, >= 0; 1 in the paper. With 0 this is `group_relative` on every turn.
+        eps: added to each spread, > 0.
+        scale: "group" divides by the spread; "none" leaves both divisions out (the paper's F_norm = 1).
+
+    Returns:
+        N arrays (T_i,), float64. ValueError for an unknown scale, a number out of range, shapes that differ, values
+        that are not finite, or keys that cannot be hashed.
+    """
+    _option("scale", scale, SCALES[:2])
+    _check(0 <= omega < math.inf, "omega", omega, ">= 0")
+    returns = discounted(rewards, gamma)  # R_t (Eq 5)
+    groups = _ids("rewards", len(returns), groups)
+    _check(len(anchors) == len(returns), "anchors", f"{len(anchors)} sequences", len(returns))
+    totals = [math.fsum(values) for values in rewards]  # R(tau); fsum: exact, in whatever order rewards came
+    episode = group_relative(totals, groups, eps, scale)  # A_E (Eq 3)
+    turns = defaultdict(list)  # (group, state) -> its turns (i, t) (Eq 6)
+    for i, (group, keys) in enumerate(zip(groups.tolist(), anchors, strict=True)):
+        _check(len(keys) == len(returns[i]), f"anchors[{i}]", f"{len(keys)} keys", len(returns[i]))
+        for t, key in enumerate(keys):
+            try:
+                turns[group, key].append((i, t))
+            except TypeError:
+                raise ValueError(f"anchors[{i}][{t}]: got {key!r}; allowed: hashable keys") from None
+    advantages = [np.full(len(values), a) for values, a in zip(returns, episode, strict=True)]
+    for members in turns.values():
+        step = _relative(np.array([returns[i][t] for i, t in members]), scale, eps)  # A_S (Eq 7)
+        for (i, t), a in zip(members, step, strict=True):
+            advantages[i][t] += omega * a  # Eq 8
+    return advantages
+
+
+def turn_level(
+    gains: Sequence[Sequence[float]],
+    outcomes: Sequence[float],
+    groups: Sequence[int],
+    gamma: float = 1.0,
+    normalize: str = "separate",
+    baseline: str = "pooled",
+    eps: float = 1e-6,
+    scale: str = "group",
+) -> list[np.ndarray]:
+    """A_t = sum over k >= t of gamma^(k - t) r~_k, of turn rewards normalised before (IGPO, arXiv 2510.14967).
+
+    r~_t = (r_t - mu_IG) / sigma_IG for t < T; r~_T = (O - mu_O) / sigma_O. mu_IG and sigma_IG pool the turns t < T of
+    all trajectories of a group, not each turn index by itself; mu_O and sigma_O are over its outcomes. The standard
+    deviation is the population's. A gain of 0 is a gain. A trajectory of one turn has its outcome only; one that is
+    alone in its group still has its turns compared with each other.
+
+    Our choices, where the paper leaves it open: the options "none"; eps is added to sigma; gains without spread (up to
+    rounding) become 0 also with baseline "none", there being no unit to measure them in, except with scale "none"; a
+    trajectory cut off by the turn limit is like any other, with its outcome, say 0, on its last turn.
+
+    Args:
+        gains: N arrays (T_i,), T_i >= 1; 0 on the last turn, which has the outcome instead.
+        outcomes: (N,) one outcome per trajectory.
+        groups: (N,) as in `group_relative`.
+        gamma: discount per turn, 0..1.
+        normalize: "separate" as above; "joint" takes one mu and one sigma over all gains and outcomes of a group.
+        baseline: "pooled" as above; "none" does not subtract mu from gains. With gamma = 1 that subtraction adds
+            -(T - t) * mu / sigma to A_t, which punishes long episodes where mu > 0. Without it, gains that hardly vary
+            around a mean far from 0 become large by the division: take scale "none" for such.
+        eps: added to each sigma, > 0.
+        scale: "group" as above; "none" does not divide.
+
+    Returns:
+        N arrays (T_i,), float64. ValueError for an unknown option, a number out of range, shapes that differ, values
+        that are not finite, a trajectory without turns, or a gain on a last turn.
+    """
+    _option("normalize", normalize, ("separate", "joint"))
+    _option("baseline", baseline, ("pooled", "none"))
+    _option("scale", scale, SCALES[:2])
+    _check(0 < eps < math.inf, "eps", eps, "> 0")
+    rewards = [_finite(f"gains[{i}]", values) for i, values in enumerate(gains)]
+    outcomes, groups = _finite("outcomes", outcomes), _ids("gains", len(rewards), groups)
+    _check(len(outcomes) == len(rewards), "outcomes", f"shape {outcomes.shape}", (len(rewards),))
+    for i, values in enumerate(rewards):
+        _check(values[-1:].tolist() == [0], f"gains[{i}]", f"{values[-1:]} as last turn", "one that gains 0")
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        pool, last = np.concatenate([rewards[i][:-1] for i in members]), outcomes[members]
+        if normalize == "joint":
+            pool = last = np.concatenate([pool, last])
+        for i in members:
+            rewards[i][:-1] = _normalised(rewards[i][:-1], pool, baseline == "pooled", scale, eps)
+            rewards[i][-1:] = _normalised(outcomes[i : i + 1], last, True, scale, eps)
+    return discounted(rewards, gamma)
 
 
 def to_tokens(per_turn: Sequence[float], spans: Sequence[tuple[int, int]], mask: Sequence[int]) -> np.ndarray:
@@ -96,3 +219,50 @@ def to_tokens(per_turn: Sequence[float], spans: Sequence[tuple[int, int]], mask:
         raise ValueError(f"spans: policy token {int(np.argmax(mask & ~covered))} lies in no turn's span")
     tokens[~mask] = 0.0
     return tokens
+
+
+def _spread(values: np.ndarray) -> float:
+    # Compared rather than subtracted: the mean of equal floats can differ from them in the last bit, and dividing that
+    # by eps would turn it into a signal.
+    return 0.0 if values.min() == values.max() else float(values.std(ddof=1))
+
+
+def _relative(values: np.ndarray, scale: str, eps: float) -> np.ndarray:
+    spread = _spread(values)
+    if not spread:
+        return np.zeros_like(values)
+    return (values - values.mean()) / (spread + eps if scale == "group" else 1.0)
+
+
+def _normalised(values: np.ndarray, pool: np.ndarray, centre: bool, scale: str, eps: float) -> np.ndarray:
+    if not len(values):
+        return values
+    if np.ptp(pool) <= 1e-12 * np.abs(pool).max():
+        return np.zeros_like(values) if centre or scale == "group" else values
+    return (values - centre * pool.mean()) / (pool.std() + eps if scale == "group" else 1.0)
+
+
+def _finite(name: str, values: Sequence[float]) -> np.ndarray:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: got {values!r}; allowed: a sequence of numbers") from None
+    _check(array.ndim == 1, name, f"shape {array.shape}", "one dimension")
+    _check(np.isfinite(array).all(), name, array[~np.isfinite(array)][:1], "finite numbers")
+    return array
+
+
+def _ids(beside: str, count: int, groups: Sequence[int]) -> np.ndarray:
+    groups = np.asarray(groups)
+    _check(groups.shape == (count,), f"{beside}, groups", f"{count} and shape {groups.shape}", "one group each")
+    _check((groups == groups).all(), "groups", "NaN", "ids that equal themselves")  # NaN is in no group
+    return groups
+
+
+def _option(name: str, value: str, allowed: Sequence[str]) -> None:
+    _check(value in allowed, name, repr(value), ", ".join(allowed))
+
+
+def _check(good: bool, name: str, got: object, allowed: object) -> None:
+    if not good:
+        raise ValueError(f"{name}: got {got}; allowed: {allowed}")
