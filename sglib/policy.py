@@ -17,6 +17,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
+from sglib.endpoint import SCHEME, EndpointPolicy
+
 logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line of noise in every notebook
 
 CHAT_TEMPLATE = (
@@ -168,11 +170,12 @@ def asset(name: str) -> Path:
 
 def load_policy(
     name: str = "base", *, lora: dict | bool | None = None, device: str | None = None, dtype: str | None = None
-) -> Policy:
+) -> Policy | EndpointPolicy:
     """Load a policy.
 
     Args:
-        name: "base" (the shipped model), "new" (the same architecture, untrained), a local folder, or a hub id.
+        name: "base" (the shipped model), "new" (the same architecture, untrained), a local folder, a hub id, or
+            "endpoint:http://localhost:8000/v1#model" (a model behind a chat endpoint, see `sglib.endpoint`).
         lora: True for rank 16 on all linear layers, or `peft.LoraConfig`'s arguments; None or False for full training.
         device: "cpu", "cuda", …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16"; None takes float32 for small models and on CPU, bfloat16 on GPU.
@@ -180,6 +183,10 @@ def load_policy(
     Raises:
         ValueError: naming what was not found or not allowed.
     """
+    if name.startswith(SCHEME):
+        if lora or device or dtype:
+            raise ValueError(f"name={name!r}: an endpoint has no weights: allowed without lora, device and dtype")
+        return EndpointPolicy(name)
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise ValueError(f"dtype={dtype!r}: allowed: 'float32', 'bfloat16', 'float16', None")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sglib import envs, formats
+from sglib.endpoint import EndpointPolicy
 from sglib.policy import Policy
 from sglib.records import Observation, Trajectory, Turn
 
@@ -115,7 +116,7 @@ class _Episode(_Row):
 
 @torch.no_grad()
 def rollout(
-    policy: Policy,
+    policy: Policy | EndpointPolicy,
     games: Sequence,
     *,
     env: str = "alfworld",
@@ -135,7 +136,7 @@ def rollout(
     """Let a policy play games; same seed, same trajectories.
 
     Args:
-        policy: what plays.
+        policy: what plays; of an endpoint the trajectories have no tokens (see `sglib.endpoint`).
         games: G games.
         env, engine: see `sglib.envs.make`.
         format: "act", "progress" or "guide".
@@ -157,6 +158,7 @@ def rollout(
 
     Raises:
         ValueError: naming the argument, its value and what is allowed.
+        EndpointError: a request to an endpoint failed.
     """
     formats.check_format(format)
     for name, value, least in (
@@ -170,6 +172,12 @@ def rollout(
         raise ValueError(f"temperature={temperature!r}: must be in 0..10")
     if max_new_tokens is None:
         max_new_tokens = MAX_NEW_TOKENS[format] if policy.compact else 200
+    if isinstance(policy, EndpointPolicy):
+        return policy.rollout(
+            games, env=env, engine=engine, format=format, max_turns=max_turns, temperature=temperature, seed=seed,
+            group_size=group_size, max_new_tokens=max_new_tokens, batch_size=batch_size, oracle=oracle, example=example,
+            answer_prefix=answer_prefix, on_progress=on_progress,
+        )  # fmt: skip
     was_training = policy.model.training
     policy.model.eval()
     jobs = [(i, games[i // group_size]) for i in range(len(games) * group_size)]
@@ -249,15 +257,20 @@ def _cache_for(policy, rows: Sequence[_Row], room: int) -> SlotCache:
 
 @torch.no_grad()
 def generate(
-    policy: Policy,
-    prompts: Sequence[list[int]],
+    policy: Policy | EndpointPolicy,
+    prompts: Sequence[list[int]] | Sequence[list[dict]],
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[str]:
-    """One answer to each prompt (token ids), decoded; same seed, same answers. For what is asked outside an episode."""
+    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. For
+    what is asked outside an episode."""
+    if isinstance(policy, EndpointPolicy):
+        return policy.generate(
+            prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size
+        )
     texts = []
     for first in range(0, len(prompts), batch_size):
         rows = [
