@@ -16,7 +16,9 @@ playing it:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sglib.envs.alfworld_experts import Expert, make_expert
@@ -33,7 +35,13 @@ _VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool
 # actions whose answer depends on nothing but the names of what it was done with, and on what is seen in a receptacle
 _SAID = {"gotolocation", "openobject", "closeobject", "pickupobject", "putobject", "toggleobject", "sliceobject",
          "help", *_VERBS}  # fmt: skip
-MAX_CACHED = 256  # lists of admissible commands kept for a game: about 100 KB
+MAX_CACHED = 192  # texts, and lists of admissible commands, kept for a game
+
+
+@functools.lru_cache(maxsize=256)
+def _info(score: float) -> Mapping[str, float]:
+    """`Observation.info`, one read-only object per score: made at every step, it must cost nothing."""
+    return MappingProxyType({"goal_conditions": score})
 
 
 class Snapshot(NamedTuple):
@@ -71,7 +79,19 @@ class FastAlfworld:
         """
         self.done = True
         self.world = world = world_of(game.problem, game.goal, game.grammar, game.domain)
-        facts = world.initial
+        if world.start is None:
+            self._begin()
+            grammar = world.grammar
+            task = grammar.say("task", {}).replace("UNKNOWN GOAL", world.goal_text)
+            text = grammar.say("intro", {"#look.feedback#": self._introduction(), "#task#": task})
+            world.start = (self._state(), text)
+        state, text = world.start
+        self._set(state)
+        return self._observe(text)
+
+    def _begin(self):
+        """The state that the problem's initial facts describe."""
+        world, facts = self.world, self.world.initial
         self.location: str = facts["atlocation"][0][1]
         self.held: str | None = facts["holds"][0][1] if facts["holds"] else None
         self.opened: set[str] = {row[0] for row in facts["opened"]}
@@ -92,9 +112,8 @@ class FastAlfworld:
         self.seen: set[str] = set()  # receptacles whose content the agent has been told
         self.steps, self.won, self.score = 0, False, 0.0
         self.met: set[Fact] = {f for f in world.relevant if self._holds(f)}  # facts of the goal that hold
+        self.done = False
         self._judge()
-        text = world.grammar.say("intro", {"#look.feedback#": self._introduction(), "#task#": self._task()})
-        return self._observe(text)
 
     def step(self, action: str) -> Observation:
         """Take one action; what is not admissible answers "Nothing happens.".
@@ -104,15 +123,16 @@ class FastAlfworld:
         """
         if self.done:
             raise RuntimeError("the episode is over: call reset(game) before step")
-        command = action.strip() if isinstance(action, str) else ""
-        world = self.world
-        text = None
-        for method, arguments in world.commands.get(command) or self._learn(command):
+        if not isinstance(action, str):
+            action = ""
+        for method, arguments in self.world.commands.get(action) or self._learn(action.strip()):
             text = method(self, *arguments)
             if text is not None:
                 break
+        else:
+            text = NOTHING
         self.steps += 1
-        return self._observe(NOTHING if text is None else text)
+        return self._observe(text)
 
     def admissible(self) -> tuple[str, ...]:
         """The commands that do something now, sorted."""
@@ -131,20 +151,26 @@ class FastAlfworld:
 
     def snapshot(self) -> Snapshot:
         """The present moment, to come back to by `restore`. Costs microseconds; changes nothing."""
-        state = (self.location, self.held, frozenset(self.opened), dict(self.where), dict(self.inside),
-                 frozenset(self.near), frozenset(self.left), frozenset(self.props), frozenset(self.seen),
-                 frozenset(self.met), self.steps, self.won, self.score, self.done)  # fmt: skip
-        return Snapshot(self.world, state, self.observation)
+        return Snapshot(self.world, self._state(), self.observation)
 
     def restore(self, snapshot: Snapshot) -> Observation:
         """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
         self.world, state, self.observation = snapshot
+        self._set(state)
+        return self.observation
+
+    def _state(self) -> tuple:
+        """Everything that changes during an episode, copied."""
+        return (self.location, self.held, self.opened.copy(), self.where.copy(), self.inside.copy(), self.near.copy(),
+                self.left.copy(), self.props.copy(), self.seen.copy(), self.met.copy(), self.steps, self.won,
+                self.score, self.done)  # fmt: skip
+
+    def _set(self, state: tuple):
         (self.location, self.held, opened, where, inside, near, left, props, seen, met, self.steps, self.won,
          self.score, self.done) = state  # fmt: skip
-        self.opened, self.where, self.inside = set(opened), dict(where), dict(inside)
-        self.near, self.left, self.props = set(near), set(left), set(props)
-        self.seen, self.met = set(seen), set(met)
-        return self.observation
+        self.opened, self.where, self.inside = opened.copy(), where.copy(), inside.copy()
+        self.near, self.left, self.props = near.copy(), left.copy(), props.copy()
+        self.seen, self.met = seen.copy(), met.copy()
 
     def expert(self, kind: str = "optimal") -> Expert:
         """A policy that follows this environment: `expert.act()` is its command in the present state.
@@ -161,48 +187,51 @@ class FastAlfworld:
     # -- what there is to say ------------------------------------------------------------------------------------
 
     def _observe(self, text: str) -> Observation:
-        self.done = self.won or (self.max_steps is not None and self.steps >= self.max_steps)
+        won, steps, limit = self.won, self.steps, self.max_steps
+        self.done = done = won or (limit is not None and steps >= limit)
         commands = self.admissible() if self.with_admissible else ()
-        self.observation = Observation(
-            text, self.world.goal_text, commands, float(self.won), self.won, self.done, self.steps,
-            {"goal_conditions": self.score},
-        )  # fmt: skip
-        return self.observation
-
-    def _task(self) -> str:
-        return self.world.grammar.say("task", {}).replace("UNKNOWN GOAL", self.world.goal_text)
+        self.observation = observation = Observation(
+            text, self.world.goal_text, commands, 1.0 if won else 0.0, won, done, steps, _info(self.score)
+        )
+        return observation
 
     def _accessible(self, receptacle: str) -> bool:
         return receptacle not in self.world.openable or receptacle in self.opened
 
     def _admissible(self, here: Sequence[str], sliceable: Sequence[str]) -> tuple[str, ...]:
         world, held, command = self.world, self.held, self.world.command
-        found = {command(action) for action in ("look", "inventory", "help") if action in world.actions}
+        found = [command(action) for action in ("look", "inventory", "help") if action in world.actions]
         for r in here:
-            found.add(command("examinereceptacle", r))
+            inside, is_open = self.inside[r], r in self.opened
+            found.append(command("examinereceptacle", r))
             if r in world.openable:
-                found.add(command("closeobject" if r in self.opened else "openobject", r))
-            if self._accessible(r):
+                found.append(command("closeobject" if is_open else "openobject", r))
+            if is_open or r not in world.openable:
                 if held is None:
-                    found.update(command("pickupobject", o, r) for o in self.inside[r] if o in world.pickupable)
+                    found += [command("pickupobject", o, r) for o in inside if o in world.pickupable]
                 elif held in world.accepts[r]:
-                    found.add(command("putobject", held, r))
-            found.update(command("toggleobject", o) for o in self.inside[r] if o in world.toggleable)
+                    found.append(command("putobject", held, r))
+            if not world.toggleable.isdisjoint(inside):
+                found += [command("toggleobject", o) for o in inside if o in world.toggleable]
         if held is not None:
-            found.add(command("examineobject", held))
+            found.append(command("examineobject", held))
             for action, prop in _VERBS.items():
                 if held in world.can_be[PROCESSES[prop][1]]:
-                    found.update(command(action, held, r) for r in world.does[prop] if r in here)
-            found.update(command("sliceobject", o, held) for o in sliceable)
-        return tuple(sorted([*world.go_commands(self.location), *sorted(found)]))
+                    found += [command(action, held, r) for r in world.does[prop] if r in here]
+            found += [command("sliceobject", o, held) for o in sliceable]
+        found = sorted(set(found))  # a lamp in two receptacles at one place would be used twice
+        go = world.go_commands(self.location)
+        i = bisect(found, go[0]) if go else 0
+        if go and i < len(found) and not go[-1] < found[i]:  # the block of "go to ..." has another command within it
+            return tuple(sorted([*go, *found]))
+        return (*found[:i], *go, *found[i:])
 
     def _tell_contents(self, receptacle: str) -> str:
         world = self.world
         alternative = 2 if receptacle not in world.openable else 0 if receptacle in self.opened else 1
         things = world.grammar.listing([f"a {world.names[o]}" for o in self.inside[receptacle]])
-        parts = world.grammar.rules["examineReceptacle.feedback"][alternative]
-        values = {part: things if part[0] == "[" else world.names[receptacle] for part in parts[1::2]}
-        return world.grammar.say("examineReceptacle.feedback", values, alternative)
+        parts, name = world.grammar.rules["examineReceptacle.feedback"][alternative], world.names[receptacle]
+        return "".join([(things if p[0] == "[" else name) if i % 2 else p for i, p in enumerate(parts)])
 
     def _introduction(self) -> str:
         world, grammar = self.world, self.world.grammar

@@ -191,7 +191,12 @@ class Grammar:
             return self.say("list_empty", {})
         if len(things) == 1:
             return things[0]
-        return self.say("list_separator", {}).join(things[:-1]) + self.say("list_last_separator", {}) + things[-1]
+        between, last = self.separators
+        return between.join(things[:-1]) + last + things[-1]
+
+    @functools.cached_property
+    def separators(self) -> tuple[str, str]:
+        return self.say("list_separator", {}), self.say("list_last_separator", {})
 
 
 def _split(rule: str, text: str) -> Parts:

@@ -433,7 +433,9 @@ class World:
         self.fixed = frozenset(f for f in self.relevant if f[0] == "inreceptacle" and f[1] not in self.pickupable)
         self.asked = [(binding, len(binding - self.fixed)) for binding in self.sets]
         self.goal_places = frozenset(f[2] for f in self.relevant if f[0] == "atlocation")
-        self.commands: dict[str, tuple] = {}  # filled by the engine as commands are met
+        # filled by the engine as the game is played: the first state, commands, texts, lists of admissible commands
+        self.start: tuple | None = None
+        self.commands: dict[str, list[tuple]] = {}
         self.texts: dict[tuple, str] = {}
         self.choices: dict[tuple, tuple[str, ...]] = {}
         self._go: dict[str, list[str]] = {}
