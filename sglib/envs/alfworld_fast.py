@@ -23,19 +23,23 @@ from typing import NamedTuple
 
 from sglib.envs.alfworld_experts import Expert, make_expert
 from sglib.envs.alfworld_games import Game
-from sglib.envs.alfworld_grammar import UnsupportedGame
+from sglib.envs.alfworld_grammar import CONTENT, PLACE, UnsupportedGame
 from sglib.envs.alfworld_oracle import Situation, shortest_plan
-from sglib.envs.alfworld_world import PROCESSES, VARIABLES, Fact, World, world_of
+from sglib.envs.alfworld_world import PROCESSES, Fact, World, world_of
 from sglib.records import Observation
 
 __all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame", "replay"]
 
 NOTHING = "Nothing happens."
 _VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool"}
-# actions whose answer depends on nothing but the names of what it was done with, and on what is seen in a receptacle
-_SAID = {"gotolocation", "openobject", "closeobject", "pickupobject", "putobject", "toggleobject", "sliceobject",
-         "help", *_VERBS}  # fmt: skip
 MAX_CACHED = 192  # texts, and lists of admissible commands, kept for a game
+
+
+def _keep(cache: dict, key, value, most: int):
+    """Remember a value; a full cache is emptied, which is cheaper than to know what was used last."""
+    if len(cache) >= most:
+        cache.clear()
+    cache[key] = value
 
 
 @functools.lru_cache(maxsize=256)
@@ -62,6 +66,9 @@ class FastAlfworld:
     `Observation.info["goal_conditions"]` is the share of the goal's conditions that hold, 0..1, for the way of meeting
     the goal that is closest: ALFRED's goal-condition success, which the reference engine lacks.
     """
+
+    __slots__ = ("done", "held", "inside", "left", "location", "max_steps", "met", "near", "observation", "opened",
+                 "props", "score", "seen", "steps", "where", "with_admissible", "won", "world")  # fmt: skip
 
     def __init__(self, max_steps: int | None = None, admissible: bool = True):
         if max_steps is not None and max_steps < 1:
@@ -144,9 +151,8 @@ class FastAlfworld:
         key = (self.location, held, sliceable, *[(r in self.opened, self.inside[r]) for r in here])
         found = world.choices.get(key)
         if found is None:
-            if len(world.choices) >= MAX_CACHED:
-                world.choices.clear()
-            found = world.choices[key] = self._admissible(here, sliceable)
+            found = self._admissible(here, sliceable)
+            _keep(world.choices, key, found, MAX_CACHED)
         return found
 
     def snapshot(self) -> Snapshot:
@@ -245,28 +251,26 @@ class FastAlfworld:
     def _learn(self, command: str) -> list[tuple]:
         """[(method, its arguments)] that a command calls; kept if it names things of this game.
 
-        The last argument is the answer, as far as it is known beforehand: (text,), or (text before, text behind) what
-        is seen in a receptacle.
+        The last argument is the answer as far as it is known beforehand: a text, or the texts before and behind what is
+        seen in a receptacle.
         """
-        world = self.world
-        found = [(_METHODS[action], (*ids, self._prepare(action, ids))) for action, ids in world.parse(command)]
-        if found:
-            if len(world.commands) >= 4 * MAX_CACHED:
-                world.commands.clear()
-            world.commands[command] = found
-        return found
-
-    def _prepare(self, action: str, ids: tuple[str, ...]):
         world, grammar = self.world, self.world.grammar
-        if action not in _SAID:
-            return None
-        values = {f"{{{variable}.name}}": world.names[id_] for variable, id_ in zip(VARIABLES[action], ids)}
-        if action in ("gotolocation", "openobject"):
-            if ids[0] not in world.place:
-                return None
-            values |= {"{lend.name}": world.names[world.place[ids[0]]], "#examineReceptacle.feedback#": "\0"}
-            return grammar.say(grammar.feedback[action], values).split("\0")
-        return grammar.say(grammar.feedback[action], values)
+        readings = grammar.readings.get(command)
+        known, found = readings is not None, []
+        for action, names, answer in readings if known else grammar.read(command):
+            ids = [world.ids.get(name) for name in names]
+            if None in ids or action not in world.actions:
+                continue
+            if action in ("gotolocation", "openobject"):
+                if ids[0] not in world.place:
+                    continue
+                answer = answer.replace(PLACE, world.names[world.place[ids[0]]]).split(CONTENT)
+            found.append((_METHODS[action], (*ids, answer)))
+        if found:
+            _keep(world.commands, command, found, 4 * MAX_CACHED)
+            if not known:
+                _keep(grammar.readings, command, grammar.read(command), 20_000)
+        return found
 
     def _go(self, receptacle: str, answer: list[str] | None) -> str | None:
         world = self.world
@@ -286,9 +290,8 @@ class FastAlfworld:
         key = (receptacle, is_open, self.inside[receptacle])
         found = texts.get(key)
         if found is None:
-            if len(texts) >= MAX_CACHED:
-                texts.clear()
-            found = texts[key] = self._tell_contents(receptacle)
+            found = self._tell_contents(receptacle)
+            _keep(texts, key, found, MAX_CACHED)
         return found
 
     def _open(self, receptacle: str, answer: list[str]) -> str | None:
@@ -453,14 +456,22 @@ class FastAlfworld:
             self._judge()
 
     def _judge(self):
-        met, best = self.met, 0.0
-        for binding, asked in self.world.asked:
-            missing = len(binding - met)
-            if not missing:
-                self.won, self.score = True, 1.0
-                return
-            if asked > missing and best < 1 - missing / asked:
-                best = 1 - missing / asked
+        """Whether the goal holds, and the largest share of a binding's changeable facts that does."""
+        world, met, best = self.world, self.met, 0.0
+        asking = world.asking
+        if asking is None:
+            asking = world.asking = {}
+            for binding in world.sets:
+                for fact in (changeable := binding - world.fixed) or (None,):
+                    asking.setdefault(fact, []).append((binding, len(changeable)))
+        for fact in (None, *met):  # None: bindings that nothing can change
+            for binding, asked in asking.get(fact, ()):
+                missing = len(binding - met)
+                if not missing:
+                    self.won, self.score = True, 1.0
+                    return
+                if asked > missing and best < 1 - missing / asked:
+                    best = 1 - missing / asked
         self.won, self.score = False, best
 
     def situation(self) -> Situation:

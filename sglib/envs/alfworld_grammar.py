@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sglib.envs.alfworld_games import shipped
 
@@ -48,6 +48,8 @@ def parse_sexpr(text: str) -> list:
 
 def typed_names(words: list[str]) -> list[tuple[str, str]]:
     """["a", "b", "-", "t"] -> [("a", "t"), ("b", "t")]; what has no type is an "object", as in PDDL."""
+    if len(words) % 3 == 0 and words[1::3].count("-") * 3 == len(words) == 3 * len(words[::3]):
+        return list(zip(words[::3], words[2::3]))  # "a - t b - t": one type each, as planners write it
     pairs, names, i = [], [], 0
     while i < len(words):
         if words[i] != "-":
@@ -156,6 +158,28 @@ _FIXED = ("intro", "inventory.feedback", "examineReceptacle.feedback", "examineO
           "look-variations", "list_objects_on_the_floor", "list_appliances", "overview(o)", "overview(r)")  # fmt: skip
 Parts = tuple[str, ...]  # text, symbol, text, symbol, ..., text
 
+# the variables of each action's command, in the order in which the engine hands them round
+VARIABLES = {
+    "gotolocation": ("r",),
+    "openobject": ("r",),
+    "closeobject": ("r",),
+    "pickupobject": ("o", "r"),
+    "putobject": ("o", "r"),
+    "cleanobject": ("o", "r"),
+    "heatobject": ("o", "r"),
+    "coolobject": ("o", "r"),
+    "toggleobject": ("o",),
+    "sliceobject": ("co", "ko"),
+    "examinereceptacle": ("r",),
+    "examineobject": ("o",),
+    "look": (),
+    "inventory": (),
+    "help": (),
+}
+# actions whose answer depends on the state by more than the names of what it was done with
+_SEEING = {"examinereceptacle", "examineobject", "look", "inventory"}
+CONTENT, PLACE = "\0", "\1"  # in an answer: what is seen in the receptacle, and the name of its place
+
 
 @dataclass(frozen=True)
 class Grammar:
@@ -165,11 +189,13 @@ class Grammar:
         commands: action (lower case) -> (text, variable, text, variable, ..., text), e.g. "take ", "o", " from ", ....
         rules: rule -> its alternatives, each the parts of its text; alternatives are told apart by the engine.
         feedback: the rule of each action that answers it.
+        readings: what commands that were met mean, see `read`; filled by the engine, for all games of this grammar.
     """
 
     commands: dict[str, Parts]
     rules: dict[str, tuple[Parts, ...]]
     feedback: dict[str, str]
+    readings: dict[str, list[tuple]] = field(default_factory=dict, repr=False, compare=False)
 
     @functools.cached_property
     def by_word(self) -> dict[str, list[str]]:
@@ -179,6 +205,32 @@ class Grammar:
             word, blank, _ = parts[0].partition(" ")
             found.setdefault(word if blank or len(parts) == 1 else "", []).append(action)
         return found
+
+    def read(self, command: str) -> list[tuple[str, tuple[str, ...], str | None]]:
+        """What a command could mean by its wording: (action, names in the order of `VARIABLES`, answer if it works).
+
+        Whether things of these names are there is for the game to say. The answer is None where the state decides it.
+        """
+        found = []
+        for action in (*self.by_word.get(command.partition(" ")[0], ()), *self.by_word.get("", ())):
+            parts = self.commands[action]
+            if action not in VARIABLES or not (command.startswith(parts[0]) and command.endswith(parts[-1])):
+                continue
+            body = command[len(parts[0]) : len(command) - len(parts[-1])]
+            if len(parts) == 1:
+                names = () if command == parts[0] else None
+            elif len(parts) == 3:
+                names = (body,)
+            else:
+                first, between, second = body.partition(parts[2])
+                names = ((first, second) if parts[1] == VARIABLES[action][0] else (second, first)) if between else None
+            if names is not None:
+                found.append((action, names, None if action in _SEEING else self._answer(action, names)))
+        return found
+
+    def _answer(self, action: str, names: tuple[str, ...]) -> str:
+        values = {f"{{{variable}.name}}": name for variable, name in zip(VARIABLES[action], names)}
+        return self.say(self.feedback[action], values | {"{lend.name}": PLACE, _SELF: CONTENT})
 
     def say(self, rule: str, values: Mapping[str, str], alternative: int = 0) -> str:
         """The text of a rule's alternative, its symbols replaced; `values` maps symbols such as "{o.name}" to text."""

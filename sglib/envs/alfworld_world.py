@@ -10,10 +10,18 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 
-from sglib.envs.alfworld_grammar import Domain, UnsupportedGame, parse_sexpr, read_domain, read_grammar, typed_names
+from sglib.envs.alfworld_grammar import (
+    VARIABLES,
+    Domain,
+    UnsupportedGame,
+    parse_sexpr,
+    read_domain,
+    read_grammar,
+    typed_names,
+)
 
 Fact = tuple[str, ...]
 
@@ -36,23 +44,20 @@ MAX_BINDINGS = 20_000
 
 def names_of(ids: Iterable[str]) -> dict[str, str]:
     """alfworld's `Demangler`: per class, ids sorted, numbered downwards; an id without "_bar_" keeps a blank behind."""
-    counts, classes = Counter(), {}
-    ordered = sorted(ids)
-    for id_ in ordered:
+    names: dict[str, str] = {}
+    classes: dict[str, list[str]] = {}
+    for id_ in sorted(ids):
         head, bar, _ = id_.partition("_bar_")
         if bar:
-            classes[id_] = head = f"{head}basin" if "basin" in id_ else head
-            counts[head] += 1
-    names = {}
-    for id_ in ordered:
-        if id_ in classes:
-            names[id_] = f"{classes[id_]} {counts[classes[id_]]}"
-            counts[classes[id_]] -= 1
+            classes.setdefault(f"{head}basin" if "basin" in id_ else head, []).append(id_)
         else:
             plain = id_
             for word, sign in (("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ",")):
                 plain = plain.replace(word, sign)
             names[id_] = f"{plain} "
+    for head, members in classes.items():
+        for number, id_ in zip(range(len(members), 0, -1), members):
+            names[id_] = f"{head} {number}"
     return names
 
 
@@ -369,7 +374,8 @@ class _Goal:
 
 
 class World:
-    """What never changes in a game.
+    """What never changes in a game. (Slots: with so many attributes, Python would keep a dictionary of its own for
+    each of a thousand worlds.)
 
     Attributes:
         names, ids: id -> name as the player reads it, and back.
@@ -379,6 +385,13 @@ class World:
         initial: the changeable facts at the start, by predicate.
         grammar, goal_text: the words of the game, and its task sentence.
     """
+
+    __slots__ = (
+        "_all_go", "_go", "accepts", "actions", "agent", "asking", "at", "bindings", "can_be", "choices", "commands",
+        "does", "fixed", "goal_places", "goal_text", "grammar", "holder", "ids", "initial", "inner", "knives", "names",
+        "of_type", "openable", "order", "pickupable", "place", "receptacles", "relevant", "sets", "sliceable", "start",
+        "texts", "toggleable", "types",
+    )  # fmt: skip
 
     def __init__(self, problem: str, goal: str, grammar: str | None = None, domain: str | None = None):
         rules = read_domain(domain)
@@ -431,10 +444,11 @@ class World:
         self.relevant = frozenset().union(*self.sets)
         # facts of the goal that nothing can change (a lamp that stays where it is) are no conditions to be met
         self.fixed = frozenset(f for f in self.relevant if f[0] == "inreceptacle" and f[1] not in self.pickupable)
-        self.asked = [(binding, len(binding - self.fixed)) for binding in self.sets]
         self.goal_places = frozenset(f[2] for f in self.relevant if f[0] == "atlocation")
-        # filled by the engine as the game is played: the first state, commands, texts, lists of admissible commands
+        # filled by the engine as the game is played: the first state, commands, texts, lists of admissible commands,
+        # and for each fact that can change the bindings that ask for it, with the number of such facts in them
         self.start: tuple | None = None
+        self.asking: dict[Fact, list[tuple[frozenset[Fact], int]]] | None = None
         self.commands: dict[str, list[tuple]] = {}
         self.texts: dict[tuple, str] = {}
         self.choices: dict[tuple, tuple[str, ...]] = {}
@@ -478,49 +492,6 @@ class World:
         if location not in self._go:
             self._go[location] = [command for command, place in self._all_go if place != location]
         return self._go[location]
-
-    def parse(self, command: str) -> list[tuple[str, tuple[str, ...]]]:
-        """(action, ids) that a command could mean by its wording; whether it is possible now is for the engine."""
-        found, by_word = [], self.grammar.by_word
-        for action in (*by_word.get(command.partition(" ")[0], ()), *by_word.get("", ())):
-            if action in self.actions and action in VARIABLES:
-                ids = self._match(self.grammar.commands[action], command)
-                if ids is not None:
-                    found.append((action, tuple([ids[v] for v in VARIABLES[action]])))
-        return found
-
-    def _match(self, parts: tuple[str, ...], command: str) -> dict[str, str] | None:
-        if not command.startswith(parts[0]) or not command.endswith(parts[-1]):
-            return None
-        if len(parts) == 1:
-            return {} if command == parts[0] else None
-        body = command[len(parts[0]) : len(command) - len(parts[-1])]
-        if len(parts) == 3:
-            id_ = self.ids.get(body)
-            return None if id_ is None else {parts[1]: id_}
-        first, found, second = body.partition(parts[2])
-        first, second = self.ids.get(first), self.ids.get(second)
-        return {parts[1]: first, parts[3]: second} if found and first is not None and second is not None else None
-
-
-# the variables of each action's command, in the order in which the engine hands them round
-VARIABLES = {
-    "gotolocation": ("r",),
-    "openobject": ("r",),
-    "closeobject": ("r",),
-    "pickupobject": ("o", "r"),
-    "putobject": ("o", "r"),
-    "cleanobject": ("o", "r"),
-    "heatobject": ("o", "r"),
-    "coolobject": ("o", "r"),
-    "toggleobject": ("o",),
-    "sliceobject": ("co", "ko"),
-    "examinereceptacle": ("r",),
-    "examineobject": ("o",),
-    "look": (),
-    "inventory": (),
-    "help": (),
-}
 
 
 @functools.lru_cache(maxsize=1024)
