@@ -1,0 +1,204 @@
+"""IGPO: a turn is worth how much likelier it made the truth (arXiv 2510.14967, ICLR 2026).
+
+The paper's tasks are questions with a known answer a of L tokens. After each turn t the policy is asked, by teacher
+forcing behind the context C_t, how likely it finds that answer:
+
+    s_t = (1/L) sum_j log pi(a_j | C_t, a_<j)        r_t = s_t - s_{t-1},  1 <= t < T
+
+C_0 is the prompt; the gain is signed, not clipped, and a constant (no gradient runs through it). The last turn gets
+none: it carries the outcome, which is a component of its own. The paper's first version took the gain in probability,
+P_t = exp(s_t), r_t = P_t - P_{t-1}. Undiscounted, the gains of an episode sum to s_{T-1} - s_0.
+
+ALFWorld has no such answer (the task sentence is in the prompt already), so what stands for it is ours, not the
+paper's; see `InformationGain.target`. Normalising gains and outcomes, each by its own mean and spread, and discounting
+afterwards, is `sglib.advantages.turn_level`, not this file.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sglib import formats
+from sglib.envs.alfworld import FastAlfworld, Game, game_of, replay
+from sglib.envs.alfworld_oracle import shortest_plan
+from sglib.policy import Policy, load_policy
+from sglib.records import Trajectory
+from sglib.rewards.schedule import Constant, Schedule, make_schedule
+from sglib.scoring import branch_logprobs
+
+# The paper's bridge is a short thought in the assistant's own format; "Guidance:" is what begins one here. It stands in
+# place of the answer's given prefix, and its tokens are not averaged.
+BRIDGE = "Guidance:"
+# Facts are put in the engine's sentences: the shipped model has never read "mug 1 is in cabinet 3", so every word of it
+# is unlikely to that model, wherever the mug is.
+ON, INSIDE = "On the {1}, you see a {0}.", "The {1} is open. In it, you see a {0}."
+
+Pieces = list[tuple[str, bool]]  # of a text: (words, whether their tokens count)
+
+
+@dataclass(frozen=True)
+class InformationGain:
+    """r_t = s_t - s_{t-1} (IGPO), 0 on the last turn.
+
+    Beside each value are kept "<name>/before" (s_{t-1}, on every turn) and "<name>/after" (s_t, not on the last), in
+    log-probability for both versions, and "<name>/unknown" where the target has words that the tokenizer lacks (how
+    many tokens). A gain is 0 where one of its two states has no target (the goal cannot be reached from there).
+
+    Attributes:
+        weight: multiplies lambda(u).
+        schedule: lambda(u), or anything `make_schedule` takes.
+        version: "logprob" (ICLR) or "probability" (first version).
+        target: what stands for the paper's answer; all ours.
+            "facts": where the things lie that a shortest plan from the start takes or switches on. Fixed for the whole
+            episode, as the paper's answer is; once a thing was taken, its sentence tells of the past.
+            "plan": the commands of the oracle's shortest plan from the present state. This text changes, and gets
+            shorter, as the state changes: a gain then says that what remains became easier, not only that the policy
+            knows more. Under "sum" it is above all the number of commands left.
+            "shuffled": a control, the facts of another game of the batch (the next by id, one whose text has as many
+            tokens if there is one); a signal that is as good under it is not information about this game.
+        reduce: "mean" over the target's tokens (the paper) or "sum".
+        frozen: name or folder of a policy that scores in place of the one being trained; loaded once in a process. It
+            must have the same tokenizer.
+        batch_size: see `branch_logprobs`.
+    """
+
+    weight: float = 1.0
+    schedule: Schedule = Constant(1.0)
+    version: Literal["logprob", "probability"] = "logprob"
+    target: Literal["facts", "plan", "shuffled"] = "facts"
+    reduce: Literal["mean", "sum"] = "mean"
+    frozen: str | None = None
+    batch_size: int = 64
+    name: str = "igpo"
+
+    def __post_init__(self):
+        object.__setattr__(self, "schedule", make_schedule(self.schedule))
+        for field, allowed in (
+            ("version", ("logprob", "probability")),
+            ("target", ("facts", "plan", "shuffled")),
+            ("reduce", ("mean", "sum")),
+        ):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field}: got {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
+
+    def __call__(
+        self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Game] | None = None
+    ) -> list[list[float]]:
+        """Unweighted gains, one float per turn, one list per trajectory.
+
+        Raises:
+            ValueError: no policy; a game that is not to be found; a frozen policy with another tokenizer; "shuffled"
+                in a batch with a single game.
+        """
+        if policy is None:
+            raise ValueError(f"policy=None: component {self.name!r} asks the policy how likely it finds the target")
+        scorer = policy if self.frozen is None else _frozen_scorer(self.frozen, policy)
+        texts = targets(self.target, trajectories, scorer, games)
+        encoded = [[_encode(scorer, pieces) for pieces in of_episode] for of_episode in texts]
+        branches = [[ids for ids, _ in row] for row in encoded]
+        logprobs = branch_logprobs(scorer, trajectories, branches, drop_prefix=True, batch_size=self.batch_size)
+        values = []
+        for trajectory, found, row in zip(trajectories, logprobs, encoded, strict=True):
+            scores = [self._score(x[counts]) for x, (_, counts) in zip(found, row, strict=True)]
+            self._record(trajectory, scores, [ids.count(scorer.tokenizer.unk_token_id) for ids, _ in row])
+            gains = [self._gain(before, after) for before, after in zip(scores, scores[1:])]
+            values.append([*gains, 0.0] if scores else [])
+        return values
+
+    def _score(self, logprobs: np.ndarray) -> float | None:
+        """s_t, None where there is nothing to score."""
+        if not len(logprobs):
+            return None
+        return float(logprobs.mean() if self.reduce == "mean" else logprobs.sum())
+
+    def _gain(self, before: float | None, after: float | None) -> float:
+        if before is None or after is None:
+            return 0.0
+        return after - before if self.version == "logprob" else math.exp(after) - math.exp(before)
+
+    def _record(self, trajectory: Trajectory, scores: list[float | None], unknown: list[int]):
+        for turn, before, after, count in zip(trajectory.turns, scores, [*scores[1:], None], unknown):
+            noted = {"before": before, "after": after, "unknown": float(count) if count else None}
+            turn.rewards |= {f"{self.name}/{what}": value for what, value in noted.items() if value is not None}
+
+
+# -- what stands for the answer ---------------------------------------------------------------------------------------
+
+
+def hidden_facts(env: FastAlfworld) -> str:
+    """Where the things lie that a shortest plan from the present state takes or switches on, in the plan's order.
+
+    One engine sentence a thing; "" where there is no plan or it needs nothing that lies somewhere.
+    """
+    world, rooms = env.world, {}
+    for action, *ids in shortest_plan(env.situation()) or []:
+        if action == "pickupobject" and ids[1] in env.where.get(ids[0], ()):
+            rooms.setdefault(*ids)
+        elif action == "toggleobject":
+            rooms.setdefault(ids[0], next(r for r in env.where[ids[0]] if r in world.place))
+    return " ".join(
+        (INSIDE if r in world.openable else ON).format(world.names[o], world.names[r]) for o, r in rooms.items()
+    )
+
+
+def targets(
+    target: str, trajectories: Sequence[Trajectory], policy: Policy, games: Mapping[str, Game] | None = None
+) -> list[list[Pieces]]:
+    """For each context point of each episode the text to score, in pieces; [] where there is none.
+
+    Raises:
+        ValueError: see `InformationGain`.
+    """
+    played = {t.game_id: game_of(t, games) for t in {t.game_id: t for t in trajectories}.values()}
+    if target == "plan":
+        actions = [[turn.action for turn in t.turns[:-1]] for t in trajectories]
+        return [
+            [_commands(env.plan()) for env in replay(played[t.game_id], done)][: len(t)]
+            for t, done in zip(trajectories, actions)
+        ]
+    facts = {id_: hidden_facts(next(replay(game, ()))) for id_, game in played.items()}
+    if target == "shuffled":
+        facts = _shuffled(facts, policy)
+    return [[[(BRIDGE, False), (" " + facts[t.game_id], True)] if facts[t.game_id] else []] * len(t)
+            for t in trajectories]  # fmt: skip
+
+
+def _commands(plan: list[str] | None) -> Pieces:
+    """A plan as the policy writes actions, without the observations between them; the commands count."""
+    return [piece for c in plan or () for piece in ((formats.PREFIX["act"], False), (f" {c}", True), ("\n", False))]
+
+
+def _shuffled(facts: dict[str, str], policy: Policy) -> dict[str, str]:
+    order, size = sorted(facts), {id_: len(policy.encode(text)) for id_, text in facts.items()}
+    chosen = {}
+    for i, id_ in enumerate(order):
+        others = [other for other in order[i + 1 :] + order[:i] if facts[other] not in ("", facts[id_])]
+        if not others:
+            raise ValueError(f"target='shuffled': no other game's facts for {id_!r}; needs two games in a batch")
+        chosen[id_] = facts[next((other for other in others if size[other] == size[id_]), others[0])]
+    return chosen
+
+
+def _encode(policy: Policy, pieces: Pieces) -> tuple[list[int], np.ndarray]:
+    """Token ids, and which of them count."""
+    parts = [(policy.encode(words), counts) for words, counts in pieces]
+    mask = np.array([counts for ids, counts in parts for _ in ids], dtype=bool)
+    return [token for ids, _ in parts for token in ids], mask
+
+
+def _frozen_scorer(name: str, policy: Policy) -> Policy:
+    scorer = _load(name, str(policy.device))
+    if scorer.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise ValueError(f"frozen={name!r}: its tokenizer is not that of the policy {policy.name!r}; it must be")
+    return scorer
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str, device: str) -> Policy:
+    return load_policy(name, device=device)
