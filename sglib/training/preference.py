@@ -1,0 +1,172 @@
+"""Preferences between two answers to one prompt, with TRL's `DPOTrainer`: StepAgent's implicit reward (arXiv
+2411.03817), which prefers the expert's action over the policy's own at each step.
+
+As in `warmup`, the rows are token ids already: nothing is tokenised again, nothing is cut off.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, ProgressCallback
+from trl import DPOConfig, DPOTrainer
+
+NAMES = {
+    "loss": "loss",
+    "accuracy": "rewards/accuracies",
+    "margin": "rewards/margins",
+    "logp_expert": "logps/chosen",
+    "logp_agent": "logps/rejected",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
+
+
+class _Trainer(DPOTrainer):
+    def __init__(self, *, on_log, **kwargs):
+        self._on_log = on_log
+        super().__init__(**kwargs)
+
+    def _prepare_dataset(self, dataset, *_):
+        return dataset  # the rows are what the collator takes
+
+    def log(self, logs, start_time=None):
+        step = self.state.global_step
+        super().log(logs, start_time)
+        if "grad_norm" in logs:  # not the summary at the end
+            self._on_log({"step": step} | {name: logs[theirs] for name, theirs in NAMES.items()})
+
+
+def dpo(
+    policy,
+    pairs: Sequence,
+    *,
+    beta: float = 0.1,
+    epochs: int = 1,
+    learning_rate: float = 1e-4,
+    batch_size: int = 16,
+    micro_batch_size: int = 8,
+    seed: int = 0,
+    lr_schedule: str = "constant",
+    max_grad_norm: float = 1.0,
+    bf16: bool | None = None,
+    on_step: Callable[[dict], None] | None = None,
+) -> list[dict]:
+    """Train `policy.model` in place to prefer the expert's answers, see `sglib.rewards.step_agent.implicit_loss`.
+
+    The reference is the policy as it is handed in: a frozen copy of the model, or of the adapter where there is one.
+    The loss sees only the difference of the two answers, so both can become less likely: watch `logp_expert`.
+
+    Args:
+        policy: has `model` (PEFT-wrapped or not), `tokenizer` and `device`.
+        pairs: have `prompt_ids`, `expert_ids` and `agent_ids`, lists of token ids (`step_agent.Pair`).
+        beta: > 0; the larger, the closer the policy stays to the reference.
+        epochs: passes over all pairs, shuffled by `seed`; at least 1.
+        learning_rate, lr_schedule: AdamW's rate, and transformers' name of its course ("constant", "linear", "cosine").
+        batch_size: pairs per optimiser step; the last step of an epoch may have fewer.
+        micro_batch_size: at most this many pairs (twice as many sequences) per forward pass; bounds memory. The largest
+            divisor of `batch_size` that fits is used. The loss of a step is the mean of its micro-batches' means, which
+            is the mean over pairs where the last micro-batch of an epoch is full.
+        max_grad_norm: gradients are clipped to this norm, 0 is off.
+        bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU.
+        on_step: called with each entry of the result as it comes.
+
+    Returns:
+        One dict per optimiser step, means over its pairs before the step: `step` (from 1), `loss`, `accuracy` (share
+        of pairs with a positive margin), `margin` (the argument of the sigmoid), `logp_expert`, `logp_agent` (nats, of
+        whole answers), `grad_norm` (before clipping), `learning_rate`.
+
+    Raises:
+        ValueError: for no pairs, a pair without a prompt or an answer (naming its index), or a number out of range.
+    """
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "micro_batch_size": micro_batch_size}.items():
+        if value < 1:
+            raise ValueError(f"{name}: got {value}; allowed: at least 1")
+    if not beta > 0:
+        raise ValueError(f"beta: got {beta}; allowed: more than 0")
+    if not pairs:
+        raise ValueError("pairs: got none; allowed: at least one")
+    rows = [_row(i, pair) for i, pair in enumerate(pairs)]
+    micro = max(size for size in range(1, min(micro_batch_size, batch_size) + 1) if batch_size % size == 0)
+    cuda = torch.device(policy.device).type == "cuda"
+    arguments = DPOConfig(
+        output_dir=tempfile.gettempdir(),  # nothing is written there
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        logging_steps=1,
+        beta=beta,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=batch_size // micro,
+        train_sampling_strategy="group_by_length",  # shuffled, but less padding
+        length_column_name="length",
+        remove_unused_columns=False,  # default: True, which would remove the lengths before they are read
+        learning_rate=learning_rate,
+        lr_scheduler_type=lr_schedule,
+        max_grad_norm=max_grad_norm,
+        weight_decay=0.0,
+        max_length=None,  # TRL's default of 1024 would cut long episodes without a word
+        gradient_checkpointing=False,  # default: True
+        bf16=bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
+        use_cpu=not cuda,
+        seed=seed,
+        dataloader_pin_memory=False,
+    )
+    model, history = policy.model, []
+
+    def on_log(entry: dict) -> None:
+        history.append(entry)
+        if on_step is not None:
+            on_step(entry)
+
+    adapted, training = hasattr(model, "peft_config"), model.training
+    base = model.get_base_model() if adapted else model
+    patched = [(m, m.__dict__.get("forward")) for m in {id(model): model, id(base): base}.values()]
+    dropouts = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]  # TRL sets these to 0 for good
+    # TRL loads its reference from a hub id or path, which a model in memory need not have; an adapter it copies itself.
+    reference = None if adapted else copy.deepcopy(model).requires_grad_(False).eval()
+    try:
+        trainer = _Trainer(
+            on_log=on_log,
+            model=model,
+            ref_model=reference,
+            args=arguments,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=policy.tokenizer,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.remove_callback(ProgressCallback)
+        trainer.train()
+    finally:
+        # As in `grpo.train`: a replaced `forward` left on the instance would follow a copy of the model.
+        for module, forward in patched:
+            module.__dict__.pop("forward", None)
+            module.__dict__.pop("_original_forward", None)
+            if forward is not None:
+                module.forward = forward
+        for module, p in dropouts:
+            module.p = p
+        if adapted and "ref" in model.peft_config:
+            model.delete_adapter("ref")
+        model.zero_grad(set_to_none=True)
+        model.train(training)
+    return history
+
+
+def _row(index: int, pair) -> dict:
+    row = {
+        "prompt_ids": list(pair.prompt_ids),
+        "chosen_ids": list(pair.expert_ids),
+        "rejected_ids": list(pair.agent_ids),
+    }
+    for name, ids in zip(("prompt_ids", "expert_ids", "agent_ids"), row.values(), strict=True):
+        if not ids:
+            raise ValueError(f"pairs[{index}]: {name} is empty; allowed: at least one token id")
+    if row["chosen_ids"] == row["rejected_ids"]:
+        raise ValueError(f"pairs[{index}]: both answers are the same; allowed: two that differ")
+    return row | {"length": len(row["prompt_ids"]) + max(len(pair.expert_ids), len(pair.agent_ids))}
