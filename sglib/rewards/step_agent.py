@@ -234,7 +234,7 @@ class InverseReward:
     (all, if there is one), and then rates every step; so a call depends on its episodes and the frozen weights alone.
 
     r >= 0 pays for long episodes, lost ones among them; `centered` takes that away. With `prefix="expert"`, D goes much
-    by the state (the expert is never stuck); with "own", both are seen in the same states, and only the action can tell.
+    by the state (the expert is never stuck); with "own", the states are the same, and only the action can tell.
 
     Attributes:
         weight: multiplies lambda(u).
