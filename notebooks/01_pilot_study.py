@@ -128,17 +128,8 @@ for row in rows:
 
 
 # %%
-def progress_error(trajectories):
-    """Mean |stated - true| over turns that state a number; true progress before an action is 100 (1 - d_t / d_0)."""
-    errors = []
-    for t in trajectories:
-        start = max(t.turns[0].distance, 1)
-        errors += [abs(x.progress - 100 * min(1, max(0, 1 - x.distance / start))) for x in t.turns if x.progress is not None]
-    return sum(errors) / len(errors) if errors else float("nan")
-
-
-errors = {c: progress_error(reports[c].trajectories) for c in reports if c in ("online", "random")}
-print({c: round(e, 1) for c, e in errors.items()})
+errors = {c: sglib.progress_error(reports[c].trajectories) for c in reports if c in ("online", "random")}
+print({c: e and round(e, 1) for c, e in errors.items()})
 run.finish(success={c: r.success for c, r in reports.items()}, baseline=first, progress_error=errors)
 
 # %% [markdown]

@@ -14,13 +14,14 @@
 # %% [markdown]
 # # Joint GRPO: does the agent's own reward help it learn?
 #
-# **By the end you will have trained** the same base model in up to four ways and compared them on a fixed panel of held-out games:
+# **By the end you will have trained** the same base model in up to four ways and compared them on a fixed panel of held-out games. Each
+# way is a recipe, a YAML file of `params/recipes` that lists what is paid and how that becomes an advantage:
 #
 # | arm | acts by | reward |
 # |---|---|---|
 # | `grpo` | command only | success |
 # | `guide` | guidance, then command | success (λ ≡ 0) |
-# | `scheduled` | guidance, then command | success + λ(u) × its own labels, λ scheduled as in the paper |
+# | `self_guide` | guidance, then command | success + λ(u) × its own labels, λ scheduled as in the paper |
 # | `immediate` | guidance, then command | success + its own labels at full weight from the first step (expected to be gamed: the control) |
 #
 # A success pays `win_reward`. The committed parameters set it to **1**, the plain reading of Eq 6, in which the labels' sum (±0.1 a turn) can outweigh
@@ -79,7 +80,7 @@ print("all failed, no labels:     advantages", sglib.advantages.group_relative(n
 # the final policy.
 
 # %%
-schedule = Trapezoid(*p.schedule)
+schedule = Trapezoid()
 run.figure("schedule", sglib.figures.learning_curves(
     {"lambda(u)": [{"u": u / 100, "value": schedule(u / 100)} for u in range(101)]}, x="u", y="value",
     title="Stage schedule", x_title="training fraction u", y_title="λ(u)", percent=False,
@@ -103,7 +104,7 @@ def label_rows(results):
     return {
         arm: [{"iteration": b["iteration"], **{k: b[f"label_{k}"] for k in (*sglib.LABELS, "agreement")}} for b in r.batches]
         for arm, r in results.items()
-        if arm != "grpo" and r.batches
+        if r.batches and r.batches[0]["label_positive"] is not None
     }
 
 
@@ -182,7 +183,7 @@ def verdict(text, gap):
 claims = {}
 if "grpo" in results:
     claims["plain GRPO learns"] = sglib.stats.difference(results["grpo"].after, results["grpo"].before)
-for a, b in (("guide", "grpo"), ("scheduled", "guide"), ("scheduled", "immediate"), ("guide", "immediate")):
+for a, b in (("guide", "grpo"), ("self_guide", "guide"), ("self_guide", "immediate"), ("guide", "immediate")):
     if a in results and b in results:
         claims[f"{a} ends above {b}"] = sglib.stats.difference(results[a].after, results[b].after)
 for text, gap in claims.items():
@@ -203,8 +204,9 @@ run.finish(success={arm: float(np.mean(r.after)) for arm, r in results.items()},
 # **Limits.** One seed an arm, a 0.8 M-parameter model, rooms of 12 receptacles, a reward of 1 for success (see above). With a handful of iterations
 # the schedule spends only some of them at λ > 0. The loss averages within each episode first (`loss_type: grpo`) and the learning rate falls to 0.
 #
-# **Exercises.** (1) `-p seed 1`: which order of the arms survives? (2) `guide_weight: 0.01`: does a smaller coefficient stop the gaming? (The worked
-# group above says what to expect where all episodes of a group fail.) (3) Open the inspector below: what does a gamed guidance say?
+# **Exercises.** (1) `-p seed 1`: which order of the arms survives? (2) Copy `params/recipes/immediate.yaml`, give `self_guide` the
+# weight 0.1 and run it (`arms: [mine.yaml]`): does a smaller coefficient stop the gaming? (The worked group above says what to expect where all
+# episodes of a group fail.) (3) Open the inspector below: what does a gamed guidance say?
 
 # %%
 sglib.inspect([t for r in results.values() for t in r.trajectories[:4]])

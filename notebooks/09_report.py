@@ -99,8 +99,8 @@ def training_claims(found):
     for a, b, text, theirs in (
         ("grpo", None, "plain GRPO learns", "+62.5 (1.7B)"),
         ("guide", "grpo", "guidance without its reward beats plain GRPO", "+8.6 (1.7B)"),
-        ("scheduled", "guide", "the scheduled reward adds to guidance", "+8.5 (1.7B)"),
-        ("scheduled", "immediate", "the schedule beats the full reward at once", "+16.6 (WebShop, 1.7B)"),
+        ("self_guide", "guide", "the scheduled reward adds to guidance", "+8.5 (1.7B)"),
+        ("self_guide", "immediate", "the schedule beats the full reward at once", "+16.6 (WebShop, 1.7B)"),
     ):
         if a in outcomes and (b is None or b in outcomes):
             other = outcomes[a]["before"] if b is None else outcomes[b]["after"]

@@ -8,7 +8,7 @@ sglib.inspect(trajectories)
 """
 
 from sglib import advantages, envs, formats, params, rewards, runs, stats
-from sglib.evaluate import Report, evaluate, panel, replay_on_reference, summarize
+from sglib.evaluate import Report, evaluate, panel, progress_error, replay_on_reference, summarize
 from sglib.policy import Policy, load_policy
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
 from sglib.rollout import generate, rollout
@@ -34,6 +34,7 @@ __all__ = [
     "load_policy",
     "panel",
     "params",
+    "progress_error",
     "read_trajectories",
     "replay_on_reference",
     "rewards",

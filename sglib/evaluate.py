@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
-from sglib import envs
+from sglib import envs, formats
 from sglib.envs.alfworld import Game, generate_games
 from sglib.policy import Policy
 from sglib.records import LABELS, Trajectory
@@ -182,6 +182,21 @@ def evaluate(
     return summarize(
         rollout(policy, games, format=format, temperature=temperature, max_turns=max_turns, seed=seed, **options)
     )
+
+
+def progress_error(trajectories: Sequence[Trajectory]) -> float | None:
+    """Mean |stated - true| progress in points of 0..100, over turns that state a number; None where none does.
+
+    True progress before an action is 100 (1 - d_t / d_0), clipped to 0..100, by the oracle.
+
+    Raises:
+        ValueError: a trajectory was recorded without oracle distances.
+    """
+    errors = []
+    for trajectory in trajectories:
+        truth = [0.0, *formats.true_progress(trajectory)]
+        errors += [abs(turn.progress - x) for turn, x in zip(trajectory.turns, truth) if turn.progress is not None]
+    return sum(errors) / len(errors) if errors else None
 
 
 def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game] = ()) -> list[str]:

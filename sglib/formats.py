@@ -124,10 +124,10 @@ def _fields(text: str) -> dict[str, str]:
 
 
 def clean_action(text: str) -> str:
-    """First line, without quotes, a leading ">" or a final full stop, white space folded."""
+    """First line, without quotes, asterisks, a leading ">" or a final full stop, white space folded."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     line = re.sub(r"\s+", " ", lines[0]) if lines else ""
-    return line.lstrip("> ").strip("`\"' ").rstrip(".").strip()[:200]
+    return line.lstrip("> ").strip("`\"'* ").rstrip(".").strip()[:200]
 
 
 def parse(name: str, response: str) -> Parsed:

@@ -23,11 +23,9 @@ import pydantic
 import yaml
 from pydantic import Field
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Format = Literal["act", "progress", "guide"]
-Arm = Literal["grpo", "guide", "scheduled", "immediate"]
 COMMON = ("seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
 
 
@@ -50,7 +48,8 @@ class Params(pydantic.BaseModel):
         output_dir: where runs go, relative to the repository (the environment variable SGLIB_OUTPUT goes first).
         run: name of the run's folder; None makes it `<size>-seed<seed>`, then `-<hash>` where other values than
             those of `params/<size>.yaml` are used, so that a try does not replace the run that it varies.
-        model: what `sglib.load_policy` takes: "base", a local path or a hub id.
+        model: what `sglib.load_policy` takes: "base", a local path, a hub id, or (to play, not to train) the address of
+            a server, "endpoint:http://...#name".
         max_turns: actions an episode may take, 1..200.
         max_receptacles: size of the generated rooms, 4..60 receptacles.
         temperature: of sampling, in (0, 2].
@@ -127,26 +126,25 @@ class GRPOParams(Params):
     """04_joint_grpo.
 
     Attributes:
-        arms: which trainings to compare: `grpo` (environment reward only), `guide` (guidance, lambda = 0), `scheduled`
-            (guidance with its scheduled reward), `immediate` (the full guidance reward from the first step).
+        arms: which trainings to compare, each a recipe: a name of `params/recipes`, or the path of any YAML file like
+            those. `grpo` (environment reward only), `guide` (guidance, lambda = 0), `self_guide` (guidance with its
+            scheduled reward), `immediate` (the full guidance reward from the first step), and the other papers'.
         iterations: optimiser steps of each arm, each on `games_per_iteration` x `group_size` episodes.
         learning_rate, lr_schedule: of AdamW; "linear" lets the rate fall to 0 over the iterations.
         updates_per_batch: optimiser steps on each batch of episodes.
         clip: epsilon of the clipped loss (Eq 9); it acts from two updates a batch on, and is refused with one.
         beta: weight of the KL term; 0 leaves the reference model out.
-        win_reward: what a success pays; the paper's framework pays 10 (a plain 1 lets the labels' sum outweigh it).
+        win_reward: what a success pays in every arm; None leaves it to each recipe (10 in most, as the framework of
+            Self-Guide's authors pays; a plain 1 lets the labels' sum outweigh it).
         loss_type: "grpo" averages the loss first within an episode, then over episodes; "dapo" over all tokens of the
             batch, so that lost episodes, which are about twice as long as won ones, weigh more.
-        guide_weight: what one positive label pays, and a negative one costs; 0.1 in the paper.
-        schedule: the four breakpoints of lambda(u), as fractions of `iterations`, ascending: 0 until the first, rising
-            to 1 at the second, 1 until the third, falling to 0 at the fourth.
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
         lora: train a LoRA adapter rather than all weights.
         temperature: of the training rollouts.
     """
 
     temperature: float = Field(1.0, gt=0, le=2)
-    arms: list[Arm] = Field(["grpo", "guide", "scheduled", "immediate"], min_length=1)
+    arms: list[str] = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
     iterations: Count = 20
     games_per_iteration: Count = 8
     group_size: int = Field(8, ge=2)
@@ -156,19 +154,19 @@ class GRPOParams(Params):
     clip: float = Field(0.2, gt=0, lt=1)
     beta: float = Field(0.0, ge=0)
     loss_type: Literal["grpo", "dapo"] = "grpo"
-    win_reward: float = Field(10.0, gt=0)
-    guide_weight: float = Field(0.1, ge=0)
-    schedule: list[Fraction] = Field([0.4, 0.5, 0.7, 0.8], min_length=4, max_length=4)
+    win_reward: float | None = Field(None, gt=0)
     eval_games: Count = 256
     eval_every: Count = 10
     eval_temperature: float = Field(0.4, gt=0, le=2)
     lora: bool = False
 
-    @pydantic.field_validator("schedule")
+    @pydantic.field_validator("arms")
     @classmethod
-    def _ascending(cls, value: list[float]) -> list[float]:
-        if value != sorted(value):
-            raise ValueError("the breakpoints must ascend")
+    def _recipes(cls, value: list[str]) -> list[str]:
+        for name in value:
+            recipe_file(name)
+        if len({Path(name).stem for name in value}) < len(value):
+            raise ValueError("one is named twice")
         return value
 
     @pydantic.model_validator(mode="after")
@@ -177,7 +175,14 @@ class GRPOParams(Params):
             raise ValueError("clip does nothing with updates_per_batch = 1: leave it out, or update twice or more")
         return self
 
-    _arms_once = pydantic.field_validator("arms")(_distinct)
+
+class CreditParams(Params):
+    """05_credit_assignment: `games`, `group_size` episodes of each, all methods' rewards and advantages on them."""
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    max_turns: int = Field(15, ge=1, le=200)
+    games: Count = 3
+    group_size: int = Field(4, ge=2)
 
 
 class ReportParams(Params):
@@ -193,6 +198,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "guidance": ("02_inference_self_guidance", GuidanceParams),
     "warmup": ("03_repro_warmup", WarmupParams),
     "grpo": ("04_joint_grpo", GRPOParams),
+    "credit": ("05_credit_assignment", CreditParams),
     "report": ("09_report", ReportParams),
 }
 
@@ -255,6 +261,20 @@ def load_file(path: str | Path) -> dict[str, Any]:
 def sizes() -> list[str]:
     """Names of the files in `params/`."""
     return sorted(path.stem for path in _params_dir().glob("*.yaml"))
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: a name of `params/recipes`, or a path that ends in .yaml.
+
+    Raises:
+        ParameterError: there is none; the message lists the names.
+    """
+    folder = Path(__file__).resolve().parent.parent / "params" / "recipes"
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not path.is_file() or (path.parent != folder and not name.endswith(".yaml")):
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ParameterError(f"no recipe {name!r}; allowed: {names}, or the path of a .yaml file")
+    return path
 
 
 def _params_dir() -> Path:

@@ -32,7 +32,7 @@ from sglib import params as parameters
 from sglib.records import Trajectory, write_atomic, write_trajectories
 
 Item = TypeVar("Item")
-PACKAGES = ("sglib", "torch", "transformers", "trl", "peft", "alfworld", "textworld", "numpy")
+PACKAGES = ("sglib", "torch", "transformers", "trl", "peft", "alfworld", "textworld", "numpy", "openai")
 EXECUTED = "notebook.ipynb"
 
 

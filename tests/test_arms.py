@@ -15,24 +15,32 @@ def small(**changes):
     return params.check("grpo", {"size": "smoke", **SMALL, **changes})
 
 
-def test_rewards_of_each_arm():
-    p = small(win_reward=10.0, guide_weight=0.1)
-    names = {arm: [c.name for c in arms.arm_components(arm, p)] for arm in ("grpo", "guide", "scheduled", "immediate")}
-    assert names["grpo"] == ["outcome"]
-    assert names["guide"] == names["scheduled"] == names["immediate"] == ["outcome", "self_guide"]
-    assert arms.arm_components("guide", p)[1].schedule == Constant(0.0)
-    scheduled = arms.arm_components("scheduled", p)[1].schedule
+def test_an_arm_is_a_recipe_with_the_success_reward_of_the_run():
+    p = small(win_reward=2.0)
+    recipes = {arm: arms.arm_recipe(arm, p) for arm in ("grpo", "guide", "self_guide", "immediate")}
+    assert [r.components[0].weight for r in recipes.values()] == [2.0] * 4
+    assert arms.arm_recipe("grpo", small(win_reward=None)).components[0].weight == 10.0
+    assert recipes["guide"].components[1].schedule == Constant(0.0)
+    scheduled = recipes["self_guide"].components[1].schedule
     assert [scheduled(u) for u in (0.0, 0.4, 0.45, 0.6, 0.75, 0.9)] == pytest.approx([0, 0, 0.5, 1, 0.5, 0])
-    assert arms.arm_components("immediate", p)[1].schedule(0.0) == 1.0
-    assert {arm: arms.arm_format(arm) for arm in names} == {
-        "grpo": "act", "guide": "guide", "scheduled": "guide", "immediate": "guide"
-    }  # fmt: skip
+    assert recipes["immediate"].components[1].schedule(0.0) == 1.0
+    assert [r.format for r in recipes.values()] == ["act", "guide", "guide", "guide"]
 
 
 def test_a_folder_is_decided_by_what_decides_the_result():
     assert arms.arm_folder("grpo", small()) == arms.arm_folder("grpo", small(run="other", arms=["grpo"]))
     assert arms.arm_folder("grpo", small()) != arms.arm_folder("grpo", small(seed=1))
     assert arms.arm_folder("grpo", small()) != arms.arm_folder("guide", small())
+    assert arms.arm_folder("grpo", small(win_reward=1.0)) != arms.arm_folder("grpo", small(win_reward=2.0))
+
+
+def test_a_recipe_counts_by_what_it_says(tmp_path):
+    """A copy under another path is another arm of the same content; a changed key is another folder."""
+    copy = tmp_path / "grpo.yaml"
+    copy.write_text(params.recipe_file("grpo").read_text().replace("about: ", "about: my "))
+    assert arms.arm_folder(str(copy), small(arms=[str(copy)])) == arms.arm_folder("grpo", small())
+    copy.write_text(copy.read_text().replace("advantage: {kind: grpo}", "advantage: {kind: grpo, scale: none}"))
+    assert arms.arm_folder(str(copy), small()) != arms.arm_folder("grpo", small())
 
 
 @pytest.mark.slow
@@ -44,7 +52,7 @@ def test_arms_train_in_processes_and_complete_ones_are_kept():
     for arm, result in results.items():
         assert result.done and [row["iteration"] for row in result.curve] == [0, 1, 2]
         assert len(result.batches) == 2 and len(result.before) == len(result.after) == 4
-        assert result.trajectories[0].format == arms.arm_format(arm)
+        assert result.trajectories[0].format == arms.arm_recipe(arm, p).format
         assert (result.folder / "policy" / "model.safetensors").exists()
     assert results["immediate"].batches[0]["lambda/self_guide"] == 1.0
     stamp = {arm: (r.folder / "done.json").stat().st_mtime_ns for arm, r in results.items()}

@@ -313,6 +313,7 @@ def test_replay_and_game_of():
     distances = [env.oracle_distance() for env in envs.alfworld.replay(game, game.walkthrough)]
     assert distances == list(range(len(game.walkthrough), -1, -1))
     trajectory = Trajectory(game.id, game.task_type, game.goal, "act", recipe=game.traj_data["generator"])
-    assert envs.alfworld.game_of(trajectory) == envs.alfworld.game_of(trajectory, {game.id: game, other.id: other}) == game
+    both = {game.id: game, other.id: other}
+    assert envs.alfworld.game_of(trajectory) == envs.alfworld.game_of(trajectory, both) == game
     with pytest.raises(ValueError, match="not among them, and was not generated here"):
         envs.alfworld.game_of(replace(trajectory, recipe=None), {other.id: other})

@@ -13,11 +13,42 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sglib.records import Trajectory
+from sglib.rewards.controls import OraclePotential, RandomReward
+from sglib.rewards.igpo import InformationGain
 from sglib.rewards.outcome import Outcome
+from sglib.rewards.repro import ProgressFormat, ProgressReward, RePro, discrimination
 from sglib.rewards.schedule import Constant, Schedule, Trapezoid, make_schedule
 from sglib.rewards.self_guide import SelfGuide
+from sglib.rewards.step_agent import InverseReward
 
-__all__ = ["Component", "Constant", "Outcome", "Schedule", "SelfGuide", "Trapezoid", "combine", "make_schedule"]
+__all__ = [
+    "COMPONENTS",
+    "Component",
+    "Constant",
+    "InformationGain",
+    "InverseReward",
+    "OraclePotential",
+    "Outcome",
+    "ProgressFormat",
+    "ProgressReward",
+    "RandomReward",
+    "RePro",
+    "Schedule",
+    "SelfGuide",
+    "Trapezoid",
+    "combine",
+    "discrimination",
+    "make_schedule",
+]
+
+# what a recipe can name
+COMPONENTS: dict[str, type] = {
+    cls.name: cls
+    for cls in (
+        Outcome, SelfGuide, RePro, ProgressFormat, ProgressReward, InformationGain, InverseReward, OraclePotential,
+        RandomReward,
+    )
+}  # fmt: skip
 
 
 class Component(Protocol):
@@ -56,6 +87,8 @@ def combine(
     if len(set(names)) < len(names):
         raise ValueError(f"components: got names {names}; allowed: each name once")
     returns = [0.0] * len(trajectories)
+    for turn in (turn for t in trajectories for turn in t.turns):  # what another mix paid before counts no more
+        turn.rewards = {key: value for key, value in turn.rewards.items() if not key.endswith("/weighted")}
     for component in components:
         coefficient = component.weight * component.schedule(u)
         values = component(trajectories, policy, games)

@@ -8,11 +8,13 @@ there after an interruption, and is not run again when it is complete.
     metrics.jsonl     one line an iteration; every few with the panel
     policy/           the trained policy
     trajectories.jsonl  its first episodes on the panel
+    trajectories/     the last training batch, with every reward and advantage as trained on
     done.json         written last
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -25,12 +27,13 @@ from pathlib import Path
 
 import torch
 
+from sglib.endpoint import check_trainable
 from sglib.envs.alfworld import generate_games
 from sglib.evaluate import evaluate, panel
 from sglib.params import GRPOParams
 from sglib.policy import SHIPPED, load_policy
+from sglib.recipes import Recipe, load_recipe
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
-from sglib.rewards import Outcome, SelfGuide, Trapezoid
 from sglib.runs import output_root, source_hash
 from sglib.training.grpo import GRPOSettings, train
 
@@ -44,6 +47,9 @@ SOURCES = (
     "sglib/evaluate.py",
     "sglib/rewards",
     "sglib/advantages.py",
+    "sglib/scoring.py",
+    "sglib/recipes.py",
+    "sglib/training/estimators.py",
     "sglib/training/grpo.py",
     "sglib/training/arms.py",
 )
@@ -77,27 +83,23 @@ class ArmResult:
         return read_trajectories(self.folder / "trajectories.jsonl")
 
 
-def arm_format(arm: str) -> str:
-    """How an arm acts: `grpo` by the command alone, the others with guidance."""
-    return "act" if arm == "grpo" else "guide"
+def arm_recipe(arm: str, p: GRPOParams) -> Recipe:
+    """How an arm acts, what it is paid for and how that becomes an advantage.
 
-
-def arm_components(arm: str, p: GRPOParams) -> list:
-    """The reward of an arm (Eq 6): success, and with guidance the agent's own labels times lambda(u)."""
-    components: list = [Outcome(weight=p.win_reward)]
-    schedule = {"guide": 0.0, "scheduled": Trapezoid(*p.schedule), "immediate": 1.0}.get(arm)
-    if schedule is not None:
-        components.append(SelfGuide(schedule=schedule, positive=p.guide_weight, negative=-p.guide_weight))
-    return components
+    Raises:
+        ParameterError: naming what is wrong with its file.
+    """
+    return load_recipe(arm).with_win_reward(p.win_reward)
 
 
 def arm_folder(arm: str, p: GRPOParams) -> Path:
     """The folder of an arm, by everything that decides its result."""
-    # components of other arms, names of runs and the like do not touch this one's result
-    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir"})
+    # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its path
+    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward"})
+    fixed["recipe"] = repr(dataclasses.replace(arm_recipe(arm, p), about=""))
     sources = [*SOURCES, f"sglib/assets/{p.model}/model.safetensors"] if p.model in SHIPPED else SOURCES
-    digest = hashlib.sha256(json.dumps([arm, fixed, source_hash(*sources)], sort_keys=True).encode()).hexdigest()[:12]
-    return output_root(p.output_dir) / "cache" / f"grpo-{arm}-{digest}"
+    digest = hashlib.sha256(json.dumps([fixed, source_hash(*sources)], sort_keys=True).encode()).hexdigest()[:12]
+    return output_root(p.output_dir) / "cache" / f"grpo-{Path(arm).stem}-{digest}"
 
 
 def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
@@ -105,24 +107,24 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
     if (folder / "done.json").exists():
         return
     began = time.perf_counter()
+    recipe = arm_recipe(arm, p)
     policy = load_policy(p.model, lora=p.lora)
+    check_trainable(policy)  # before the base is evaluated
     games = panel(p.eval_games, max_receptacles=p.max_receptacles)
     # every game is trained on once; the seeds from 10,000 on belong to this notebook
     training_games = generate_games(
         p.iterations * p.games_per_iteration, seed=10_000 + p.seed, max_receptacles=p.max_receptacles
     )
-    format = arm_format(arm)
-
     def measure(policy) -> dict:
         report = evaluate(
             policy,
             games,
-            format=format,
+            format=recipe.format,
             temperature=p.eval_temperature,
             max_turns=p.max_turns,
             seed=p.seed,
             batch_size=p.batch_size,
-            oracle=format == "guide",
+            oracle=recipe.format != "act",
         )
         episodes = report.trajectories[:SHOWN]
         write_trajectories(folder / "trajectories.jsonl", episodes)
@@ -142,11 +144,14 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
         beta=p.beta,
         temperature=p.temperature,
         max_turns=p.max_turns,
-        format=format,
+        format=recipe.format,
         seed=p.seed,
         eval_every=p.eval_every,
+        save_trajectories_every=p.iterations,
     )
-    train(policy, training_games, settings, arm_components(arm, p), evaluate_fn=measure, run_dir=folder)
+    train(
+        policy, training_games, settings, recipe.components, recipe.estimator, evaluate_fn=measure, run_dir=folder
+    )
     policy.save(folder / "policy")
     write_atomic(
         folder / "done.json",
@@ -200,6 +205,8 @@ def train_arms(
     Raises:
         RuntimeError: an arm failed, with its traceback; the others' results stay.
     """
+    for arm in p.arms:
+        arm_recipe(arm, p)  # a broken recipe is told before any of them trains
     cuda = torch.cuda.is_available()
     jobs = jobs or (1 if cuda else os.cpu_count() or 1)
     threads = torch.get_num_threads() if jobs == 1 else 1

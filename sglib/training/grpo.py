@@ -1,9 +1,9 @@
 """GRPO on whole multi-turn trajectories: one subclass of TRL's `GRPOTrainer`, on CPU and GPU alike.
 
 One iteration: draw games, play `group_size` episodes of each, compute R(tau; u) from the reward components (Self-Guide,
-arXiv 2604.03098, Eq 6), group-relative advantages (Eq 8), and take one step on the clipped loss (Eq 9). TRL does the
-forward pass, the loss, the optimiser, LoRA and accelerate; from here come the token ids (through its `rollout_func`),
-the mask of policy tokens (its `env_mask`) and the per-token advantages.
+arXiv 2604.03098, Eq 6), advantages (Eq 8, or another estimator), and take one step on the clipped loss (Eq 9). TRL does
+the forward pass, the loss, the optimiser, LoRA and accelerate; from here come the token ids (through its
+`rollout_func`), the mask of policy tokens (its `env_mask`) and the per-token advantages.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from transformers import PrinterCallback, ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from sglib.advantages import group_relative, to_tokens
+from sglib.advantages import to_tokens
+from sglib.endpoint import check_trainable
 from sglib.evaluate import label_agreement
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
-
-AdvantageFunction = Callable[[Sequence[Trajectory]], list[np.ndarray]]
+from sglib.training.estimators import GRPO, Estimator
 
 
 class GRPOSettings(pydantic.BaseModel):
@@ -55,7 +55,6 @@ class GRPOSettings(pydantic.BaseModel):
         temperature: of sampling, and of the log-probabilities in the loss.
         max_turns, format, env: handed to the rollout.
         seed: games, their order and all sampling follow from it.
-        scale_rewards: see `sglib.advantages.group_relative`; "group" is Eq 8.
         loss_type: how token losses are averaged, which the paper leaves open. "dapo" (default, our choice): every
             policy token of the batch counts the same, so a token of a long episode weighs as much as one of a short
             one. "grpo": first within each episode, then over episodes.
@@ -84,7 +83,6 @@ class GRPOSettings(pydantic.BaseModel):
     format: str = "act"
     env: str = "alfworld"
     seed: int = Field(0, ge=0)
-    scale_rewards: Literal["group", "none", "outcome"] = "group"
     loss_type: Literal["dapo", "grpo"] = "dapo"
     micro_batch_size: int = Field(8, ge=1)
     bf16: bool | None = None
@@ -129,22 +127,6 @@ def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> lis
     epoch, position = divmod(iteration, count // per_iteration)
     order = np.random.default_rng([seed, epoch]).permutation(count)
     return order[position * per_iteration : (position + 1) * per_iteration].tolist()
-
-
-def trajectory_advantages(
-    trajectories: Sequence[Trajectory], scale: Literal["group", "none", "outcome"] = "group"
-) -> list[np.ndarray]:
-    """Eq 8: one advantage per trajectory from `total_return`, repeated for each of its turns, z and a tokens alike.
-
-    Returns:
-        N arrays of shape (T_i,).
-    """
-    outcomes = None
-    if scale == "outcome":
-        outcomes = [sum(turn.rewards.get("outcome/weighted", 0.0) for turn in t.turns) for t in trajectories]
-    returns, groups = [t.total_return for t in trajectories], [t.group for t in trajectories]
-    values = group_relative(returns, groups, scale=scale, outcomes=outcomes)
-    return [np.full(len(t), value) for t, value in zip(trajectories, values, strict=True)]
 
 
 def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
@@ -395,13 +377,13 @@ def train(
     games: Sequence,
     settings: GRPOSettings,
     components: Sequence[Component],
+    estimator: Estimator | None = None,
     *,
     evaluate_fn: Callable[[object], dict] | None = None,
     on_iteration: Callable[[dict, list[Trajectory]], None] | None = None,
     run_dir: str | Path | None = None,
     resume: bool = True,
     rollout_fn: Callable[..., list[Trajectory]] | None = None,
-    advantage_fn: AdvantageFunction | None = None,
 ) -> TrainingResult:
     """Train `policy` in place by GRPO on whole trajectories.
 
@@ -415,14 +397,13 @@ def train(
         games: what to play; at least `settings.games_per_iteration`.
         settings: see `GRPOSettings`.
         components: reward components (Eq 6), see `sglib.rewards.combine`.
+        estimator: makes advantages of the rewards, see `sglib.training.estimators`; None is Eq 8.
         evaluate_fn: called with the policy every `eval_every` iterations and after the last one; its numbers join the
             metrics as "eval/<name>".
         on_iteration: called with the metrics and the trajectories of each finished iteration.
         run_dir: where to write; None writes nothing.
         resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
         rollout_fn: plays the games, with the signature of `sglib.rollout.rollout`, which is the default.
-        advantage_fn: from rewarded trajectories to N arrays of shape (T_i,), one advantage per turn; the default is
-            `trajectory_advantages` with `settings.scale_rewards`.
 
     Returns:
         The policy and, for each iteration, a dict with `iteration`, `u`, `lambda/<component>`, everything of
@@ -436,18 +417,15 @@ def train(
             with other settings (naming the first that differs).
         FloatingPointError: if a gradient is not finite; the checkpoint before it stays as it was.
     """
+    check_trainable(policy)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
+    estimator = GRPO() if estimator is None else estimator
     if rollout_fn is None:
         from sglib.rollout import rollout as rollout_fn
-    if advantage_fn is None:
-
-        def advantage_fn(trajectories):
-            return trajectory_advantages(trajectories, scale=settings.scale_rewards)
-
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
     run_dir = Path(run_dir) if run_dir is not None else None
-    fingerprint = _fingerprint(settings, components)
+    fingerprint = _fingerprint(settings, components, estimator)
     checkpoint = _find_checkpoint(run_dir, fingerprint) if run_dir is not None and resume else None
     state = json.loads((checkpoint / "state.json").read_text()) if checkpoint else {"iteration": 0, "metrics": []}
     start, metrics = state["iteration"], state["metrics"]
@@ -480,9 +458,9 @@ def train(
             group_size=settings.group_size,
         )
         played = time.perf_counter()
-        by_id = {games[i].id: games[i] for i in picked}
+        by_id = {games[i].id: games[i] for i in picked if hasattr(games[i], "id")}
         combine(trajectories, components, iteration / settings.iterations, policy, by_id)
-        for trajectory, values in zip(trajectories, advantage_fn(trajectories), strict=True):
+        for trajectory, values in zip(trajectories, estimator(trajectories), strict=True):
             for turn, value in zip(trajectory.turns, values, strict=True):
                 turn.advantage = float(value)
         now = time.perf_counter()
@@ -569,9 +547,9 @@ def train(
     return TrainingResult(policy, metrics, start, run_dir)
 
 
-def _fingerprint(settings: GRPOSettings, components: Sequence[Component]) -> dict:
+def _fingerprint(settings: GRPOSettings, components: Sequence[Component], estimator: Estimator) -> dict:
     fixed = settings.model_dump(exclude=FREE_SETTINGS)
-    return fixed | {"components": [repr(c) for c in components]}
+    return fixed | {"components": [repr(c) for c in components], "estimator": repr(estimator)}
 
 
 def _find_checkpoint(run_dir: Path, fingerprint: dict) -> Path | None:

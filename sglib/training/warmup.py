@@ -14,7 +14,8 @@ from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-IGNORE = -100  # label of a token that is read but not learned: prompts, observations, padding
+from sglib.endpoint import check_trainable
+from sglib.rewards.repro import IGNORE
 
 
 class _Trainer(SFTTrainer):
@@ -67,6 +68,7 @@ def sft(
         ValueError: for no examples, an example whose parts differ in length or that has nothing to learn (naming its
             index), or numbers below 1.
     """
+    check_trainable(policy)
     for name, value in {"epochs": epochs, "batch_size": batch_size, "micro_batch_size": micro_batch_size}.items():
         if value < 1:
             raise ValueError(f"{name}: got {value}; allowed: at least 1")

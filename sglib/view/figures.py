@@ -157,8 +157,44 @@ def label_panels(
     return figure
 
 
+def turn_panels(
+    panels: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], *, title: str = "", note: str = ""
+) -> go.Figure:
+    """Values of every turn of a few episodes, side by side: a panel a quantity, a row an episode, a column a turn.
+
+    Blue is positive, orange negative, white zero; each panel has a scale of its own, its largest magnitude written
+    into its title. Turns behind an episode's end are empty.
+
+    Args:
+        panels: quantity -> one list of values per episode.
+        rows: names of the episodes, drawn from the top.
+        title, note: above the figure.
+
+    Raises:
+        ValueError: no panel, or another number of episodes than of names.
+    """
+    if not panels or any(len(values) != len(rows) for values in panels.values()):
+        raise ValueError(f"panels: got {({k: len(v) for k, v in panels.items()})}; each must have {len(rows)} episodes")
+    limits = {name: max((abs(x) for row in values for x in row), default=0.0) for name, values in panels.items()}
+    titles = [f"{name} (±{limit:.2g})" for name, limit in limits.items()]
+    figure = make_subplots(1, len(panels), shared_yaxes=True, subplot_titles=titles)
+    width = max((len(row) for values in panels.values() for row in values), default=1)
+    for column, (name, values) in enumerate(panels.items(), 1):
+        z = [[*row, *[None] * (width - len(row))] for row in values]
+        limit = limits[name] or 1.0
+        figure.add_heatmap(
+            z=z, x=list(range(1, width + 1)), y=list(rows), zmin=-limit, zmax=limit, showscale=False, xgap=1, ygap=1,
+            colorscale=[[0, COLOURS[1]], [0.5, "#FFFFFF"], [1, COLOURS[0]]], name=name, row=1, col=column,
+            hovertemplate="%{y}, turn %{x}: %{z:.3f}<extra>" + name + "</extra>",
+        )  # fmt: skip
+        figure.update_xaxes(title_text="turn", row=1, col=column)
+    figure.update_yaxes(autorange="reversed")
+    _finish(figure, title, note, "turn", "", False)
+    return figure.update_layout(height=160 + 28 * len(rows))
+
+
 def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
-    """Draw the figure's traces with matplotlib: lines, markers, bands, bars, error bars, panels, straight shapes.
+    """Draw the figure's traces with matplotlib: lines, markers, bands, bars, error bars, heat maps, panels, shapes.
 
     Returns:
         A PNG. Kinds of trace that it cannot draw are named at its foot.
@@ -200,6 +236,16 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
             ax.bar(places, trace.y, width=width, color=colour, yerr=_errors(trace.error_y), capsize=3, label=label)
             ax.set_xticks(range(len(names)), [_plain(name) for name in names],
                           rotation=20 if len(names) > 5 else 0, ha="right" if len(names) > 5 else "center")  # fmt: skip
+        elif trace.type == "heatmap":
+            from matplotlib.colors import LinearSegmentedColormap
+
+            colours = LinearSegmentedColormap.from_list("diverging", [colour for _, colour in trace.colorscale])
+            values = np.array([[np.nan if v is None else v for v in row] for row in trace.z], dtype=float)
+            edges = np.arange(values.shape[1] + 1) + 0.5, np.arange(values.shape[0] + 1) - 0.5
+            ax.pcolormesh(*edges, np.ma.masked_invalid(values), cmap=colours, vmin=trace.zmin, vmax=trace.zmax,
+                          edgecolors="#DDDDDD", linewidth=0.3)  # fmt: skip
+            ax.set_yticks(range(len(trace.y)), [_plain(name) for name in trace.y] if number == 0 else [])
+            ax.invert_yaxis()
         else:
             missing.add(trace.type)
 

@@ -26,6 +26,7 @@ LEAVES = {
     "02_inference_self_guidance": ["formats.csv", "figures/success.html", "figures/success.png"],
     "03_repro_warmup": ["summary.csv", "annotated.jsonl", "figures/success.png"],
     "04_joint_grpo": ["curves.csv", "summary.csv", "outcomes.json", "figures/success.html", "figures/success.png"],
+    "05_credit_assignment": ["trajectories.jsonl", "truth.csv", "figures/igpo.html", "figures/own_spread.png"],
     "09_report": ["claims.csv"],
 }
 
@@ -89,6 +90,32 @@ def test_it_runs(name, folder, monkeypatch):
     assert info["state"] == "complete" and info["params"]["size"] == "smoke"
     missing = [file for file in ["params.json", *LEAVES[name]] if not (run / file).exists()]
     assert not missing, f"{sorted(str(p.relative_to(run)) for p in run.rglob('*') if p.is_file())}"
+
+
+def test_every_recipe_trains_through_papermill(folder, monkeypatch):
+    """Two iterations of each recipe in one run of notebook 04; every component's values are in the records."""
+    from sglib.recipes import load_recipe
+    from sglib.records import read_trajectories
+
+    names = sorted(path.stem for path in (ROOT / "params" / "recipes").glob("*.yaml"))
+    monkeypatch.setenv("SGLIB_OUTPUT", str(folder))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    papermill.execute_notebook(
+        jupytext.read(NAMES["04_joint_grpo"]),
+        str(folder / "recipes.ipynb"),
+        parameters={"size": "smoke", "run": "recipes", "arms": names, "eval_games": 2, "win_reward": None},
+        progress_bar=False,
+        extra_arguments=["--log-level=ERROR"],
+    )
+    assert json.loads((folder / "04_joint_grpo" / "recipes" / "run.json").read_text())["state"] == "complete"
+    for name in names:
+        (arm,) = (folder / "cache").glob(f"grpo-{name}-*/trajectories/000001.jsonl")
+        trained = read_trajectories(arm)
+        for component in load_recipe(name).components:
+            recorded = [turn.rewards for t in trained for turn in t.turns]
+            assert all({component.name, f"{component.name}/weighted"} <= rewards.keys() for rewards in recorded), name
+        assert all(turn.advantage is not None for t in trained for turn in t.turns)
 
 
 def _config():

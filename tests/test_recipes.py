@@ -1,0 +1,103 @@
+"""Recipes: the published ones say what the papers say; what is unknown or does nothing is an error that names it."""
+
+import pytest
+import yaml
+
+from sglib import params
+from sglib.recipes import load_recipe, make_recipe
+from sglib.rewards import COMPONENTS, Constant, Outcome, Trapezoid
+from sglib.training.estimators import GRPO, IGPO, GiGPO
+
+FOLDER = params.recipe_file("grpo").parent
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def test_the_published_recipes_are_there():
+    assert {"grpo", "gigpo", "self_guide", "repro", "igpo", "step_agent"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_loads_and_says_what_it_is(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name and recipe.about and recipe.components[0].name == "outcome"
+    assert load_recipe(FOLDER / f"{name}.yaml") == recipe
+
+
+def test_what_the_papers_say():
+    assert load_recipe("grpo").components == (Outcome(weight=10.0),)
+    assert load_recipe("grpo").estimator == GRPO() and load_recipe("gigpo").estimator == GiGPO(gamma=0.95, omega=1.0)
+    guide = load_recipe("self_guide").components[1]
+    assert guide.schedule == Trapezoid(0.4, 0.5, 0.7, 0.8) and (guide.positive, guide.negative) == (0.1, -0.1)
+    assert load_recipe("guide").components[1].schedule == Constant(0.0)
+    assert load_recipe("igpo").estimator == IGPO(gamma=1.0, normalize="separate", baseline="pooled")
+    assert load_recipe("repro").format == "progress"
+
+
+def test_papers_can_be_mixed():
+    text = """
+    about: two papers
+    format: guide
+    components:
+      - {name: outcome, weight: 1.0}
+      - {name: self_guide, weight: 0.5, schedule: {start: 0.0, full: 0.1, fall: 0.9, end: 1.0}, credit: rated}
+      - {name: oracle, weight: 0.1, schedule: 0.5}
+    advantage: {kind: gigpo, gamma: 0.9, omega: 0.5, scale: none}
+    """
+    recipe = make_recipe(yaml.safe_load(text), "mine")
+    assert [c.name for c in recipe.components] == ["outcome", "self_guide", "oracle"]
+    assert recipe.estimator == GiGPO(0.9, 0.5, "none") and recipe.components[2].schedule == Constant(0.5)
+    assert recipe.with_win_reward(3.0).components[0].weight == 3.0
+    assert recipe.with_win_reward(None) == recipe
+
+
+OUTCOME = {"name": "outcome"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "expected keys and values, found list"),
+        ({"componets": [OUTCOME]}, "componets: unknown key, did you mean 'components'"),
+        ({"format": "shout", "components": [OUTCOME]}, "format = 'shout': allowed: act, progress, guide"),
+        ({"components": []}, r"components = \[\]: must list at least one"),
+        ({"components": ["outcome"]}, r"components\[0\] = 'outcome': must have a name"),
+        ({"components": [{"name": "fame"}]}, "name = 'fame': allowed: outcome"),
+        ({"components": [OUTCOME, OUTCOME]}, "each name once"),
+        ({"components": [{"name": "outcome", "wieght": 1}]}, "wieght: unknown key, did you mean 'weight'"),
+        ({"components": [{"name": "outcome", "weight": "ten"}]}, "weight = 'ten': must be a number"),
+        ({"components": [{"name": "outcome", "schedule": "later"}]}, "schedule: got 'later'; allowed names"),
+        ({"components": [OUTCOME], "advantage": {"kind": "ppo"}}, "kind must be one of grpo, gigpo, igpo"),
+        ({"components": [OUTCOME], "advantage": {"kind": "grpo", "gamma": 0.9}}, "gamma: unknown key"),
+        ({"components": [OUTCOME], "advantage": {"kind": "igpo", "normalize": "no"}}, "'separate', 'joint'"),
+        ({"components": [OUTCOME, {"name": "self_guide"}]}, "pays for what format 'guide' writes"),
+        (
+            {"format": "guide", "components": [OUTCOME, {"name": "self_guide", "credit": "rated"}]},
+            "credit = 'rated' does nothing with advantage kind 'grpo'",
+        ),
+        (
+            {"format": "guide", "components": [OUTCOME, {"name": "self_guide", "hidden": True}]},
+            "hidden needs an actor that writes no guidance",
+        ),
+        (
+            {"format": "guide", "components": [OUTCOME, {"name": "self_guide", "length_normalized": 1}]},
+            "length_normalized = 1: must be true or false",
+        ),
+    ],
+)
+def test_mistakes_are_named(content, message):
+    with pytest.raises(params.ParameterError, match=message):
+        make_recipe(content, "mine")
+
+
+def test_a_recipe_that_is_not_there():
+    with pytest.raises(params.ParameterError, match="no recipe 'ppo'; allowed: .*grpo"):
+        load_recipe("ppo")
+    with pytest.raises(params.ParameterError, match="no recipe '../cpu'"):
+        load_recipe("../cpu")
+
+
+def test_every_component_has_a_name_a_weight_and_a_schedule():
+    for name, cls in COMPONENTS.items():
+        component = cls()
+        assert component.name == name and component.weight > 0 and 0 <= component.schedule(0.5) <= 1
+        assert "object at 0x" not in repr(component)  # a run is found again by it
