@@ -91,7 +91,7 @@ class FastAlfworld:
             grammar = world.grammar
             task = grammar.say("task", {}).replace("UNKNOWN GOAL", world.goal_text)
             text = grammar.say("intro", {"#look.feedback#": self._introduction(), "#task#": task})
-            world.start = (self._state(), text)
+            world.start, world.initial = (self._state(), text), None
         state, text = world.start
         self._set(state)
         return self._observe(text)
@@ -205,26 +205,29 @@ class FastAlfworld:
         return receptacle not in self.world.openable or receptacle in self.opened
 
     def _admissible(self, here: Sequence[str], sliceable: Sequence[str]) -> tuple[str, ...]:
-        world, held, command = self.world, self.held, self.world.command
-        found = [command(action) for action in ("look", "inventory", "help") if action in world.actions]
+        world, held, names, formats = self.world, self.held, self.world.names, self.world.grammar.formats
+        found = world.always.copy()
         for r in here:
-            inside, is_open = self.inside[r], r in self.opened
-            found.append(command("examinereceptacle", r))
+            name, inside, is_open = names[r], self.inside[r], r in self.opened
+            found.append(formats["examinereceptacle"][0] % name)
             if r in world.openable:
-                found.append(command("closeobject" if is_open else "openobject", r))
+                found.append(formats["closeobject" if is_open else "openobject"][0] % name)
             if is_open or r not in world.openable:
                 if held is None:
-                    found += [command("pickupobject", o, r) for o in inside if o in world.pickupable]
+                    text, swapped = formats["pickupobject"]
+                    for o in inside:
+                        if o in world.pickupable:
+                            found.append(text % ((name, names[o]) if swapped else (names[o], name)))
                 elif held in world.accepts[r]:
-                    found.append(command("putobject", held, r))
+                    found.append(world.command("putobject", held, r))
             if not world.toggleable.isdisjoint(inside):
-                found += [command("toggleobject", o) for o in inside if o in world.toggleable]
+                found += [formats["toggleobject"][0] % names[o] for o in inside if o in world.toggleable]
         if held is not None:
-            found.append(command("examineobject", held))
+            found.append(formats["examineobject"][0] % names[held])
             for action, prop in _VERBS.items():
                 if held in world.can_be[PROCESSES[prop][1]]:
-                    found += [command(action, held, r) for r in world.does[prop] if r in here]
-            found += [command("sliceobject", o, held) for o in sliceable]
+                    found += [world.command(action, held, r) for r in world.does[prop] if r in here]
+            found += [world.command("sliceobject", o, held) for o in sliceable]
         found = sorted(set(found))  # a lamp in two receptacles at one place would be used twice
         go = world.go_commands(self.location)
         i = bisect(found, go[0]) if go else 0

@@ -198,6 +198,15 @@ class Grammar:
     readings: dict[str, list[tuple]] = field(default_factory=dict, repr=False, compare=False)
 
     @functools.cached_property
+    def formats(self) -> dict[str, tuple[str, bool]]:
+        """Action -> its command as a %-format, and whether its two names stand in the other order than `VARIABLES`."""
+        found = {}
+        for action, parts in self.commands.items():
+            text = "".join("%s" if i % 2 else part.replace("%", "%%") for i, part in enumerate(parts))
+            found[action] = (text, len(parts) == 5 and action in VARIABLES and parts[1] != VARIABLES[action][0])
+        return found
+
+    @functools.cached_property
     def by_word(self) -> dict[str, list[str]]:
         """First word of a command -> the actions that it can begin; "" for those that begin with a name."""
         found: dict[str, list[str]] = {}

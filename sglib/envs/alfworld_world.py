@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from sglib.envs.alfworld_grammar import (
-    VARIABLES,
     Domain,
     UnsupportedGame,
     parse_sexpr,
@@ -382,15 +381,15 @@ class World:
         receptacles: those that can be gone to, sorted by id; `place`: where each is; `at`: what is at a place.
         bindings: the goal: sorted facts, any set of which wins (`sets` has the same as sets).
         relevant: every fact that the goal asks for; `fixed`: those of them that nothing can change.
-        initial: the changeable facts at the start, by predicate.
+        initial: the facts at the start, by predicate, until the engine has made its first state of them (`start`).
         grammar, goal_text: the words of the game, and its task sentence.
     """
 
     __slots__ = (
-        "_all_go", "_go", "accepts", "actions", "agent", "asking", "at", "bindings", "can_be", "choices", "commands",
-        "does", "fixed", "goal_places", "goal_text", "grammar", "holder", "ids", "initial", "inner", "knives", "names",
-        "of_type", "openable", "order", "pickupable", "place", "receptacles", "relevant", "sets", "sliceable", "start",
-        "texts", "toggleable", "types",
+        "_all_go", "_go", "accepts", "actions", "agent", "always", "asking", "at", "bindings", "can_be", "choices",
+        "commands", "does", "fixed", "goal_places", "goal_text", "grammar", "holder", "ids", "initial", "inner",
+        "knives", "names", "openable", "order", "pickupable", "place", "receptacles", "relevant", "sets", "sliceable",
+        "start", "texts", "toggleable",
     )  # fmt: skip
 
     def __init__(self, problem: str, goal: str, grammar: str | None = None, domain: str | None = None):
@@ -445,6 +444,7 @@ class World:
         # facts of the goal that nothing can change (a lamp that stays where it is) are no conditions to be met
         self.fixed = frozenset(f for f in self.relevant if f[0] == "inreceptacle" and f[1] not in self.pickupable)
         self.goal_places = frozenset(f[2] for f in self.relevant if f[0] == "atlocation")
+        self.always = [self.command(action) for action in ("look", "inventory", "help") if action in self.actions]
         # filled by the engine as the game is played: the first state, commands, texts, lists of admissible commands,
         # and for each fact that can change the bindings that ask for it, with the number of such facts in them
         self.start: tuple | None = None
@@ -460,14 +460,12 @@ class World:
         types: dict[str, tuple[str, ...]] = defaultdict(tuple)
         for receptacle, type_ in facts["receptacletype"]:
             types[receptacle] += (type_,)
-        self.types = types
         self.does = {  # property -> receptacles that give it
             prop: [r for r in self.receptacles if kind in types[r]] for prop, (_, _, kind) in PROCESSES.items()
         }
         of_type: dict[str, set[str]] = defaultdict(set)
         for object_, type_ in facts["objecttype"]:
             of_type[type_].add(object_)
-        self.of_type = of_type
         self.knives = of_type["knifetype"] | of_type["butterknifetype"]
         takes: dict[str, set[str]] = defaultdict(set)
         for rtype, otype in facts["cancontain"]:
@@ -479,13 +477,8 @@ class World:
 
     def command(self, action: str, *ids: str) -> str:
         """The command of an action in the game's words: ("pickupobject", mug, desk) -> "take mug 1 from desk 1"."""
-        parts, names = self.grammar.commands[action], self.names
-        if len(parts) == 1:
-            return parts[0]
-        if len(parts) == 3:
-            return f"{parts[0]}{names[ids[0]]}{parts[2]}"
-        first, second = ids if parts[1] == VARIABLES[action][0] else ids[::-1]
-        return f"{parts[0]}{names[first]}{parts[2]}{names[second]}{parts[4]}"
+        (text, swapped), names = self.grammar.formats[action], self.names
+        return text % tuple([names[id_] for id_ in (reversed(ids) if swapped else ids)])
 
     def go_commands(self, location: str) -> list[str]:
         """Sorted commands that lead elsewhere."""
