@@ -158,7 +158,7 @@ def _check_use(component: Component, recipe: Recipe, where: str):
             f"{where}: format = {recipe.format!r}: component {component.name!r} pays for what format {needs!r} writes"
         )
     if getattr(component, "hidden", False) and recipe.format == "guide":
-        raise ParameterError(f"{where}: format = 'guide': {component.name}: hidden needs an actor that writes no guidance")
+        raise ParameterError(f"{where}: format = 'guide': {component.name}: hidden needs an actor that writes none")
     if getattr(component, "credit", None) == "rated" and recipe.estimator.kind == "grpo":
         raise ParameterError(
             f"{where}: {component.name}: credit = 'rated' does nothing with advantage kind 'grpo', a sum over turns"

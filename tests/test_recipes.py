@@ -76,7 +76,7 @@ OUTCOME = {"name": "outcome"}
         ),
         (
             {"format": "guide", "components": [OUTCOME, {"name": "self_guide", "hidden": True}]},
-            "hidden needs an actor that writes no guidance",
+            "hidden needs an actor that writes none",
         ),
         (
             {"format": "guide", "components": [OUTCOME, {"name": "self_guide", "length_normalized": 1}]},

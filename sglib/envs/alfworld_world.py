@@ -386,10 +386,10 @@ class World:
     """
 
     __slots__ = (
-        "_all_go", "_go", "accepts", "actions", "agent", "always", "asking", "at", "bindings", "can_be", "choices",
-        "commands", "does", "fixed", "goal_places", "goal_text", "grammar", "holder", "ids", "initial", "inner",
-        "knives", "names", "openable", "order", "pickupable", "place", "receptacles", "relevant", "sets", "sliceable",
-        "start", "texts", "toggleable",
+        "_all_go", "_go", "accepts", "actions", "agent", "always", "asking", "at", "bindings", "can_be",
+        "choices", "commands", "does", "fixed", "goal_places", "goal_text", "grammar", "holder", "ids",
+        "initial", "inner", "knives", "names", "openable", "order", "pickupable", "place", "receptacles",
+        "relevant", "sets", "sliceable", "start", "texts", "toggleable",
     )  # fmt: skip
 
     def __init__(self, problem: str, goal: str, grammar: str | None = None, domain: str | None = None):
