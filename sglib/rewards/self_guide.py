@@ -3,15 +3,29 @@
 z_t is written before a_t and rates the prefix that ends with o_t, so it pays for what a_{t-1} did. At t = 1 there is
 nothing to rate, and nothing rates the last action. The paper leaves both ends open; our choice is 0 for t = 1 and no
 extra generation after the last action.
+
+Who writes the labels that are paid is the paper's actor itself, or one of ours:
+
+| | the actor sees its guidance (format `guide`) | `hidden`: it does not (any other format) |
+|---|---|---|
+| rated by the policy | its own labels, as published | a side reading by the same policy |
+| rated by `frozen` | a side reading by an earlier policy | a side reading by an earlier policy |
+
+A side reading (`sglib.rollout.rate`) goes through the recorded episode in the format `guide`, with the rater's own
+guidance and the recorded actions.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory
 from sglib.rewards.schedule import Schedule, Trapezoid, make_schedule
+from sglib.rollout import rate
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,11 @@ class SelfGuide:
         positive, neutral, negative: g; +0.1, 0 and -0.1 in the paper.
         length_normalized: our variant, not in the paper: divide each value by T - 1, the number of turns that can be
             rated, so that a long episode full of "positive" earns no more than a short one.
+        credit: "writer", as in the paper, puts g(z_t) on turn t, which wrote it. OURS: "rated" puts g(z_{t+1}) on turn
+            t, whose action it rates, and 0 on the last turn: the same sum, another step-level advantage.
+        hidden: OURS: pay for labels of a side reading that the actor never sees.
+        frozen: OURS: the rater is this policy (a shipped name or a folder), loaded once, at first use.
+        temperature, seed: of the side reading; 1 as guidance is sampled in a rollout.
     """
 
     weight: float = 1.0
@@ -34,17 +53,58 @@ class SelfGuide:
     neutral: float = 0.0
     negative: float = -0.1
     length_normalized: bool = False
+    credit: Literal["writer", "rated"] = "writer"
+    hidden: bool = False
+    frozen: str | None = None
+    temperature: float = 1.0
+    seed: int = 0
     name: str = "self_guide"
 
     def __post_init__(self):
         object.__setattr__(self, "schedule", make_schedule(self.schedule))
+        if self.credit not in ("writer", "rated"):
+            raise ValueError(f"credit: got {self.credit!r}; allowed: 'writer', 'rated'")
+
+    @property
+    def needs_format(self) -> str | None:
+        """The format that writes the labels; None (any but `guide`) where a side reading is hidden from the actor."""
+        return None if self.hidden else "guide"
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
-        """Unweighted values g(z_t), one float per turn, one list per trajectory."""
+        """Unweighted values, one float per turn, one list per trajectory.
+
+        A side reading records g of its labels as "self_guide/label" (no entry where none could be read) and fills in
+        `turn.label` where the actor wrote none.
+
+        Raises:
+            ValueError: hidden, and an episode in the format `guide` or no policy.
+        """
         g = {"positive": self.positive, "neutral": self.neutral, "negative": self.negative}
         values = []
-        for trajectory in trajectories:
+        for trajectory, labels in zip(trajectories, self._labels(trajectories, policy), strict=True):
+            if self.hidden or self.frozen:
+                for turn, label in zip(trajectory.turns, labels, strict=True):
+                    turn.rewards.pop(f"{self.name}/label", None)
+                    if label is not None:
+                        turn.rewards[f"{self.name}/label"] = g[label]
+                        turn.label = turn.label or label
             scale = max(len(trajectory) - 1, 1) if self.length_normalized else 1
-            rated = [g.get(turn.label, 0.0) / scale for turn in trajectory.turns[1:]]
-            values.append([0.0] * min(len(trajectory), 1) + rated)
+            rated, rest = [g.get(label, 0.0) / scale for label in labels[1:]], [0.0] * min(len(trajectory), 1)
+            values.append(rest + rated if self.credit == "writer" else rated + rest)
         return values
+
+    def _labels(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[list[str | None]]:
+        if self.hidden and any(t.format == "guide" for t in trajectories):
+            raise ValueError("hidden: got episodes in the format 'guide'; allowed: formats without guidance, as 'act'")
+        if not (self.hidden or self.frozen):
+            return [[turn.label for turn in t.turns] for t in trajectories]
+        if self.frozen:
+            policy = _frozen(self.frozen, None if policy is None else str(policy.device))
+        if policy is None:
+            raise ValueError("hidden: policy=None; allowed: the policy that rates, or frozen")
+        return rate(policy, trajectories, temperature=self.temperature, seed=self.seed)
+
+
+@functools.lru_cache(maxsize=2)
+def _frozen(name: str, device: str | None) -> Policy:
+    return load_policy(name, device=device)

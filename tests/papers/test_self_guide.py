@@ -1,13 +1,22 @@
 """Self-Guide (arXiv 2604.03098), checked against numbers worked by hand."""
 
+import copy
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sglib
+from sglib import formats
 from sglib.advantages import group_relative, to_tokens
-from sglib.records import Trajectory, Turn
-from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule
+from sglib.envs.alfworld import generate_games
+from sglib.records import LABELS, Trajectory, Turn
+from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule, self_guide
+from sglib.rollout import fill_in, rate
 
 
 def episode(labels, won=False, group=0):
@@ -174,3 +183,181 @@ def test_to_tokens():
         to_tokens([1.0, 2.0], [(0, 2), (1, 3)], [1, 1, 1])
     with pytest.raises(ValueError, match="equal lengths"):
         to_tokens([1.0], [(0, 2), (2, 3)], [1, 1, 1])
+
+
+# -- ours: credit, hidden guidance, a frozen rater --------------------------------------------------------------------
+
+
+def test_credit_on_the_rated_turn_is_the_same_sum_shifted_by_one():
+    """Labels (positive, positive, negative, None, positive): the writer's turns get 0, .1, -.1, 0, .1. What they rate
+    is the turn before: .1, -.1, 0, .1, and nothing rates the last. Divided by T - 1 = 4: a quarter of it."""
+    episodes = [episode(["positive", "positive", "negative", None, "positive"]), episode(["negative"]), episode([])]
+    assert SelfGuide()(episodes) == [[0, 0.1, -0.1, 0, 0.1], [0], []]
+    assert SelfGuide(credit="rated")(episodes) == [[0.1, -0.1, 0, 0.1, 0], [0], []]
+    assert SelfGuide(credit="rated", length_normalized=True)(episodes)[0] == [0.025, -0.025, 0, 0.025, 0]
+    options = {"components": [SelfGuide(schedule="one", credit="rated")], "u": 0.5}
+    assert combine(episodes, **options) == combine(episodes, [SelfGuide(schedule="one")], u=0.5)
+    with pytest.raises(ValueError, match="credit: got 'reader'; allowed: 'writer', 'rated'"):
+        SelfGuide(credit="reader")
+
+
+@pytest.fixture(scope="module")
+def base():
+    return sglib.load_policy("base")
+
+
+@pytest.fixture(scope="module")
+def played(base):
+    """Ragged: an episode of three turns between longer ones, and one in the format `guide`."""
+    games = generate_games(3, seed=8, max_receptacles=8)
+    short = sglib.rollout(base, games[:1], format="act", max_turns=3, seed=2)
+    return [*sglib.rollout(base, games, format="act", max_turns=6, seed=2), *short]
+
+
+@pytest.fixture(scope="module")
+def other(base):
+    """The base model after some training: its weights moved."""
+    policy = copy.deepcopy(base)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight += 0.03 * torch.randn(weight.shape, generator=generator)
+    return policy
+
+
+def slow_labels(policy, trajectory):
+    """Reference: render the conversation anew at every turn, re-read all of it for every token, write whole answers."""
+    messages, labels = formats.opening("guide", trajectory.turns[0].observation, policy.compact), []
+    for t, turn in enumerate(trajectory.turns):
+        if t:
+            messages.append({"role": "user", "content": formats.observation_text(turn.observation)})
+        prompt, answer = policy.prompt_ids(messages, "Guidance:"), []
+        while len(answer) < 32 and (not answer or answer[-1] not in policy.stop_ids):
+            with torch.no_grad():
+                answer.append(int(policy.model(torch.tensor([prompt + answer])).logits[0, -1].argmax()))
+        text = f"Guidance: {policy.decode(answer)}"
+        labels.append(formats.parse("guide", text).label)
+        messages.append({"role": "assistant", "content": f"{text.split(' Action:')[0]} Action: {turn.action}"})
+    return labels
+
+
+def test_rate_equals_a_plain_loop_without_a_cache(base, other, played):
+    guided = sglib.rollout(base, generate_games(1, seed=9, max_receptacles=8), format="guide", max_turns=4, seed=2)
+    episodes = [*played, *guided, Trajectory("g", "pick", "goal", "act")]
+    for policy in (base, other):
+        labels = rate(policy, episodes, temperature=0.0)
+        assert labels == [slow_labels(policy, t) if len(t) else [] for t in episodes]
+        assert labels == rate(policy, episodes, temperature=0.0, batch_size=2)
+    assert {label for t in rate(base, episodes, temperature=0.0) for label in t} > {"neutral"}
+
+
+def test_rate_reads_what_the_policy_itself_would_have_read(base, monkeypatch):
+    """Greedily the side reading of one's own `guide` episode is that episode, token by token up to the last label."""
+    games = generate_games(3, seed=8, max_receptacles=8)
+    guided = sglib.rollout(base, games, format="guide", max_turns=6, temperature=0.0)
+    module, seen = sys.modules["sglib.rollout"], []
+    fill = module.fill_in
+    monkeypatch.setattr(module, "fill_in", lambda *a, **k: seen.extend([a[1], fill(*a, **k)]) or seen[1])
+    assert rate(base, guided, temperature=0.0) == [[turn.label for turn in t.turns] for t in guided]
+    for t, pieces, blanks in zip(guided, *seen, strict=True):
+        read = [token for piece, blank in zip(pieces, blanks) for token in [*piece, *base.encode(blank)]]
+        assert (t.prompt_ids + t.completion_ids)[: len(read)] == read
+        assert base.decode(read).endswith(f"Label: {t.turns[-1].label}")
+
+
+def test_fill_in_forgets_what_lies_behind_the_end(base, played, monkeypatch):
+    """A blank keeps one word and is cut once five more are there; what comes next is predicted from the text as cut."""
+    prompt = base.prompt_ids(formats.opening("guide", played[0].turns[0].observation, True), "Guidance:")
+    pieces = [prompt, base.encode(" Label: negative Action:"), base.encode(" Guidance: look Label:")]
+    module, predicted = sys.modules["sglib.rollout"], []
+    feed = module.feed
+    monkeypatch.setattr(module, "feed", lambda *a: predicted.append((a[2], feed(*a))) or predicted[-1][1])
+    blanks = fill_in(base, [pieces], [[0]], end=r"(?<=\S)( \S+){5}", max_new_tokens=12, temperature=0.0)[0]
+    first = [logits[0] for tokens, logits in predicted if len(tokens[0]) > 1]  # those behind a piece
+    assert len(first) == 3 and len(predicted) > 9
+    ids = []
+    for piece, blank, logits in zip(pieces, blanks, first, strict=True):
+        ids = ids + piece
+        with torch.no_grad():
+            assert torch.allclose(base.model(torch.tensor([ids])).logits[0, -1], logits, atol=1e-3)
+        assert base.encode(blank)[0] == int(logits.argmax())
+        ids += base.encode(blank)
+
+
+def test_rate_stops_where_the_context_is_full(base, played, monkeypatch):
+    labels = rate(base, played[:1], temperature=0.0)[0]
+    room = len(base.prompt_ids(formats.opening("guide", played[0].turns[0].observation, True), "Guidance:")) + 60
+    monkeypatch.setattr(base.model.config, "max_position_embeddings", room)
+    full = rate(base, played[:1], temperature=0.0)[0]
+    known = next(i for i, label in enumerate(full) if label is None)
+    assert 0 < known < len(labels) == len(full) and full == labels[:known] + [None] * (len(labels) - known)
+
+
+def test_rate_errors(base, played):
+    for options in ({"temperature": -1}, {"batch_size": 0}, {"max_new_tokens": 0}):
+        name, value = next(iter(options.items()))
+        with pytest.raises(ValueError, match=f"{name}={value}"):
+            rate(base, played, **options)
+
+
+def test_hidden_labels_change_nothing_but_rewards_and_missing_labels(base, played):
+    episodes, component = copy.deepcopy(played), SelfGuide(schedule="one", hidden=True)
+    combine(episodes, [Outcome(), component], 0.5, base)
+    g = {"positive": 0.1, "neutral": 0.0, "negative": -0.1}
+    for after, before in zip(episodes, played, strict=True):
+        assert any(turn.label in LABELS for turn in after.turns)
+        values = [turn.rewards["self_guide"] for turn in after.turns]
+        assert values == [0.0] + [g.get(turn.label, 0.0) for turn in after.turns[1:]]
+        for turn in after.turns:
+            assert turn.rewards.get("self_guide/label") == g.get(turn.label)
+        a, b = after.to_dict(), before.to_dict()
+        assert {k for k in a if a[k] != b[k]} == {"turns", "total_return"}
+        for a, b in zip(after.to_dict()["turns"], before.to_dict()["turns"], strict=True):
+            assert {k for k in a if a[k] != b[k]} <= {"rewards", "label"}
+    shifted = SelfGuide(hidden=True, credit="rated")(copy.deepcopy(played), base)
+    assert shifted == [[*(turn.rewards["self_guide"] for turn in t.turns[1:]), 0.0] for t in episodes]
+    assert component.needs_format is None and SelfGuide().needs_format == "guide"
+
+
+def test_side_readings_belong_to_their_episodes_in_any_order(base, played):
+    component = SelfGuide(hidden=True)
+    values = component(copy.deepcopy(played), base)
+    assert component(copy.deepcopy(played), base) == values
+    assert component(copy.deepcopy(played[::-1]), base) == values[::-1]
+    assert component(copy.deepcopy(played[2:3]), base) == values[2:3]
+    assert SelfGuide(hidden=True, seed=1)(copy.deepcopy(played), base) != values
+    later = [dataclasses.replace(t, seed=t.seed + 1) for t in copy.deepcopy(played)]
+    assert component(later, base) != values, "the same actions in another iteration are rated anew"
+
+
+def test_frozen_rater_stays_when_the_policy_changes(base, other, played, monkeypatch):
+    loaded, load = [], self_guide.load_policy
+    monkeypatch.setattr(self_guide, "load_policy", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    self_guide._frozen.cache_clear()
+    component = SelfGuide(hidden=True, frozen="base")
+    before = repr(component)
+    values = component(copy.deepcopy(played), base)
+    assert component(copy.deepcopy(played), other) == values == component(copy.deepcopy(played), None)
+    assert values == SelfGuide(hidden=True)(copy.deepcopy(played), base)
+    assert values != SelfGuide(hidden=True)(copy.deepcopy(played), other)
+    assert len(loaded) == 2 and repr(component) == before, "once for each device asked for; None is its own"
+
+
+def test_frozen_rater_is_paid_and_the_actors_own_labels_stay(base):
+    games = generate_games(2, seed=8, max_receptacles=8)
+    guided = sglib.rollout(base, games, format="guide", max_turns=6, seed=4)
+    own = [[turn.label for turn in t.turns] for t in guided]
+    component = SelfGuide(frozen="base", temperature=0.0)
+    labels = rate(base, guided, temperature=0.0)
+    g = {"positive": 0.1, "neutral": 0.0, "negative": -0.1}
+    assert component(guided, base) == [[0.0] + [g.get(x, 0.0) for x in t[1:]] for t in labels]
+    assert own == [[turn.label for turn in t.turns] for t in guided] and own != labels
+    recorded = [[turn.rewards["self_guide/label"] for turn in t.turns] for t in guided]
+    assert recorded == [[g[label] for label in t] for t in labels]
+
+
+def test_hidden_errors(played):
+    with pytest.raises(ValueError, match="hidden: got episodes in the format 'guide'"):
+        SelfGuide(hidden=True)([episode(["neutral"])], object())
+    with pytest.raises(ValueError, match="hidden: policy=None"):
+        SelfGuide(hidden=True)(played)
