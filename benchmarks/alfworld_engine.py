@@ -88,6 +88,9 @@ class Row:
         cells += [f"{self.ratio:,.0f}x" if other else "", bound, {None: "", True: "met", False: "NOT met"}[self.met]]
         self.text = LINE.format(self.measure, self.unit, *cells).rstrip()
 
+    def range(self) -> dict[str, float]:
+        return {"low": min(self.values), "high": max(self.values), "repetitions": len(self.values)}
+
 
 def spread(value: float, values: list[float]) -> str:
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
@@ -370,7 +373,8 @@ def main():
     if args.out:
         options = {key: value for key, value in vars(args).items() if key != "out"}
         found = {"python": platform.python_version(), "options": options, "definitions": DEFINITIONS, "bounds": bounds}
-        found["rows"] = [{k: v for k, v in vars(row).items() if k not in ("text", "center")} for row in rows]
+        left_out = ("text", "center", "values")
+        found["rows"] = [{k: v for k, v in vars(row).items() if k not in left_out} | row.range() for row in rows]
         write_atomic(args.out, json.dumps(found, indent=1))
 
 
