@@ -57,9 +57,9 @@ for t in episodes[: p.group_size]:
 
 
 # %%
-def credited(title, components, estimator, note=""):
+def credited(title, components, estimator, note="", reader=None):
     """Pay the episodes by some components, make advantages, and draw both, turn by turn."""
-    sglib.rewards.combine(episodes, components, u=0.6, policy=policy, games=by_id)
+    sglib.rewards.combine(episodes, components, u=0.6, policy=reader or policy, games=by_id)
     paid = [estimators.paid(t).tolist() for t in episodes]
     advantages = [a.tolist() for a in estimator(episodes)]
     key = title.split(" ")[0].lower().replace(",", "")
@@ -117,12 +117,17 @@ credited("Self-Guide-rated (ours)", [outcome, rewards.SelfGuide(schedule=1.0, cr
 # %% [markdown]
 # ## RePro: what the policy thinks afterwards
 #
-# After the episode, knowing how it ended, the same policy rates every step: $p_1 \dots p_T$. Paid is the rise, $r_p = \beta (p_{t+1} - p_t)$. (The alignment
-# term $-\alpha |\tilde p_t - p_t|$ needs an estimate stated while acting, which these episodes, played with guidance, do not have.)
+# After the episode, knowing how it ended, the policy rates every step: $p_1 \dots p_T$. Paid is the rise, $r_p = \beta (p_{t+1} - p_t)$. (The alignment
+# term $-\alpha |\tilde p_t - p_t|$ needs an estimate stated while acting, which these episodes, played with guidance, do not have.) Rating has to be learned
+# first: where notebook 03 has run, its warmed-up policy is the one that rates; where no rating can be read, nothing is paid.
 
 # %%
-credited("RePro, its progress term", [outcome, rewards.RePro(terms=("progress",))], estimators.GiGPO(), "retrospective progress, GiGPO")
-print(f"intermediate discrimination (success minus failure, 0..100): {rewards.discrimination(episodes)}")
+warm = [found["folder"] / "policy" for found in sglib.runs.find_runs("03_repro_warmup", p.output_dir) if (found["folder"] / "policy").exists()]
+rater = sglib.load_policy(str(warm[-1])) if warm else policy
+credited("RePro, its progress term", [outcome, rewards.RePro(terms=("progress",), answer="steps")], estimators.GiGPO(),
+         f"retrospective progress rated by {'the policy of notebook 03' if warm else 'the base model'}, GiGPO", reader=rater)  # fmt: skip
+readable = [t for t in episodes if t.turns and "repro/retrospective" in t.turns[0].rewards]
+print(f"{len(readable)} of {len(episodes)} episodes got a rating that could be read")
 
 # %% [markdown]
 # ## IGPO: did this turn make the truth more probable?
@@ -144,7 +149,8 @@ credited("IGPO-shuffled, a control", [outcome, rewards.InformationGain(target="s
 # frozen model's last hidden state (ours), trained on these very episodes against the expert's on the same games.
 
 # %%
-credited("StepAgent-Inverse", [outcome, rewards.InverseReward()], estimators.GRPO(), "-log D(s, a)")
+credited("StepAgent-Inverse", [outcome, rewards.InverseReward(centered=True)], estimators.GRPO(),
+         "-log D(s, a) - log 2: what D cannot place is worth 0 (ours)")  # fmt: skip
 
 # %% [markdown]
 # ## How true are they?

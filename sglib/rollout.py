@@ -273,14 +273,18 @@ def generate(
         return policy.generate(
             prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size
         )
-    texts = []
-    for first in range(0, len(prompts), batch_size):
-        rows = [
-            _Row(list(ids), np.random.default_rng([seed, first + i]))
-            for i, ids in enumerate(prompts[first : first + batch_size])
-        ]
-        _answer(policy, rows, _cache_for(policy, rows, max_new_tokens), temperature, max_new_tokens)
-        texts += [policy.decode(row.answer) for row in rows]
+    texts, was_training = [], policy.model.training
+    policy.model.eval()  # with LoRA's dropout on, another policy would answer
+    try:
+        for first in range(0, len(prompts), batch_size):
+            rows = [
+                _Row(list(ids), np.random.default_rng([seed, first + i]))
+                for i, ids in enumerate(prompts[first : first + batch_size])
+            ]
+            _answer(policy, rows, _cache_for(policy, rows, max_new_tokens), temperature, max_new_tokens)
+            texts += [policy.decode(row.answer) for row in rows]
+    finally:
+        policy.model.train(was_training)
     return texts
 
 

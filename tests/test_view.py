@@ -77,6 +77,16 @@ def test_the_still_image_draws_the_same_series(monkeypatch):
     assert drawn[0] == ("bar", [0, 1], [0.1, 0.2])
 
 
+def test_turn_panels_have_a_scale_each_and_end_with_the_episode():
+    figure = figures.turn_panels({"reward": [[0.1, -0.2], [0.0]], "advantage": [[1.0, 1.0], [-3.0]]}, ["won", "lost"])
+    reward, advantage = figure.data
+    assert [list(row) for row in reward.z] == [[0.1, -0.2], [0.0, None]] and list(reward.y) == ["won", "lost"]
+    assert (reward.zmin, reward.zmax, advantage.zmin, advantage.zmax) == (-0.2, 0.2, -3.0, 3.0)
+    assert [a.text for a in figure.layout.annotations] == ["reward (±0.2)", "advantage (±3)"]
+    with pytest.raises(ValueError, match="each must have 1 episodes"):
+        figures.turn_panels({"reward": [[0.1], [0.0]]}, ["won"])
+
+
 def test_still_images_of_all_kinds(tmp_path):
     curves = learning_curves({"a $x$": ROWS}, title="a $ sign")
     curves.add_hline(y=0.3)
@@ -86,7 +96,8 @@ def test_still_images_of_all_kinds(tmp_path):
     grouped = bars(["act", "b", "c", "d", "e", "f"], [0.1] * 6, group="one")
     bars(["act", "b", "c", "d", "e", "f"], [0.2] * 6, group="two", onto=grouped)
     panels = label_panels({"a": [{"iteration": 0, "positive": 1.0}]})
-    for figure in (curves, odd, dotted, grouped, panels, go.Figure()):
+    turns = figures.turn_panels({"reward": [[0.1, -0.2], [0.0]], "advantage": [[1.0, 1.0], [-1.0]]}, ["won", "lost"])
+    for figure in (curves, odd, dotted, grouped, panels, turns, go.Figure()):
         image = figures.static_png(figure)
         (tmp_path / "x.png").write_bytes(image)
         assert Image.open(tmp_path / "x.png").size[0] > 500

@@ -236,7 +236,7 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
             ax.bar(places, trace.y, width=width, color=colour, yerr=_errors(trace.error_y), capsize=3, label=label)
             ax.set_xticks(range(len(names)), [_plain(name) for name in names],
                           rotation=20 if len(names) > 5 else 0, ha="right" if len(names) > 5 else "center")  # fmt: skip
-        elif trace.type == "heatmap":
+        elif trace.type == "heatmap" and trace.colorscale and trace.y is not None:
             from matplotlib.colors import LinearSegmentedColormap
 
             colours = LinearSegmentedColormap.from_list("diverging", [colour for _, colour in trace.colorscale])

@@ -98,7 +98,7 @@ def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
     shown = trajectory.turns[:limit]
     parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>"]
     for index, turn in enumerate(shown):
-        reward = turn.reward + sum(turn.rewards.values())
+        reward = paid(turn)
         line = (
             f"{index + 1}. <code>{escape(turn.action)}</code> {_validity(turn)} "
             f"<span class='{_class(turn.label)}'>{escape(turn.label or '')}</span> "
@@ -119,14 +119,23 @@ def _validity(turn: Turn) -> str:
     return "" if turn.valid else " <span class='bad'>not admissible: nothing happened</span>"
 
 
+def paid(turn: Turn) -> float:
+    """What entered the return at a turn: the weighted components where `combine` was applied, else the environment's
+    reward and the components. Details beside a component ("repro/retrospective") are no rewards."""
+    weighted = [value for name, value in turn.rewards.items() if name.endswith("/weighted")]
+    if weighted:
+        return sum(weighted)
+    return turn.reward + sum(value for name, value in turn.rewards.items() if "/" not in name)
+
+
 def _rewards(turn: Turn) -> str:
-    """Every component and the sum of the line, so that the arithmetic can be checked by eye."""
+    """Every component with what it came from, and what was paid in all."""
     components = {"environment": turn.reward, **turn.rewards}
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td class='num'>{_number(value, signed=True)}</td></tr>"
         for name, value in components.items()
     )
-    total = f"<tr><td class='dim'>sum</td><td class='num'>{_number(sum(components.values()), signed=True)}</td></tr>"
+    total = f"<tr><td class='dim'>paid</td><td class='num'>{_number(paid(turn), signed=True)}</td></tr>"
     return f"<table>{rows}{total if len(components) > 1 else ''}</table>"
 
 
