@@ -31,7 +31,9 @@ import pandas as pd
 
 import sglib
 from sglib import rewards
+from sglib.rewards import step_agent
 from sglib.training import estimators
+from sglib.training.preference import dpo
 
 p = sglib.params.check("05_credit_assignment", globals())
 run = sglib.runs.start_run("05_credit_assignment", p)
@@ -151,6 +153,26 @@ credited("IGPO-shuffled, a control", [outcome, rewards.InformationGain(target="s
 # %%
 credited("StepAgent-Inverse", [outcome, rewards.InverseReward(centered=True)], estimators.GRPO(),
          "-log D(s, a) - log 2: what D cannot place is worth 0 (ours)")  # fmt: skip
+
+# %% [markdown]
+# The implicit form needs no reward: along an expert's episodes the policy answers each next step, and where the two differ the expert's action is preferred
+# (step-level DPO, by TRL's `DPOTrainer`; the reference is the policy before):
+# $L = -\log \sigma\left(\beta \log \frac{\pi_\theta(a^e|s)}{\pi_{ref}(a^e|s)} - \beta \log \frac{\pi_\theta(a^\pi|s)}{\pi_{ref}(a^\pi|s)}\right)$.
+# Trained on a few games here, and inspected again on others:
+
+# %%
+student = sglib.load_policy(p.model)
+before, after = (
+    sglib.envs.alfworld.generate_games(8 * p.games, seed=21_000 + i + p.seed, max_receptacles=p.max_receptacles) for i in (0, 500)
+)
+pairs, inspected = step_agent.inspect_steps(student, before, max_turns=p.max_turns, seed=p.seed)
+losses = dpo(student, pairs, seed=p.seed)
+print(f"{inspected['compared']} steps compared, {inspected['identical']} the same as the expert's; {len(pairs)} pairs, loss {losses[0]['loss']:.3f} -> {losses[-1]['loss']:.3f}")
+for name, who in (("before", policy), ("after", student)):
+    _, found = step_agent.inspect_steps(who, after, max_turns=p.max_turns, seed=p.seed)
+    low, high = sglib.stats.wilson(found["identical"], found["compared"])
+    share = found["identical"] / found["compared"]
+    print(f"{name:6s} on {len(after)} other games: {100 * share:.0f} % of {found['compared']} steps as the expert [{100 * low:.0f}, {100 * high:.0f}]")
 
 # %% [markdown]
 # ## How true are they?
