@@ -17,7 +17,7 @@ export OMP_WAIT_POLICY = PASSIVE
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make study    run the whole study (notebooks 00 to 04 and the report) with $(PARAMS) into outputs/"
+	@echo "make study    run the whole study (notebooks 00 to 05 and the report) with $(PARAMS) into outputs/"
 	@echo "make test     install what the tests need and run them"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes)"

@@ -236,7 +236,7 @@ def oracle_and_snapshots(games, groups) -> tuple[list[list[float]], list[float]]
 
 def parts_of_a_load(games) -> tuple[dict[str, float], float, float]:
     """(part -> seconds, all seconds, seconds of only splitting the texts into words) of loads of games never seen."""
-    goal, seconds, originals, whole = alfworld_world._Goal, Counter(), [], "all of the compiling"
+    goal, seconds, originals, whole = alfworld_world.Goal, Counter(), [], "all of the compiling"
     parts = [("reading the text", alfworld_world, "read_problem"), ("grouping facts", alfworld_world, "_group"),
              ("names", alfworld_world, "names_of"), ("goal", goal, "__init__"), ("goal", goal, "ground"),
              (whole, alfworld_world.World, "__init__")]  # fmt: skip
