@@ -135,11 +135,15 @@ print(f"{len(readable)} of {len(episodes)} episodes got a rating that could be r
 # ## IGPO: did this turn make the truth more probable?
 #
 # $r_t = s_t - s_{t-1}$ with $s_t = \frac{1}{L} \sum_j \log \pi_\theta(a_j \mid C_t, a_{<j})$, the mean log-probability of the ground truth $a$ after turn $t$.
-# ALFWorld has no answer, so the target is ours: the hidden facts that the goal needs ("mug 1 is in cabinet 3"). Gains and outcomes are normalised
-# separately within the group, then discounted. The control has the facts of another game: what it earns is not information.
+# ALFWorld has no answer, so the target is ours, and two are compared: the hidden facts that the goal needs, in the engine's own words ("On the desk 1, you see
+# a mug 1."), and the oracle's remaining plan. Gains and outcomes are normalised separately within the group, then discounted. The control has the facts of
+# another game: what it earns is not information.
 
 # %%
 credited("IGPO", [outcome, rewards.InformationGain(target="facts")], estimators.IGPO(), "gain in log-probability of the hidden facts")
+
+# %%
+credited("IGPO-plan", [outcome, rewards.InformationGain(target="plan")], estimators.IGPO(), "gain in log-probability of the oracle's remaining plan")
 
 # %%
 credited("IGPO-shuffled, a control", [outcome, rewards.InformationGain(target="shuffled")], estimators.IGPO(), "facts of another game")

@@ -34,8 +34,8 @@ class TextWorldAlfworld:
     Args:
         max_steps: the episode is over after this many actions; None for no limit.
 
-    Each instance owns one copy of Fast Downward's library (megabytes with a game loaded, gigabytes for a few), so keep one
-    and `reset` it. `oracle_distance` is always None: the engine has a planner, but no shortest plans.
+    Each instance owns one copy of Fast Downward's library (megabytes with a game loaded, gigabytes for a few), so keep
+    one and `reset` it. `oracle_distance` is always None: the engine has a planner, but no shortest plans.
     """
 
     def __init__(self, max_steps: int | None = None):
