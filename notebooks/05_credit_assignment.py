@@ -52,9 +52,13 @@ policy = sglib.load_policy(p.model)
 episodes = sglib.rollout(
     policy, games, format="guide", group_size=p.group_size, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed
 )
-names = [f"game {t.group} {'won' if t.won else 'lost'} #{i % p.group_size}" for i, t in enumerate(episodes)]
+wins = [sum(t.won for t in episodes if t.group == g) for g in range(p.games)]
+mixed = sorted(range(p.games), key=lambda g: abs(wins[g] - p.group_size / 2))[:3]  # the groups shown: where outcomes differ most
+shown = [i for g in mixed for i, t in enumerate(episodes) if t.group == g]
+names = [f"game {episodes[i].group} {'won' if episodes[i].won else 'lost'} #{i % p.group_size}" for i in shown]
 run.write_trajectories("trajectories.jsonl", episodes)
-for t in episodes[: p.group_size]:
+print(f"{sum(wins)} of {len(episodes)} episodes won; the figures show {len(shown)} of them, one group:")
+for t in [episodes[i] for i in shown[: p.group_size]]:
     print(f"{t.goal}: {len(t)} turns, {'won' if t.won else 'lost'}, distance to the goal {t.distances}")
 
 
@@ -66,7 +70,8 @@ def credited(title, components, estimator, note="", reader=None):
     advantages = [a.tolist() for a in estimator(episodes)]
     key = title.split(" ")[0].lower().replace(",", "")
     table[key] = [x for row in paid for x in row]
-    run.figure(key, sglib.figures.turn_panels({"reward": paid, "advantage": advantages}, names, title=title, note=note))
+    panels = {"reward": [paid[i] for i in shown], "advantage": [advantages[i] for i in shown]}
+    run.figure(key, sglib.figures.turn_panels(panels, names, title=title, note=note))
 
 
 table = {}
@@ -264,7 +269,7 @@ boasting = {f"+{boast:g}, {name}": over_seeds(kind, boast=boast) for boast in (0
             (("own spread", "all turns"), ("spread of success", "scale by outcome"))}  # fmt: skip
 boasting["no boast"] = over_seeds("all turns")
 run.figure("own_spread", sglib.figures.learning_curves(
-    boasting, title="What divides an internal reward (20 seeds)", y_title="chance of success"))  # fmt: skip
+    boasting, title="Boasting (20 seeds)", y_title="chance of success"))  # fmt: skip
 
 # %% [markdown]
 # ## What was found

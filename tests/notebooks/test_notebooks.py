@@ -92,25 +92,25 @@ def test_it_runs(name, folder, monkeypatch):
     assert not missing, f"{sorted(str(p.relative_to(run)) for p in run.rglob('*') if p.is_file())}"
 
 
-def test_every_recipe_trains_through_papermill(folder, monkeypatch):
+def test_every_recipe_trains_through_papermill(tmp_path, monkeypatch):
     """Two iterations of each recipe in one run of notebook 04; every component's values are in the records."""
     from sglib.recipes import load_recipe
     from sglib.records import read_trajectories
 
     names = sorted(path.stem for path in (ROOT / "params" / "recipes").glob("*.yaml"))
-    monkeypatch.setenv("SGLIB_OUTPUT", str(folder))
+    monkeypatch.setenv("SGLIB_OUTPUT", str(tmp_path))
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     papermill.execute_notebook(
         jupytext.read(NAMES["04_joint_grpo"]),
-        str(folder / "recipes.ipynb"),
+        str(tmp_path / "recipes.ipynb"),
         parameters={"size": "smoke", "run": "recipes", "arms": names, "eval_games": 2, "win_reward": None},
         progress_bar=False,
         extra_arguments=["--log-level=ERROR"],
     )
-    assert json.loads((folder / "04_joint_grpo" / "recipes" / "run.json").read_text())["state"] == "complete"
+    assert json.loads((tmp_path / "04_joint_grpo" / "recipes" / "run.json").read_text())["state"] == "complete"
     for name in names:
-        (arm,) = (folder / "cache").glob(f"grpo-{name}-*/trajectories/000001.jsonl")
+        (arm,) = (tmp_path / "cache").glob(f"grpo-{name}-*/trajectories/000001.jsonl")
         trained = read_trajectories(arm)
         for component in load_recipe(name).components:
             recorded = [turn.rewards for t in trained for turn in t.turns]
