@@ -87,13 +87,14 @@ def test_official_traits(reference, number):
 
 def test_goals_with_slicing(reference):
     rng = random.Random(f"{SEED} slices")
-    pool = generate_games(40, seed=SEED, max_receptacles=8)
-    game = next(game for game in map(parity.sliced, pool) if game is not None)
     env = FastAlfworld()
-    env.reset(game)
-    plan = env.plan() or []
-    rows = follow(reference, game, plan)
-    assert not plan or rows[-1]["won"], game.id
+    for game in filter(None, map(parity.sliced, generate_games(150, seed=SEED, max_receptacles=8))):
+        env.reset(game)
+        if plan := env.plan():  # the reference cannot load goals that no action could ever meet
+            break
+    else:
+        pytest.fail(f"no game with a sliced goal can be won; {AGAIN}")
+    assert follow(reference, game, plan)[-1]["won"], game.id
     agree(reference, game, rng, 20, "search")
 
 
@@ -294,7 +295,9 @@ def test_what_is_inside_a_thing_in_the_hand(reference):
     facts = "".join(f"(inReceptacleObject {thing} {bowl})" for thing in (room, *inner, bowl))
     game = replace(game, problem=game.problem.replace("(:init", f"(:init {facts}"))
     said = follow(reference, game, script)[-2]["text"]
-    assert said.startswith("This is a normal ") and said.count(" 1") > 1
+    listed = said.partition("you see ")[2].split(", ")
+    assert said.startswith("This is a normal ") and len(listed) == 3, said
+    assert listed[-1] == f"and a {env.world.names[room]}.", said  # a receptacle, so behind the objects
 
 
 # -- the harness itself -----------------------------------------------------------------------------------------------
