@@ -29,10 +29,9 @@ from sglib.envs.alfworld import Game, game_of, replay
 from sglib.envs.alfworld_experts import KINDS
 from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory
+from sglib.rewards.repro import IGNORE
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
 from sglib.rollout import MAX_NEW_TOKENS, generate, rollout
-
-IGNORE = -100  # label of tokens that are not trained on
 
 
 class Pair(NamedTuple):

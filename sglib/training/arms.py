@@ -49,6 +49,7 @@ SOURCES = (
     "sglib/advantages.py",
     "sglib/scoring.py",
     "sglib/recipes.py",
+    "sglib/training/borrowed.py",
     "sglib/training/estimators.py",
     "sglib/training/grpo.py",
     "sglib/training/arms.py",

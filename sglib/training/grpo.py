@@ -36,6 +36,7 @@ from sglib.endpoint import check_trainable
 from sglib.evaluate import label_agreement
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
+from sglib.training.borrowed import lent
 from sglib.training.estimators import GRPO, Estimator
 
 
@@ -507,10 +508,8 @@ def train(
     updates = (settings.iterations - start) * settings.updates_per_batch
     arguments = training_arguments(settings, device, updates, beta=settings.beta if adapted else 0.0)
     rows = (settings.iterations - start) * settings.games_per_iteration
-    patched = {id(m): (m, m.__dict__.get("forward")) for m in (model, model.get_base_model() if adapted else model)}
-    training = model.training
     linear = settings.lr_schedule == "linear"
-    try:
+    with lent(model):
         trainer = TrajectoryGRPOTrainer(
             sample=sample,
             finish=finish,
@@ -532,18 +531,6 @@ def train(
         if checkpoint:  # after the reference was copied from the weights that training began with
             _load_weights(model, checkpoint)
         trainer.train()
-    finally:
-        # TRL (and accelerate under autocast) replace `forward` on the instance. Left there, a copy of the model would
-        # still call the original's weights.
-        for module, forward in patched.values():
-            module.__dict__.pop("forward", None)
-            module.__dict__.pop("_original_forward", None)
-            if forward is not None:
-                module.forward = forward
-        if adapted and "ref" in model.peft_config:
-            model.delete_adapter("ref")
-        model.zero_grad(set_to_none=True)
-        model.train(training)
     return TrainingResult(policy, metrics, start, run_dir)
 
 

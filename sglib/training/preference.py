@@ -6,6 +6,7 @@ As in `warmup`, the rows are token ids already: nothing is tokenised again, noth
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
+
+from sglib.training.borrowed import lent
 
 NAMES = {
     "loss": "loss",
@@ -124,13 +127,14 @@ def dpo(
         if on_step is not None:
             on_step(entry)
 
-    adapted, training = hasattr(model, "peft_config"), model.training
-    base = model.get_base_model() if adapted else model
-    patched = [(m, m.__dict__.get("forward")) for m in {id(model): model, id(base): base}.values()]
-    dropouts = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]  # TRL sets these to 0 for good
+    adapted = hasattr(model, "peft_config")
+    dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     # TRL loads its reference from a hub id or path, which a model in memory need not have; an adapter it copies itself.
     reference = None if adapted else copy.deepcopy(model).requires_grad_(False).eval()
-    try:
+    with contextlib.ExitStack() as after:
+        after.enter_context(lent(model))
+        for module in dropouts:  # TRL sets these to 0 for good
+            after.callback(setattr, module, "p", module.p)
         trainer = _Trainer(
             on_log=on_log,
             model=model,
@@ -142,19 +146,6 @@ def dpo(
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train()
-    finally:
-        # As in `grpo.train`: a replaced `forward` left on the instance would follow a copy of the model.
-        for module, forward in patched:
-            module.__dict__.pop("forward", None)
-            module.__dict__.pop("_original_forward", None)
-            if forward is not None:
-                module.forward = forward
-        for module, p in dropouts:
-            module.p = p
-        if adapted and "ref" in model.peft_config:
-            model.delete_adapter("ref")
-        model.zero_grad(set_to_none=True)
-        model.train(training)
     return history
 
 

@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sglib.endpoint import check_trainable
 from sglib.rewards.repro import IGNORE
+from sglib.training.borrowed import lent
 
 
 class _Trainer(SFTTrainer):
@@ -107,12 +108,7 @@ def sft(
         if on_step is not None:
             on_step(entry)
 
-    base = model.get_base_model() if hasattr(model, "peft_config") else model
-    patched, training = (
-        [(m, m.__dict__.get("forward")) for m in {id(model): model, id(base): base}.values()],
-        model.training,
-    )
-    try:
+    with lent(model):
         trainer = _Trainer(
             on_log=on_log,
             model=model,
@@ -123,15 +119,6 @@ def sft(
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         trainer.train()
-    finally:
-        # As in `grpo.train`: a replaced `forward` left on the instance would follow a copy of the model.
-        for module, forward in patched:
-            module.__dict__.pop("forward", None)
-            module.__dict__.pop("_original_forward", None)
-            if forward is not None:
-                module.forward = forward
-        model.zero_grad(set_to_none=True)
-        model.train(training)
     return history
 
 
