@@ -9,9 +9,10 @@ sglib.inspect(trajectories)
 
 from sglib import advantages, envs, formats, params, rewards, runs, stats
 from sglib.evaluate import Report, evaluate, panel, progress_error, replay_on_reference, summarize
+from sglib.generation import generate
 from sglib.policy import Policy, load_policy
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
-from sglib.rollout import generate, rollout
+from sglib.rollout import rollout
 from sglib.view import figures
 from sglib.view.inspect import inspect
 

@@ -242,7 +242,6 @@ class EndpointPolicy:
         oracle: bool,
         example: str | None,
         answer_prefix: Callable[[int, int], str] | None,
-        on_progress: Callable[[int], None] | None,
     ) -> list[Trajectory]:
         """What `sglib.rollout` does with an endpoint; see there for the arguments.
 
@@ -311,8 +310,6 @@ class EndpointPolicy:
                                 continue
                         finished[episode.index] = episode.trajectory
                         bar.update()
-                        if on_progress:
-                            on_progress(len(finished))
                         if not failures and (index := next(queue, None)) is not None:
                             begin(index)
         finally:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from sglib import formats
+from sglib.decoding import SlotCache, decoder_of, feed
 from sglib.policy import Policy
 from sglib.records import Trajectory
-from sglib.rollout import SlotCache, feed
 
 
 @torch.no_grad()
@@ -92,10 +92,9 @@ class _Row:
 
 def _read(policy: Policy, rows: list[_Row]):
     """Fill `logprobs` of each row: per turn, feed what is new, then the branch, then rewind."""
-    model, device = policy.model, policy.device
-    cache = SlotCache(model.config, len(rows), max(row.longest for row in rows), model.dtype, device)
+    cache = SlotCache(policy.model, len(rows), max(row.longest for row in rows), decoder_of(policy.model))
     t = 0
-    while rows:
+    while True:
         branches = [list(row.branches[t]) for row in rows]
         width = max(map(len, branches))
         before = feed(policy, cache, [row.new[t] for row in rows])  # logits behind the contexts (B, V)
@@ -106,7 +105,7 @@ def _read(policy: Policy, rows: list[_Row]):
             logits = torch.cat([logits, behind], dim=1)
             cache.rewind(ends)
         if width:
-            tokens = torch.tensor([[0] * (width - len(b)) + b for b in branches], device=device)
+            tokens = torch.tensor([[0] * (width - len(b)) + b for b in branches], device=policy.device)
             for i, b in enumerate(branches):
                 if b:  # what is behind the context predicts a branch's first token, wherever its column is
                     logits[i, width - len(b)] = before[i]
@@ -114,7 +113,7 @@ def _read(policy: Policy, rows: list[_Row]):
         for i, (row, branch) in enumerate(zip(rows, branches)):
             row.logprobs.append(found[i, width - len(branch) :].copy() if branch else np.zeros(0))
         t += 1
-        still = [i for i, row in enumerate(rows) if len(row.new) > t]
-        if len(still) < len(rows):
-            cache.keep(torch.tensor(still, dtype=torch.long, device=device))
-            rows = [rows[i] for i in still]
+        over = [i for i, row in enumerate(rows) if len(row.new) <= t]
+        if len(over) == len(rows):
+            break
+        rows = [rows[i] for i in cache.drop(over)]

@@ -89,14 +89,14 @@ def test_same_seed_same_trajectories_whatever_the_batch(base):
 
 
 def test_sampling_follows_the_distribution():
-    from sglib.rollout import _sample
+    from sglib.decoding import sample
 
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(20_000, 1)
-    tokens, logprobs = _sample(logits, 1.0, np.random.default_rng(0).random(20_000))
+    tokens, logprobs = sample(logits, 1.0, np.random.default_rng(0).random(20_000))
     shares = np.bincount(tokens, minlength=3) / 20_000
     assert np.abs(shares - [0.5, 0.3, 0.2]).max() < 0.015  # four standard errors
     assert np.allclose(np.exp(logprobs), np.array([0.5, 0.3, 0.2])[tokens])
-    sharp, _ = _sample(logits, 0.5, np.random.default_rng(0).random(20_000))  # squares, renormalised: 25 : 9 : 4
+    sharp, _ = sample(logits, 0.5, np.random.default_rng(0).random(20_000))  # squares, renormalised: 25 : 9 : 4
     assert np.abs(np.bincount(sharp, minlength=3) / 20_000 - np.array([25, 9, 4]) / 38).max() < 0.015
 
 

@@ -23,10 +23,10 @@ from typing import Literal
 import numpy as np
 
 from sglib import formats
+from sglib.generation import fill_in, stream_of
 from sglib.policy import Policy
 from sglib.records import Trajectory, Turn
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
-from sglib.rollout import fill_in, stream_of
 
 IGNORE = -100  # label of tokens that are not trained on
 TERMS = ("progress", "align", "format")

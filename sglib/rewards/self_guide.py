@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sglib.generation import rate
 from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory
 from sglib.rewards.schedule import Schedule, Trapezoid, make_schedule
-from sglib.rollout import rate
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,12 @@ from scipy.special import expit
 from sglib import formats
 from sglib.envs.alfworld import Game, game_of, replay
 from sglib.envs.alfworld_experts import KINDS
+from sglib.generation import generate
 from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory
 from sglib.rewards.repro import IGNORE
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
-from sglib.rollout import MAX_NEW_TOKENS, generate, rollout
+from sglib.rollout import MAX_NEW_TOKENS, rollout
 
 
 class Pair(NamedTuple):

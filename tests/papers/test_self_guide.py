@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -11,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
-from sglib import formats
+from sglib import decoding, formats, generation
 from sglib.advantages import group_relative, to_tokens
 from sglib.envs.alfworld import generate_games
+from sglib.generation import fill_in, rate
 from sglib.records import LABELS, Trajectory, Turn
 from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule, self_guide
-from sglib.rollout import fill_in, rate
 
 
 def episode(labels, won=False, group=0):
@@ -255,9 +254,8 @@ def test_rate_reads_what_the_policy_itself_would_have_read(base, monkeypatch):
     """Greedily the side reading of one's own `guide` episode is that episode, token by token up to the last label."""
     games = generate_games(3, seed=8, max_receptacles=8)
     guided = sglib.rollout(base, games, format="guide", max_turns=6, temperature=0.0)
-    module, seen = sys.modules["sglib.rollout"], []
-    fill = module.fill_in
-    monkeypatch.setattr(module, "fill_in", lambda *a, **k: seen.extend([a[1], fill(*a, **k)]) or seen[1])
+    seen, fill = [], generation.fill_in
+    monkeypatch.setattr(generation, "fill_in", lambda *a, **k: seen.extend([a[1], fill(*a, **k)]) or seen[1])
     assert rate(base, guided, temperature=0.0) == [[turn.label for turn in t.turns] for t in guided]
     for t, pieces, blanks in zip(guided, *seen, strict=True):
         read = [token for piece, blank in zip(pieces, blanks) for token in [*piece, *base.encode(blank)]]
@@ -269,9 +267,9 @@ def test_fill_in_forgets_what_lies_behind_the_end(base, played, monkeypatch):
     """A blank keeps one word and is cut once five more are there; what comes next is predicted from the text as cut."""
     prompt = base.prompt_ids(formats.opening("guide", played[0].turns[0].observation, True), "Guidance:")
     pieces = [prompt, base.encode(" Label: negative Action:"), base.encode(" Guidance: look Label:")]
-    module, predicted = sys.modules["sglib.rollout"], []
-    feed = module.feed
-    monkeypatch.setattr(module, "feed", lambda *a: predicted.append((a[2], feed(*a))) or predicted[-1][1])
+    predicted, feed = [], decoding.feed
+    for module in (decoding, generation):
+        monkeypatch.setattr(module, "feed", lambda *a: predicted.append((a[2], feed(*a))) or predicted[-1][1])
     blanks = fill_in(base, [pieces], [[0]], end=r"(?<=\S)( \S+){5}", max_new_tokens=12, temperature=0.0)[0]
     first = [logits[0] for tokens, logits in predicted if len(tokens[0]) > 1]  # those behind a piece
     assert len(first) == 3 and len(predicted) > 9

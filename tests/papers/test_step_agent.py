@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games, replay
+from sglib.generation import generate
 from sglib.records import Trajectory, Turn
 from sglib.rewards import combine
 from sglib.rewards.step_agent import (
@@ -29,7 +30,7 @@ from sglib.rewards.step_agent import (
     inspect_steps,
     step_features,
 )
-from sglib.rollout import generate, rollout
+from sglib.rollout import rollout
 from sglib.training.warmup import sft
 
 

@@ -1,0 +1,416 @@
+"""One step of generation: new tokens of many texts in, logits out, with a key-value cache of ragged rows.
+
+Every row of the cache has its own length and is written behind its own last token, so the cache has no holes and
+positions are those of the plain text. `feed` is the step. For a small Qwen3 on a CPU it goes through `Decoder`, the
+same arithmetic with a third of the operator calls and without padding; for every other model through the model's own
+forward, which is also what `Decoder` is tested against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import Qwen3ForCausalLM
+
+# Above this many parameters a step is arithmetic, not overhead, and a fused copy of the weights costs memory.
+LARGEST = 100_000_000
+_HIDDEN = torch.finfo(torch.float32).min
+
+
+class SlotCache:
+    """A preallocated key-value cache in which each row has its own length; the interface that transformers' models
+    call.
+
+    Args:
+        model: whose keys and values are kept.
+        rows: B, texts side by side.
+        capacity: tokens a row has room for at first; it grows when needed.
+        decoder: what `feed` computes with instead of the model, see `decoder_of`.
+
+    Attributes:
+        lengths: (B,) integers, tokens already stored in each row.
+    """
+
+    is_compileable = False
+
+    def __init__(self, model, rows: int, capacity: int, decoder: Decoder | None = None):
+        config, weight = model.config, next(model.parameters())
+        heads = config.num_key_value_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (rows, heads, capacity + 1, size)  # the last column takes what padding writes
+        layers = range(config.num_hidden_layers)
+        self.keys, self.values = ([_zeros(shape, weight) for _ in layers] for _ in range(2))
+        self.lengths = np.zeros(rows, dtype=np.int64)
+        self.decoder = decoder
+
+    @property
+    def capacity(self) -> int:
+        return self.keys[0].shape[2] - 1
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return int(self.lengths.max())
+
+    def reserve(self, counts: np.ndarray) -> int:
+        """Make room for `counts` (B,) more tokens a row; the longest length there will be."""
+        needed = int((self.lengths + counts).max())
+        if needed > self.capacity:
+            extra = max(needed, 2 * self.capacity) - self.capacity
+            self.keys = [F.pad(k, (0, 0, 0, extra)) for k in self.keys]
+            self.values = [F.pad(v, (0, 0, 0, extra)) for v in self.values]
+        return needed
+
+    def prepare(self, counts: np.ndarray, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take up `counts` (B,) new tokens a row, right-aligned in a block of `width`, by the model's own forward.
+
+        Returns positions (B, width) and an additive attention mask (B, 1, width, new longest length).
+        """
+        self._upto = self.reserve(counts)
+        offset = np.arange(width)[None, :] - (width - counts)[:, None]  # below 0: padding
+        positions = (self.lengths[:, None] + offset).clip(min=0)
+        device = self.keys[0].device
+        self._columns = torch.as_tensor(np.where(offset >= 0, positions, self.capacity), device=device)
+        self._rows = torch.arange(len(counts), device=device)[:, None]
+        self.lengths = self.lengths + counts
+        positions = torch.as_tensor(positions, device=device)
+        return positions, _mask(positions, self._upto, self.keys[0].dtype)[:, None]
+
+    def update(self, keys, values, layer_idx: int, *_, **__):
+        self.keys[layer_idx][self._rows, :, self._columns] = keys.transpose(1, 2)
+        self.values[layer_idx][self._rows, :, self._columns] = values.transpose(1, 2)
+        return self.keys[layer_idx][:, :, : self._upto], self.values[layer_idx][:, :, : self._upto]
+
+    def rewind(self, lengths: np.ndarray):
+        """Forget what was stored behind `lengths` (B,) tokens a row: the next tokens are written there."""
+        self.lengths = np.array(lengths)
+
+    def take(self, rows: Sequence[int], room: int):
+        """Become the cache of these rows, in this order, with room for more tokens; a row may be taken many times."""
+        rows = np.asarray(rows, dtype=np.int64)
+        index, stored = torch.as_tensor(rows), int(self.lengths[rows].max(initial=0))
+        for tensors in (self.keys, self.values):
+            for i, old in enumerate(tensors):
+                tensors[i] = _zeros((len(rows), old.shape[1], stored + room + 1, old.shape[3]), old)
+                tensors[i][:, :, :stored] = old[:, :, :stored][index.to(old.device)]
+        self.lengths = self.lengths[rows]
+
+    def drop(self, rows: Sequence[int]) -> list[int]:
+        """Leave these rows out. The last rows move into the holes, so little is copied.
+
+        Returns:
+            Which row now stands at each place.
+        """
+        gone = set(rows)
+        order = list(range(len(self.lengths) - len(gone)))
+        movers = [row for row in range(len(order), len(self.lengths)) if row not in gone]
+        holes = [row for row in order if row in gone]
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+            stored = self.lengths[mover]
+            for tensor in (*self.keys, *self.values):
+                tensor[hole, :, :stored] = tensor[mover, :, :stored]
+        self.keys, self.values = ([t[: len(order)] for t in tensors] for tensors in (self.keys, self.values))
+        self.lengths = self.lengths[order]
+        return order
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    if like.device.type == "cpu" and like.dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, np.float32))  # memory that is never touched costs nothing
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+
+def _mask(positions: torch.Tensor, upto: int, dtype: torch.dtype) -> torch.Tensor:
+    """Additive mask (..., upto): a token sees what stands at its own position and before."""
+    hidden = torch.arange(upto, device=positions.device) > positions[..., None]
+    return torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, torch.finfo(dtype).min)
+
+
+def feed(policy, cache: SlotCache, tokens: Sequence[Sequence[int]], every: bool = False) -> torch.Tensor:
+    """Read new tokens, one list a row (empty: nothing new), and store their keys and values.
+
+    Args:
+        policy: whose model reads.
+        cache: of B rows; its lengths grow.
+        tokens: B lists.
+        every: logits behind each token rather than behind the last.
+
+    Returns:
+        Logits, float32: (R, V) behind the last token of each of the R rows that had any, in their order; with `every`
+        (B, width, V), rows right-aligned in a block as wide as the longest, undefined where there is padding.
+    """
+    if cache.decoder is not None:
+        return cache.decoder(cache, tokens, every)
+    counts = np.array([len(t) for t in tokens])
+    width = int(counts.max())
+    pad = policy.tokenizer.pad_token_id
+    ids = torch.tensor([[pad] * (width - len(t)) + list(t) for t in tokens], device=policy.device)
+    positions, mask = cache.prepare(counts, width)
+    out = policy.model(
+        input_ids=ids,
+        position_ids=positions,
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=0 if every else 1,
+    )
+    return out.logits.float() if every else out.logits[counts > 0, -1].float()
+
+
+class Writer:
+    """One text that a policy writes into: what it reads next, its own random numbers, its latest answer.
+
+    Attributes:
+        pending: token ids that are read before the next answer, at least one.
+        answer, logprobs: the tokens of the latest answer and their log-probabilities when they were sampled.
+    """
+
+    def __init__(self, pending: list[int], rng: np.random.Generator):
+        self.pending, self.rng = pending, rng
+        self.answer: list[int] = []
+        self.logprobs: list[float] = []
+
+
+def begin(policy, rows: Sequence[Writer], room: int) -> tuple[SlotCache, torch.Tensor]:
+    """Read what is pending in texts that begin; what several begin with (a group's prompt) is read once.
+
+    Returns:
+        A cache of B rows with room for `room` more tokens, and the logits (B, V) behind what was read.
+    """
+    place = {pending: i for i, pending in enumerate(dict.fromkeys(tuple(row.pending) for row in rows))}
+    shared = len(place) < len(rows)
+    longest = max(map(len, place))
+    cache = SlotCache(policy.model, len(place), longest if shared else longest + room, decoder_of(policy.model))
+    logits = feed(policy, cache, list(place))
+    if shared:
+        of_row = [place[tuple(row.pending)] for row in rows]
+        cache.take(of_row, room)
+        logits = logits[of_row]
+    return cache, logits
+
+
+def write(
+    policy,
+    cache: SlotCache,
+    rows: Sequence[Writer],
+    logits: torch.Tensor,
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    ended: Callable[[list[int]], bool] | None = None,
+):
+    """Let the policy write one answer in each row, into `row.answer` and `row.logprobs`. The last token of an answer is
+    not yet read: it is fed with what follows it.
+
+    Args:
+        policy, cache: what writes, and what it has read.
+        rows: B texts.
+        logits: (B, V) behind what was read.
+        temperature: of sampling; 0 takes the most likely token.
+        max_new_tokens: an answer ends with a stop token, or here.
+        ended: further reason to end, given the answer so far.
+    """
+    stop, writing = set(policy.stop_ids), list(range(len(rows)))
+    for row in rows:
+        row.answer, row.logprobs = [], []
+    for left in reversed(range(max_new_tokens)):
+        uniform = np.array([rows[i].rng.random() for i in writing])
+        new, still = [()] * len(rows), []
+        for i, token, logprob in zip(writing, *sample(logits, temperature, uniform), strict=True):
+            row = rows[i]
+            row.answer.append(token)
+            row.logprobs.append(logprob)
+            if token not in stop and not (ended and ended(row.answer)):
+                new[i] = (token,)
+                still.append(i)
+        if not still or not left:
+            break
+        writing, logits = still, feed(policy, cache, new)
+
+
+def sample(logits: torch.Tensor, temperature: float, uniform: np.ndarray) -> tuple[list[int], list[float]]:
+    """One token a row by inverting the cumulative distribution at `uniform` (B,); its log-probability under that
+    distribution. Temperature 0: the most likely token, and its log-probability at temperature 1."""
+    logprobs = torch.log_softmax(logits / temperature if temperature > 0 else logits, dim=-1)
+    if temperature > 0:
+        cumulative = logprobs.double().exp().cumsum(-1)
+        points = torch.as_tensor(uniform, device=logits.device)[:, None] * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, points, right=True).clamp(max=logits.shape[-1] - 1)
+    else:
+        tokens = logprobs.argmax(-1, keepdim=True)
+    return tokens[:, 0].tolist(), logprobs.gather(-1, tokens)[:, 0].tolist()
+
+
+def decoder_of(model) -> Decoder | None:
+    """A `Decoder` with the model's present weights, LoRA merged; None where the model's own forward has to do: another
+    architecture, a GPU, another type than float32, more than 100 M parameters."""
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    config = inner.config
+    if (
+        type(inner) is not Qwen3ForCausalLM
+        or config.hidden_act != "silu"
+        or config.attention_bias
+        or set(config.layer_types) != {"full_attention"}
+        or config.rope_parameters["rope_type"] != "default"
+        or any(p.device.type != "cpu" or p.dtype != torch.float32 for p in inner.parameters())
+        or sum(p.numel() for p in inner.parameters()) > LARGEST
+        or type(inner.model.embed_tokens) is not nn.Embedding
+    ):
+        return None
+    try:
+        return Decoder(inner)
+    except _Unknown:
+        return None
+
+
+class _Unknown(Exception):
+    """A layer that is neither linear nor plain LoRA."""
+
+
+def _weight(layer) -> torch.Tensor:
+    """The matrix (out, in) that a linear layer multiplies with."""
+    if type(layer) is nn.Linear and layer.bias is None:
+        return layer.weight.detach()
+    from peft.tuners.lora import Linear
+
+    if type(layer) is not Linear or layer.lora_variant or layer.fan_in_fan_out or any(layer.lora_bias.values()):
+        raise _Unknown
+    weight = _weight(layer.base_layer)
+    if layer.disable_adapters or layer.merged:
+        return weight
+    return sum((layer.get_delta_weight(name) for name in layer.active_adapters if name in layer.lora_A), weight)
+
+
+class Decoder:
+    """Qwen3's forward pass on fewer and larger operators, for texts that grow in a `SlotCache`.
+
+    Same function as `transformers`' Qwen3, with: one projection for queries, keys and values and one for gate and up;
+    the weights of the norms before them folded in; the pairs that the rotary embedding turns side by side, so that it
+    is one complex product (keys in the cache are therefore stored in this order of dimensions); queries of one
+    key-value head as rows of one attention call; no padded token outside attention; and in the last layer, where only
+    the last token's logits are wanted, keys and values alone for the others.
+
+    The weights are copies: after a training step a new one is needed, which takes less than one step of generation.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: Qwen3ForCausalLM):
+        config = model.config
+        self.heads, self.kv_heads, self.size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.eps, self.hidden = config.rms_norm_eps, config.hidden_size
+        half = torch.arange(self.size).view(2, -1).T.reshape(-1)  # 0, D/2, 1, D/2 + 1, …
+        self.layers = []
+        for layer in model.model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            query, key = (
+                _weight(p).view(-1, self.size, self.hidden)[:, half].reshape(-1, self.hidden)
+                for p in (attention.q_proj, attention.k_proj)
+            )
+            qkv = torch.cat([query, key, _weight(attention.v_proj)]) * layer.input_layernorm.weight
+            norms = torch.cat(
+                [
+                    attention.q_norm.weight[half].expand(self.heads, -1),
+                    attention.k_norm.weight[half].expand(self.kv_heads, -1),
+                ]
+            )
+            gate_up = torch.cat([_weight(mlp.gate_proj), _weight(mlp.up_proj)]) * layer.post_attention_layernorm.weight
+            out, down = _weight(attention.o_proj).T.contiguous(), _weight(mlp.down_proj).T.contiguous()
+            self.layers.append((qkv, norms, out, gate_up, down))
+        self.embedding = model.model.embed_tokens.weight.detach()
+        self.lm_head = _weight(model.lm_head) * model.model.norm.weight
+        self._rotary, self._angles = model.model.rotary_emb, torch.zeros(0, self.size // 2, dtype=torch.complex64)
+
+    def _turns(self, upto: int) -> torch.Tensor:
+        """cos + i sin for positions 0 to at least upto - 1: (>= upto, D / 2)."""
+        if len(self._angles) < upto:
+            cos, sin = self._rotary(self.embedding, torch.arange(2 * upto)[None])
+            half = self.size // 2
+            self._angles = torch.complex(cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous())
+        return self._angles
+
+    @torch.no_grad()
+    def __call__(self, cache: SlotCache, tokens: Sequence[Sequence[int]], every: bool = False) -> torch.Tensor:
+        """As `feed`. The tokens of all rows lie one behind the other, N of them; only attention sees blocks."""
+        counts = np.array([len(t) for t in tokens])
+        attend = _Attention(counts, cache.lengths.copy(), cache.reserve(counts))
+        fed = np.flatnonzero(counts)
+        row = np.repeat(np.arange(len(counts)), counts)
+        column = np.arange(len(row)) - np.repeat(counts.cumsum() - counts - cache.lengths, counts)
+        cache.lengths = cache.lengths + counts
+        last = torch.from_numpy(counts.cumsum()[fed] - 1)
+        rows, columns = torch.from_numpy(row), torch.from_numpy(column)
+        turns = self._turns(attend.upto)[columns][:, None]
+
+        x = F.embedding(torch.tensor([token for t in tokens for token in t]), self.embedding)
+        size, heads, both = self.size, self.heads, self.heads + self.kv_heads
+        for i, (qkv, norms, out, gate_up, down) in enumerate(self.layers):
+            h = F.linear(self._normed(x), qkv)
+            turned = F.rms_norm(h[:, : both * size].view(-1, both, size), (size,), None, self.eps).mul_(norms)
+            torch.view_as_complex(turned.view(-1, both, size // 2, 2)).mul_(turns)
+            cache.keys[i][rows, :, columns] = turned[:, heads:]
+            cache.values[i][rows, :, columns] = h[:, both * size :].view(-1, self.kv_heads, size)
+            queries = turned[:, :heads]
+            if i == len(self.layers) - 1 and not every and len(last) < len(x):
+                queries, x = queries[last], x[last]
+                attend = _Attention(counts.clip(max=1), cache.lengths - counts.clip(max=1), attend.upto)
+            x = torch.addmm(x, attend(queries, cache.keys[i], cache.values[i]), out)
+            h = F.linear(self._normed(x), gate_up)
+            middle = h.shape[1] // 2
+            x = torch.addmm(x, F.silu(h[:, :middle]).mul_(h[:, middle:]), down)
+        logits = F.linear(self._normed(x), self.lm_head)
+        if not every:
+            return logits
+        block = logits.new_zeros(len(counts), int(counts.max()), logits.shape[1])
+        ends = np.repeat(counts.cumsum(), counts)
+        block[rows, torch.from_numpy(np.arange(len(row)) - ends)] = logits
+        return block
+
+    def _normed(self, x: torch.Tensor) -> torch.Tensor:
+        return F.rms_norm(x, (self.hidden,), None, self.eps)
+
+
+class _Attention:
+    """Attention for tokens that lie one behind the other, `counts[b]` (B,) of row b behind `before[b]` stored ones.
+
+    Where most rows have one token, as when answers are written, all rows are one call, padded to the longest; otherwise
+    each row is a call of its own, on exactly what it sees.
+    """
+
+    def __init__(self, counts: np.ndarray, before: np.ndarray, upto: int):
+        self.upto, self.fed = upto, np.flatnonzero(counts)
+        self.place = None
+        self.together = counts.max() == 1 and 3 * len(self.fed) > len(counts)
+        if self.together:
+            seen = torch.arange(upto) <= torch.from_numpy(before)[:, None]
+            self.mask = torch.where(seen, 0.0, _HIDDEN)[:, None, None]
+            if len(self.fed) < len(counts):
+                self.place = torch.from_numpy((counts.cumsum() - 1).clip(min=0))  # something where nothing is new
+                self.fed = torch.from_numpy(self.fed)
+            return
+        ends, longest = counts.cumsum(), int(before.max())
+        # Row i of the strip sees all up to column longest + i: cut at the left it is the mask of any row.
+        strip = torch.full((int(counts.max()), longest + int(counts.max())), _HIDDEN).triu_(longest + 1)
+        self.calls = [
+            (b, ends[b] - n, ends[b], before[b] + n, strip[:n, longest - before[b] : longest + n])
+            for b, n in zip(self.fed.tolist(), counts[self.fed].tolist())
+        ]
+
+    def __call__(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Queries (N, heads, D), the cache's keys and values (B, kv heads, capacity, D) -> (N, heads * D)."""
+        n, heads, size = queries.shape
+        kv_heads = keys.shape[1]
+        if self.together:  # the queries that share a key-value head are rows of one product
+            q = queries if self.place is None else queries[self.place]
+            q = q.reshape(len(keys), kv_heads, heads // kv_heads, size)
+            found = F.scaled_dot_product_attention(q, keys[:, :, : self.upto], values[:, :, : self.upto], self.mask)
+            found = found.reshape(len(keys), heads * size)
+            return found if self.place is None else found[self.fed]
+        found, q = torch.empty_like(queries), queries.transpose(0, 1)[None]
+        for b, start, end, upto, mask in self.calls:
+            k, v = keys[b : b + 1, :, :upto], values[b : b + 1, :, :upto]
+            one = F.scaled_dot_product_attention(q[:, :, start:end], k, v, mask, enable_gqa=True)
+            found[start:end] = one[0].transpose(0, 1)
+        return found.view(n, heads * size)
