@@ -7,13 +7,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Constant, Outcome, SelfGuide, combine
-from sglib.training import grpo
-from sglib.training.grpo import GRPOSettings, batch_metrics, draw_games, split_by_length, train
+from sglib.training import forward, grpo
+from sglib.training.grpo import GRPOSettings, batch_metrics, draw_games, train
+from sglib.training.trainer import split_by_length
 
 VOCABULARY, PAD, EOS, BEGIN, LOOK, GOOD = 16, 0, 1, 2, 3, range(4, 10)
 
@@ -219,25 +221,129 @@ def test_micro_batches_do_not_change_the_update():
             assert torch.allclose(a, b, atol=1e-4), name
 
 
-def test_update_equals_one_written_in_plain_pytorch():
-    """The whole path (rollout, Eq 6, Eq 8, Eq 9, AdamW) against twenty lines of PyTorch on the same episodes."""
-    options, played = settings(iterations=1, max_grad_norm=0.0, learning_rate=1e-3, temperature=0.7), []
-    policy, _ = run(options, on_iteration=lambda m, t: played.extend(t))
-    bare = make_policy().model
+@pytest.mark.parametrize("lean", [True, False])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_update_equals_one_written_in_plain_pytorch(monkeypatch, lean, updates):
+    """The whole path (rollout, Eq 6, Eq 8, Eq 9, AdamW) against plain PyTorch on the same episodes, sequence by
+    sequence without padding; every episode of the first game is won, so half the micro-batches have no advantage."""
+    if not lean:
+        monkeypatch.setattr(forward, "readable", lambda model: False)
+    options, played = settings(
+        iterations=1, max_grad_norm=0.0, learning_rate=1e-3, temperature=0.7, updates_per_batch=updates, epsilon=1e-3,
+        micro_batch_size=2,
+    ), []  # fmt: skip
+    policy, result = run(options, on_iteration=lambda m, t: played.extend(t), rollout_fn=first_game_won)
+    bare, old = make_policy().model, {}
     optimizer = torch.optim.AdamW(bare.parameters(), lr=1e-3, weight_decay=0.0)
     returns = np.array([10.0 * t.won for t in played]).reshape(2, 4)
-    assert (returns.std(1) > 0).all()
+    assert (returns.std(1) > 0).tolist() == [False, True]
     advantages = (returns - returns.mean(1, keepdims=True)) / (returns.std(1, ddof=1, keepdims=True) + 1e-4)
-    total, loss = sum(sum(t.mask) for t in played), 0.0
-    for t, advantage in zip(played, advantages.flatten().tolist(), strict=True):
-        ids = torch.tensor([t.prompt_ids + t.completion_ids])
-        logps = (bare(ids).logits[0, :-1] / 0.7).log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-        logps = logps[len(t.prompt_ids) - 1 :]
-        loss = loss - advantage * ((logps - logps.detach()).exp() * torch.tensor(t.mask)).sum() / total
-    loss.backward()
-    optimizer.step()
+    total = sum(sum(t.mask) for t in played)
+    for _ in range(updates):
+        loss, entropy = 0.0, 0.0
+        for t, advantage in zip(played, advantages.flatten().tolist(), strict=True):
+            ids = torch.tensor([t.prompt_ids + t.completion_ids])
+            every = (bare(ids).logits[0, len(t.prompt_ids) - 1 : -1] / 0.7).log_softmax(-1)
+            logps = every.gather(1, ids[0, len(t.prompt_ids) :, None])[:, 0]
+            ratio = (logps - old.setdefault(id(t), logps.detach())).exp()
+            surrogate = torch.min(ratio * advantage, ratio.clamp(0.999, 1.001) * advantage)
+            loss = loss - (surrogate * torch.tensor(t.mask)).sum() / total
+            entropy -= float(((every.exp() * every).sum(1) * torch.tensor(t.mask)).sum().detach()) / total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     for (name, a), b in zip(weights(policy).items(), bare.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4), name
+    assert (result.metrics[0]["clip_ratio"] > 0) == (updates > 1)
+    if updates == 1:
+        assert result.metrics[0]["entropy"] == pytest.approx(entropy, rel=0.05)  # TRL's mean is over micro-batches
+
+
+def first_game_won(policy, games, *, group_size, **kwargs):
+    trajectories = bandit_rollout(policy, games, group_size=group_size, **kwargs)
+    for t in trajectories[:group_size]:
+        t.won = True
+    return trajectories
+
+
+@pytest.mark.parametrize(
+    ("changes", "gradients"),
+    [
+        ({}, [True, False]),
+        ({"updates_per_batch": 2}, [True, False] * 2),
+        ({"beta": 0.1}, [False, True] * 2),
+        ({"beta": 0.1, "updates_per_batch": 2}, [False, True] * 2 + [True] * 2),
+        ({"beta": 0.1, "updates_per_batch": 2, "lora": True}, [False, True] * 2 + [True] * 2),
+    ],
+)
+def test_each_micro_batch_is_read_once_a_step(monkeypatch, changes, gradients):
+    """And once more, at its first step, for the KL term. Without that the second micro-batch (the game that is always
+    won) needs no gradient. Read by the model's own forward and TRL, the weights become the same."""
+    options, calls, read = settings(iterations=1, learning_rate=1e-3, **changes), [], forward.policy_logps
+
+    def counted(*args):
+        calls.append(torch.is_grad_enabled())
+        return read(*args)
+
+    monkeypatch.setattr(forward, "policy_logps", counted)
+    lean, _ = run(options, rollout_fn=first_game_won)
+    assert calls == gradients
+    monkeypatch.setattr(forward, "readable", lambda model: False)
+    own, _ = run(options, rollout_fn=first_game_won)
+    assert calls == gradients
+    for (name, a), b in zip(weights(lean).items(), weights(own).values(), strict=True):
         assert torch.allclose(a, b, atol=2e-5), name
+
+
+def test_a_batch_without_advantages_is_a_step_with_gradients_of_zero():
+    """Not one without gradients, which would leave AdamW's weight decay and moments out."""
+    policy, _ = run(
+        settings(iterations=1, games_per_iteration=1, weight_decay=0.1, learning_rate=0.1), rollout_fn=first_game_won
+    )
+    for (name, a), b in zip(weights(policy).items(), weights(make_policy()).values(), strict=True):
+        assert torch.allclose(a, 0.99 * b) or "norm" in name, name
+        assert not torch.equal(a, b) or "norm" in name
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_policy_logps_equal_the_models_own(lora, threads):
+    """Values, entropies and gradients, on rows longer than a block of attention, with padding, observations, a row
+    that wants one token and one that wants none."""
+    model, before = make_policy().model, torch.get_num_threads()
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    torch.manual_seed(0)
+    lengths = torch.tensor([100, 90, 70, 70, 3, 2, 2])
+    ids = torch.randint(1, VOCABULARY, (7, 100)) * (torch.arange(100) < lengths[:, None])
+    wanted = (torch.rand(7, 100) < 0.3) & (ids > 0)
+    wanted[:, 0], wanted[4, 1:], wanted[5, 1] = False, False, True
+    every = (model(ids).logits[:, :-1] / 0.7).log_softmax(-1)
+    expected = [every.gather(2, ids[:, 1:, None])[:, :, 0], -(every.exp() * every).sum(2)]
+    expected = [torch.nn.functional.pad(x, (1, 0)) * wanted for x in expected]
+    weight = torch.randn(7, 100)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad((expected[0] * weight).sum(), parameters)
+    torch.set_num_threads(threads)
+    try:
+        assert forward.readable(model)
+        logps, entropies = forward.policy_logps(model, ids, wanted, 0.7)
+        found = torch.autograd.grad((logps * weight).sum(), parameters)
+        assert torch.get_num_threads() == threads and not entropies.requires_grad
+        with torch.no_grad():
+            assert torch.equal(forward.policy_logps(model, ids, wanted, 0.7)[0], logps)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.allclose(logps, expected[0], atol=1e-5) and torch.allclose(entropies, expected[1], atol=1e-5)
+    for a, b in zip(found, gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
+
+
+def test_other_models_are_read_by_their_own_forward():
+    model = make_policy().model
+    assert forward.readable(model) and not forward.readable(copy.deepcopy(model).bfloat16())
+    model.config.layer_types = ["full_attention", "sliding_attention"]
+    assert not forward.readable(model)
 
 
 LINEAR = {"lr_schedule": "linear", "updates_per_batch": 2}

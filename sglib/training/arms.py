@@ -51,7 +51,9 @@ SOURCES = (
     "sglib/recipes.py",
     "sglib/training/borrowed.py",
     "sglib/training/estimators.py",
+    "sglib/training/forward.py",
     "sglib/training/grpo.py",
+    "sglib/training/trainer.py",
     "sglib/training/arms.py",
 )
 SHOWN = 16  # episodes kept of the trained policy

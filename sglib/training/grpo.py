@@ -15,7 +15,6 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,16 +27,16 @@ from datasets import Dataset
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, ProgressCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from sglib.advantages import to_tokens
 from sglib.endpoint import check_trainable
 from sglib.evaluate import label_agreement
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
 from sglib.training.borrowed import lent
 from sglib.training.estimators import GRPO, Estimator
+from sglib.training.trainer import TrajectoryGRPOTrainer
 
 
 class GRPOSettings(pydantic.BaseModel):
@@ -50,7 +49,7 @@ class GRPOSettings(pydantic.BaseModel):
         lr_schedule: "constant", or "linear": falling to 0 over the iterations, so that the last policy is not one of
             many that the noise of single batches throws about.
         updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1, so that `epsilon` and
-            `epsilon_high` do nothing; they act from 2 on, at the price of one more forward pass.
+            `epsilon_high` do nothing; they act from 2 on.
         epsilon, epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
         beta: coefficient of the KL term to the initial policy; 0 (no KL, as in Eq 9) keeps no reference model.
         temperature: of sampling, and of the log-probabilities in the loss.
@@ -168,173 +167,6 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
 def _mean(values) -> float | None:
     values = [float(value) for value in values]
     return sum(values) / len(values) if values else None
-
-
-def _episode_return(completions, episode_return, **_):
-    # TRL wants a reward function. Its own advantages are replaced below; this only feeds its logs.
-    return episode_return
-
-
-class TrajectoryGRPOTrainer(GRPOTrainer):
-    """TRL's `GRPOTrainer`, trained on trajectories with per-token advantages.
-
-    Args:
-        sample: called with the iteration; returns the trajectories of its batch, with `turn.advantage` set.
-        finish: called with the iteration and TRL's logs after its last optimiser step.
-        first_iteration: where to start counting; more than 0 when a run is resumed.
-        optimizer_state: what `optimizer_tensors` returned, to continue from.
-        total_updates: optimiser steps of the whole run for a linearly falling rate; None keeps the rate constant.
-        **kwargs: as `GRPOTrainer`.
-    """
-
-    def __init__(self, *, sample, finish, first_iteration: int = 0, optimizer_state=None, total_updates=None, **kwargs):
-        self._total_updates = total_updates
-        self._sample, self._finish, self._first_iteration = sample, finish, first_iteration
-        self._optimizer_state, self._last_logps, self._gap = optimizer_state, None, [0.0, 0]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*rollout_func.*experimental")
-            super().__init__(reward_funcs=[_episode_return], rollout_func=self._play, **kwargs)
-
-    @property
-    def iteration(self) -> int:
-        """The iteration whose batch is played or trained on now."""
-        return self._first_iteration + self.state.global_step // self.num_iterations
-
-    def _play(self, prompts, trainer):
-        # The rollout puts the model into eval mode; TRL tells training from evaluation by the mode it finds afterwards.
-        # And it gets the model's own forward: accelerate's, under autocast, returns keys and values of another type
-        # than the weights have, which a cache of the weights' type does not take.
-        training, forward = self.model.training, self.model.__dict__.pop("forward", None)
-        self.model.eval()
-        try:
-            trajectories = self._sample(self.iteration)
-        finally:
-            self.model.train(training)
-            if forward is not None:
-                self.model.forward = forward
-        if len(trajectories) != len(prompts):
-            raise ValueError(f"rollout: returned {len(trajectories)} trajectories; expected {len(prompts)}")
-        for t in trajectories:
-            if not (len(t.completion_ids) == len(t.mask) == len(t.logprobs) > 0 and t.prompt_ids):
-                raise ValueError(f"rollout: game {t.game_id!r}: empty, or ids, mask and logprobs of different lengths")
-        return {
-            "prompt_ids": [t.prompt_ids for t in trajectories],
-            "completion_ids": [t.completion_ids for t in trajectories],
-            "logprobs": [t.logprobs for t in trajectories],
-            "env_mask": [t.mask for t in trajectories],
-            # Further fields are copied by TRL into the rows of the batch, in this order.
-            "episode_return": [t.total_return for t in trajectories],
-            "token_advantages": [
-                to_tokens([turn.advantage for turn in t.turns], [turn.span for turn in t.turns], t.mask)
-                for t in trajectories
-            ],
-        }
-
-    def _generate_and_score_completions(self, inputs):
-        output = super()._generate_and_score_completions(inputs)
-        advantages = torch.zeros(output["completion_ids"].shape, dtype=torch.float32)
-        for i, row in enumerate(inputs):
-            values = torch.as_tensor(row["token_advantages"])
-            advantages[i, : len(values)] = values
-        output["advantages"] = advantages.to(output["completion_ids"].device)  # (B, C) in place of TRL's (B,)
-        return output
-
-    def _prepare_inputs(self, generation_batch):
-        # As TRL's, except that it would shuffle the batch and pad every micro-batch to the longest sequence of all.
-        # The loss is a sum over micro-batches, so sorting by length changes nothing but the padding.
-        steps = self.args.steps_per_generation
-        if self._buffered_inputs is None or self._step % (steps * self.num_iterations) == 0:
-            self._buffered_inputs = split_by_length(self._generate_and_score_completions(generation_batch), steps)
-        return self._buffered_inputs[self._step % steps]
-
-    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, *args, **kwargs):
-        if attention_mask[:, 0].all():  # padded on the right only, see `split_by_length`; the loss leaves padding out
-            attention_mask = torch.ones_like(attention_mask)
-        result = super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, *args, **kwargs)
-        self._last_logps = result[0].detach()
-        return result
-
-    def _compute_loss(self, model, inputs):
-        loss = super()._compute_loss(model, inputs)
-        if self.state.global_step % self.num_iterations == 0:  # before any step on this batch the two should agree
-            mask = inputs["completion_mask"] * inputs["tool_mask"]
-            gap = ((self._last_logps - inputs["sampling_per_token_logps"]).abs() * mask).sum().item()
-            self._gap = [self._gap[0] + gap, self._gap[1] + int(mask.sum())]
-        return loss
-
-    def create_optimizer(self, model=None):
-        optimizer = super().create_optimizer(model)
-        if self._optimizer_state is not None:
-            names = _parameter_order(self.model, optimizer)
-            state = {i: {} for i in range(len(names))}
-            for key, tensor in self._optimizer_state.items():
-                slot, name = key.split("|", 1)
-                state[names.index(name)][slot] = tensor
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-            self._optimizer_state = None
-        return optimizer
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        if self._total_updates is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        # counted over the whole run: transformers' own would start anew where a run is resumed
-        done, total = self._first_iteration * self.num_iterations, self._total_updates
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer if optimizer is None else optimizer, lambda step: max(0.0, 1 - (done + step) / total)
-        )
-        return self.lr_scheduler
-
-    def optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        """AdamW's state as flat tensors, named "<slot>|<parameter>": no pickle is needed to store it."""
-        names = _parameter_order(self.model, self.optimizer)
-        state = self.optimizer.state_dict()["state"]
-        return {f"{slot}|{names[i]}": t.detach().cpu().contiguous() for i, s in state.items() for slot, t in s.items()}
-
-    def log(self, logs, start_time=None):
-        step = self.state.global_step
-        super().log(logs, start_time)
-        if "grad_norm" in logs and step % self.num_iterations == 0:
-            gap, self._gap = self._gap, [0.0, 0]
-            logs["logprob_gap"] = gap[0] / gap[1] if gap[1] else None
-            self._finish(self._first_iteration + step // self.num_iterations - 1, logs)
-
-
-def _parameter_order(model, optimizer) -> list[str]:
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def split_by_length(batch: dict[str, torch.Tensor], parts: int) -> list[dict[str, torch.Tensor]]:
-    """Split a padded batch into `parts` micro-batches of equal count, longest sequences first, padded on the right.
-
-    TRL pads prompts on the left, which needs an attention mask; sequences that all start in column 0 need none under
-    causal attention, and torch's attention is faster without. So each row is moved left, and what its prompt is longer
-    than the shortest prompt of the micro-batch becomes part of the completion, masked like an observation.
-
-    Args:
-        batch: TRL's generation batch: `prompt_ids` and `prompt_mask` (B, P), everything else (B, C) or a scalar. B is a
-            multiple of `parts`. The mask of policy tokens is called `tool_mask`.
-    """
-    prompts, completions = batch["prompt_mask"].sum(1), batch["completion_mask"].sum(1)
-    width = batch["prompt_ids"].shape[1]
-    order = torch.sort(prompts + completions, descending=True, stable=True).indices
-    micro_batches = []
-    for rows in order.chunk(parts):
-        shortest, longest = int(prompts[rows].min()), int((prompts + completions)[rows].max())
-        # Column of row i's j-th token, prompt and completion side by side; the padding goes round to the end.
-        total = width + batch["completion_ids"].shape[1]
-        columns = (torch.arange(total, device=rows.device) + (width - prompts[rows])[:, None]) % total
-        micro = {}
-        for key, value in batch.items():
-            if value.ndim == 0:
-                micro[key] = value
-            elif not key.startswith("prompt_"):
-                prompt_key = key.replace("completion_", "prompt_")  # the same for what exists for completions only
-                before = batch[prompt_key] if prompt_key != key else value.new_zeros(len(value), width)
-                moved = torch.cat([before, value], dim=1)[rows].gather(1, columns)[:, :longest]
-                micro[prompt_key], micro[key] = moved[:, :shortest], moved[:, shortest:]
-        micro_batches.append(micro)
-    return micro_batches
 
 
 def training_arguments(settings: GRPOSettings, device: torch.device, updates: int, beta: float) -> GRPOConfig:
@@ -525,7 +357,7 @@ def train(
         trainer.remove_callback(PrinterCallback)
         trainer.remove_callback(ProgressCallback)
         if reference is not None:
-            add_fused_lm_head(reference, temperature=settings.temperature)
+            add_fused_lm_head(reference, temperature=settings.temperature, outputs=("log_probs", "entropy"))
             trainer.beta = settings.beta
             trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
         if checkpoint:  # after the reference was copied from the weights that training began with
