@@ -161,20 +161,78 @@ def feed(policy, cache: SlotCache, tokens: Sequence[Sequence[int]], every: bool 
 
 
 class Writer:
-    """One text that a policy writes into: what it reads next, its own random numbers, its latest answer.
+    """One text that a policy writes into: what it reads next, its own random numbers, its present answer.
 
     Attributes:
-        pending: token ids that are read before the next answer, at least one.
-        answer, logprobs: the tokens of the latest answer and their log-probabilities when they were sampled.
+        pending: token ids that are read next, at least one.
+        forget: how many of the tokens read last are forgotten before that.
+        answer, logprobs: the tokens of the answer so far and their log-probabilities when they were sampled.
     """
 
     def __init__(self, pending: list[int], rng: np.random.Generator):
-        self.pending, self.rng = pending, rng
+        self.pending, self.rng, self.forget = pending, rng, 0
         self.answer: list[int] = []
         self.logprobs: list[float] = []
 
+    def ended(self) -> bool:
+        """Whether the answer ends here for another reason than a stop token or its length."""
+        return False
 
-def begin(policy, rows: Sequence[Writer], room: int) -> tuple[SlotCache, torch.Tensor]:
+    def advance(self) -> bool:
+        """Called when an answer is complete. Its last token has not been read. Sets `pending` and `forget`, and returns
+        whether another answer follows."""
+        return False
+
+
+def write(
+    policy,
+    rows: Sequence[Writer],
+    *,
+    temperature: float,
+    max_new_tokens: int,
+    room: int,
+    stopped: Callable[[], bool] = lambda: False,
+):
+    """Let the policy write answer after answer into each row, until none wants more.
+
+    Every step reads a token or more in each row: where an answer is complete, what follows it is read while other rows
+    are in the middle of theirs. Only where the model's own forward has to be used, which pads all rows to the longest,
+    do they wait for each other.
+
+    Args:
+        policy: what writes.
+        rows: B texts.
+        temperature: of sampling; 0 takes the most likely token.
+        max_new_tokens: an answer ends with a stop token, where `Writer.ended` says so, or here.
+        room: tokens a row will probably need behind its first `pending`.
+        stopped: asked before each step whether to leave off.
+    """
+    stop, rows = set(policy.stop_ids), list(rows)
+    cache, logits = _begin(policy, rows, room)
+    fed: Sequence[int] = range(len(rows))
+    while not stopped():
+        uniform, gone = np.array([rows[i].rng.random() for i in fed]), []
+        for i, token, logprob in zip(fed, *sample(logits, temperature, uniform), strict=True):
+            row = rows[i]
+            row.answer.append(token)
+            row.logprobs.append(logprob)
+            if token not in stop and len(row.answer) < max_new_tokens and not row.ended():
+                row.pending = [token]
+            elif row.advance():
+                cache.lengths[i] -= row.forget
+                row.answer, row.logprobs = [], []
+            else:
+                gone.append(i)
+        if len(gone) == len(rows):
+            break
+        if gone:
+            rows = [rows[i] for i in cache.drop(gone)]
+        wait = cache.decoder is None and any(row.answer for row in rows)
+        fed = [i for i, row in enumerate(rows) if row.answer or not wait]
+        logits = feed(policy, cache, [row.pending if row.answer or not wait else () for row in rows])
+
+
+def _begin(policy, rows: Sequence[Writer], room: int) -> tuple[SlotCache, torch.Tensor]:
     """Read what is pending in texts that begin; what several begin with (a group's prompt) is read once.
 
     Returns:
@@ -190,45 +248,6 @@ def begin(policy, rows: Sequence[Writer], room: int) -> tuple[SlotCache, torch.T
         cache.take(of_row, room)
         logits = logits[of_row]
     return cache, logits
-
-
-def write(
-    policy,
-    cache: SlotCache,
-    rows: Sequence[Writer],
-    logits: torch.Tensor,
-    *,
-    temperature: float,
-    max_new_tokens: int,
-    ended: Callable[[list[int]], bool] | None = None,
-):
-    """Let the policy write one answer in each row, into `row.answer` and `row.logprobs`. The last token of an answer is
-    not yet read: it is fed with what follows it.
-
-    Args:
-        policy, cache: what writes, and what it has read.
-        rows: B texts.
-        logits: (B, V) behind what was read.
-        temperature: of sampling; 0 takes the most likely token.
-        max_new_tokens: an answer ends with a stop token, or here.
-        ended: further reason to end, given the answer so far.
-    """
-    stop, writing = set(policy.stop_ids), list(range(len(rows)))
-    for row in rows:
-        row.answer, row.logprobs = [], []
-    for left in reversed(range(max_new_tokens)):
-        uniform = np.array([rows[i].rng.random() for i in writing])
-        new, still = [()] * len(rows), []
-        for i, token, logprob in zip(writing, *sample(logits, temperature, uniform), strict=True):
-            row = rows[i]
-            row.answer.append(token)
-            row.logprobs.append(logprob)
-            if token not in stop and not (ended and ended(row.answer)):
-                new[i] = (token,)
-                still.append(i)
-        if not still or not left:
-            break
-        writing, logits = still, feed(policy, cache, new)
 
 
 def sample(logits: torch.Tensor, temperature: float, uniform: np.ndarray) -> tuple[list[int], list[float]]:
@@ -375,42 +394,49 @@ class Decoder:
 class _Attention:
     """Attention for tokens that lie one behind the other, `counts[b]` (B,) of row b behind `before[b]` stored ones.
 
-    Where most rows have one token, as when answers are written, all rows are one call, padded to the longest; otherwise
-    each row is a call of its own, on exactly what it sees.
+    Rows with one token, as most have while answers are written, are one call, padded to the longest. A row with more,
+    as where an observation is read, is a call of its own, on exactly what it sees.
     """
 
     def __init__(self, counts: np.ndarray, before: np.ndarray, upto: int):
-        self.upto, self.fed = upto, np.flatnonzero(counts)
-        self.place = None
-        self.together = counts.max() == 1 and 3 * len(self.fed) > len(counts)
+        ends, single = counts.cumsum(), counts == 1
+        # A call costs as much as two rows of a batch.
+        self.together = 2 * single.sum() > len(counts)
+        self.all = self.together and single.all()
+        self.upto, self.calls = upto, []
         if self.together:
             seen = torch.arange(upto) <= torch.from_numpy(before)[:, None]
             self.mask = torch.where(seen, 0.0, _HIDDEN)[:, None, None]
-            if len(self.fed) < len(counts):
-                self.place = torch.from_numpy((counts.cumsum() - 1).clip(min=0))  # something where nothing is new
-                self.fed = torch.from_numpy(self.fed)
-            return
-        ends, longest = counts.cumsum(), int(before.max())
-        # Row i of the strip sees all up to column longest + i: cut at the left it is the mask of any row.
-        strip = torch.full((int(counts.max()), longest + int(counts.max())), _HIDDEN).triu_(longest + 1)
-        self.calls = [
-            (b, ends[b] - n, ends[b], before[b] + n, strip[:n, longest - before[b] : longest + n])
-            for b, n in zip(self.fed.tolist(), counts[self.fed].tolist())
-        ]
+            self.place = torch.from_numpy((ends - 1).clip(min=0))  # of rows without a single token: something
+            self.single = torch.from_numpy(np.flatnonzero(single))
+        if not self.all:
+            alone = np.flatnonzero((counts > 1) if self.together else counts)
+            widest, longest = int(counts[alone].max(initial=0)), int(before[alone].max(initial=0))
+            # Row i of the strip sees all up to column longest + i: cut at the left it is the mask of any row.
+            strip = torch.full((widest, longest + widest), _HIDDEN).triu_(longest + 1)
+            self.calls = [
+                (b, end - n, end, start + n, strip[:n, longest - start : longest + n])
+                for b, n, end, start in zip(
+                    *(x[alone].tolist() for x in (np.arange(len(counts)), counts, ends, before))
+                )
+            ]
 
     def __call__(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Queries (N, heads, D), the cache's keys and values (B, kv heads, capacity, D) -> (N, heads * D)."""
         n, heads, size = queries.shape
-        kv_heads = keys.shape[1]
+        found = None if self.all else torch.empty_like(queries)
         if self.together:  # the queries that share a key-value head are rows of one product
-            q = queries if self.place is None else queries[self.place]
-            q = q.reshape(len(keys), kv_heads, heads // kv_heads, size)
-            found = F.scaled_dot_product_attention(q, keys[:, :, : self.upto], values[:, :, : self.upto], self.mask)
-            found = found.reshape(len(keys), heads * size)
-            return found if self.place is None else found[self.fed]
-        found, q = torch.empty_like(queries), queries.transpose(0, 1)[None]
-        for b, start, end, upto, mask in self.calls:
-            k, v = keys[b : b + 1, :, :upto], values[b : b + 1, :, :upto]
-            one = F.scaled_dot_product_attention(q[:, :, start:end], k, v, mask, enable_gqa=True)
-            found[start:end] = one[0].transpose(0, 1)
-        return found.view(n, heads * size)
+            q = (queries if self.all else queries[self.place]).view(len(keys), keys.shape[1], -1, size)
+            k, v = keys[:, :, : self.upto], values[:, :, : self.upto]
+            one = F.scaled_dot_product_attention(q, k, v, self.mask).reshape(-1, heads, size)
+            if self.all:
+                found = one
+            else:
+                found[self.place[self.single]] = one[self.single]
+        if self.calls:
+            q = queries.transpose(0, 1)[None]
+            for b, start, end, upto, mask in self.calls:
+                k, v = keys[b : b + 1, :, :upto], values[b : b + 1, :, :upto]
+                one = F.scaled_dot_product_attention(q[:, :, start:end], k, v, mask, enable_gqa=True)
+                found[start:end] = one[0].transpose(0, 1)
+        return found.reshape(n, heads * size)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sglib import formats
-from sglib.decoding import Writer, begin, feed, write
+from sglib.decoding import Writer, write
 from sglib.endpoint import EndpointPolicy
 from sglib.policy import Policy
 from sglib.records import Trajectory
@@ -42,8 +42,7 @@ def generate(
                 Writer(list(ids), np.random.default_rng([seed, first + i]))
                 for i, ids in enumerate(prompts[first : first + batch_size])
             ]
-            cache, logits = begin(policy, rows, max_new_tokens)
-            write(policy, cache, rows, logits, temperature=temperature, max_new_tokens=max_new_tokens)
+            write(policy, rows, temperature=temperature, max_new_tokens=max_new_tokens, room=max_new_tokens)
             texts += [policy.decode(row.answer) for row in rows]
     finally:
         policy.model.train(was_training)
@@ -84,51 +83,48 @@ def fill_in(
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}={value!r}: must be at least 1")
-    every = [_Blanks(pieces, np.random.default_rng(s)) for pieces, s in zip(texts, streams, strict=True)]
+    found, options = re.compile(end, re.I), {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    every = [
+        _Blanks(policy, p, np.random.default_rng(s), found, max_new_tokens) for p, s in zip(texts, streams, strict=True)
+    ]
     rows = [row for row in every if row.pieces]
     was_training = policy.model.training
     policy.model.eval()
     try:
         for first in range(0, len(rows), batch_size):
-            _fill(policy, rows[first : first + batch_size], re.compile(end, re.I), temperature, max_new_tokens)
+            part = rows[first : first + batch_size]
+            write(policy, part, room=max(sum(map(len, row.pieces)) for row in part), **options)
     finally:
         policy.model.train(was_training)
     return [row.filled for row in every]
 
 
 class _Blanks(Writer):
-    """One text that is filled in."""
+    """One text that is filled in. `read` counts the tokens in the cache before the present answer."""
 
-    def __init__(self, pieces: Sequence[list[int]], rng: np.random.Generator):
+    def __init__(self, policy, pieces: Sequence[list[int]], rng, end: re.Pattern, max_new_tokens: int):
         super().__init__(list(pieces[0]) if pieces else [], rng)
-        self.pieces, self.filled = pieces, []
+        self.policy, self.pieces, self.end, self.filled = policy, pieces, end, []
+        self.read = len(self.pending)
+        self.limit = getattr(policy.model.config, "max_position_embeddings", 1 << 30) - max_new_tokens
 
+    def ended(self) -> bool:
+        return self.end.search(self.policy.decode(self.answer[-8:])) is not None
 
-def _fill(policy, rows: list[_Blanks], end: re.Pattern, temperature: float, max_new_tokens: int):
-    limit = getattr(policy.model.config, "max_position_embeddings", 1 << 30)
-
-    def ended(answer: list[int]) -> bool:
-        return end.search(policy.decode(answer[-8:])) is not None
-
-    cache, logits = begin(policy, rows, 256)
-    while True:
-        starts, fed, gone = cache.lengths, [], []
-        write(policy, cache, rows, logits, temperature=temperature, max_new_tokens=max_new_tokens, ended=ended)
-        for i, row in enumerate(rows):
-            text, kept = _before(policy, row.answer, end)
-            row.filled.append(text)
-            fed.append(min(kept, len(row.answer) - 1))  # the last token of an answer was not read
-            left = row.pieces[len(row.filled) :]
-            if left:
-                row.pending = row.answer[fed[i] : kept] + left[0]
-            if not left or starts[i] + fed[i] + len(row.pending) + max_new_tokens > limit:
-                row.filled += [""] * len(left)
-                gone.append(i)
-        if len(gone) == len(rows):
-            break
-        cache.rewind(starts + np.array(fed))
-        rows = [rows[i] for i in cache.drop(gone)]
-        logits = feed(policy, cache, [row.pending for row in rows])
+    def advance(self) -> bool:
+        text, kept = _before(self.policy, self.answer, self.end)
+        self.filled.append(text)
+        left = self.pieces[len(self.filled) :]
+        if not left:
+            return False
+        fed = min(kept, len(self.answer) - 1)  # the last token of an answer has not been read
+        self.forget = len(self.answer) - 1 - fed
+        self.pending = self.answer[fed:kept] + left[0]
+        self.read += kept + len(left[0])
+        if self.read > self.limit:
+            self.filled += [""] * len(left)
+            return False
+        return True
 
 
 def _before(policy, answer: list[int], end: re.Pattern) -> tuple[str, int]:
@@ -194,5 +190,3 @@ def rate(
         temperature=temperature, batch_size=batch_size,
     )  # fmt: skip
     return [[formats.parse("guide", f"{prefix} {text}").label for text in blanks] for blanks in written]
-
-

@@ -8,6 +8,7 @@ tokenizer.
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import re
 from dataclasses import dataclass
@@ -123,6 +124,7 @@ class Policy:
         ]
         rendered = self._render(history)
         self._between = rendered[rendered.rindex(marker) + len(marker) :]
+        self._between_ids = functools.lru_cache(4096)(self.encode)  # most observations come again and again
         if "OBSERVED" not in self._between:
             raise ValueError(f"{self.name}: the chat template does not write a user message after an answer")
 
@@ -145,8 +147,8 @@ class Policy:
             prefix: the part of the next answer that is given.
             stopped: whether the last answer ended with the stop token (it is not written again then).
         """
-        ids = self.encode(self._between.replace("OBSERVED", observation) + prefix)
-        return ids[1:] if stopped and ids[0] in self.stop_ids else ids
+        ids = self._between_ids(self._between.replace("OBSERVED", observation) + prefix)
+        return ids[1 if stopped and ids[0] in self.stop_ids else 0 :]
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated tokens, special tokens left out."""

@@ -21,10 +21,10 @@ import torch
 from tqdm.auto import tqdm
 
 from sglib import envs, formats
-from sglib.decoding import Writer, begin, feed, write
+from sglib.decoding import Writer, write
 from sglib.endpoint import EndpointPolicy
 from sglib.policy import Policy
-from sglib.records import Observation, Trajectory, Turn
+from sglib.records import Trajectory, Turn
 
 MAX_NEW_TOKENS = {"act": 12, "progress": 16, "guide": 32}
 
@@ -92,42 +92,34 @@ def rollout(
             answer_prefix=answer_prefix,
         )  # fmt: skip
 
-    def start(index: int) -> _Episode:
-        game = games[index // group_size]
-        world = envs.make(env, engine=engine, max_steps=max_turns)
-        observation = world.reset(game)
-        trajectory = Trajectory(
-            game.id, game.task_type, observation.goal, format, group=index // group_size, seed=seed,
-            recipe=game.traj_data.get("generator"), final_distance=world.oracle_distance() if oracle else None,
-        )  # fmt: skip
-        prefix = answer_prefix(index, 0) if answer_prefix else formats.PREFIX[format]
-        trajectory.prompt_ids = policy.prompt_ids(
-            formats.opening(format, observation.text, policy.compact, example), prefix
-        )
-        return _Episode(index, world, trajectory, observation, np.random.default_rng([seed, index]), prefix)
-
     total = len(games) * group_size
     threads = torch.get_num_threads() if policy.device.type == "cpu" else 1
     size = max(1, min(batch_size, -(-total // threads)))
-    table = _Table(policy, format, temperature, max_turns, max_new_tokens, oracle, answer_prefix)
     was_training = policy.model.training
     policy.model.eval()
     try:
         with tqdm(total=total, desc=policy.name, unit="episode", leave=False, delay=10) as bar:
+            table = _Table(
+                policy, games, env, engine, format, max_turns, seed, group_size, max_new_tokens, oracle, example,
+                answer_prefix, bar,
+            )  # fmt: skip
 
             def play(first: int) -> list[Trajectory]:
                 with table.lock:
-                    episodes = [start(index) for index in range(first, min(first + size, total))]
-                table.play(episodes, bar.update)
+                    episodes = [_Episode(table, index) for index in range(first, min(first + size, total))]
+                write(
+                    policy, episodes, temperature=temperature, max_new_tokens=max_new_tokens, room=40 * max_turns,
+                    stopped=table.stopped.is_set,
+                )  # fmt: skip
                 return [episode.trajectory for episode in episodes]
 
-            parts = _each(play, range(0, total, size), threads, table)
+            parts = _each(play, range(0, total, size), threads, table.stopped)
     finally:
         policy.model.train(was_training)
     return [trajectory for part in parts for trajectory in part]
 
 
-def _each(play: Callable, items: range, threads: int, table: _Table) -> list:
+def _each(play: Callable, items: range, threads: int, stopped: threading.Event) -> list:
     """`play` of each item, in as many threads, each with one of torch's."""
     if min(threads, len(items)) < 2:
         return [play(item) for item in items]
@@ -135,18 +127,9 @@ def _each(play: Callable, items: range, threads: int, table: _Table) -> list:
     try:
         return list(pool.map(play, items))
     finally:
-        table.stopped = True  # after an error or Ctrl-C the other threads end at their next turn
+        stopped.set()  # after an error or Ctrl-C the other threads leave off before their next step
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the setting is in part one of the process
-
-
-class _Episode(Writer):
-    """One running episode: its environment and its record."""
-
-    def __init__(self, index: int, env, trajectory: Trajectory, observation: Observation, rng, prefix: str):
-        super().__init__(trajectory.prompt_ids, rng)
-        self.index, self.env, self.trajectory, self.observation = index, env, trajectory, observation
-        self.prefix = prefix  # the part of the answer that is given
 
 
 @dataclass
@@ -154,46 +137,66 @@ class _Table:
     """What all episodes of one rollout share."""
 
     policy: Policy
+    games: Sequence
+    env: str
+    engine: str
     format: str
-    temperature: float
     max_turns: int
+    seed: int
+    group_size: int
     max_new_tokens: int
     oracle: bool
+    example: str | None
     answer_prefix: Callable[[int, int], str] | None
-    stopped: bool = False
+    bar: tqdm
 
     def __post_init__(self):
+        self.stopped = threading.Event()
         self.lock = threading.Lock()  # not every engine is safe in threads, and Python would run them in turn anyway
         self.limit = getattr(self.policy.model.config, "max_position_embeddings", 1 << 30)
 
-    @torch.no_grad()
-    def play(self, episodes: list[_Episode], tell: Callable[[int], None]):
-        """Play episodes side by side to their ends; `tell` is called with how many ended at a turn."""
-        policy = self.policy
-        cache, logits = begin(policy, episodes, min(self.limit, 40 * self.max_turns))
-        while not self.stopped:
-            write(policy, cache, episodes, logits, temperature=self.temperature, max_new_tokens=self.max_new_tokens)
-            with self.lock:
-                gone = [row for row, episode in enumerate(episodes) if self.act(episode)]
-                tell(len(gone))
-            if len(gone) == len(episodes):
-                break
-            episodes = [episodes[row] for row in cache.drop(gone)]
-            logits = feed(policy, cache, [episode.pending for episode in episodes])
+    def prefix(self, index: int, turn: int) -> str:
+        """The part of an answer that is given."""
+        return self.answer_prefix(index, turn) if self.answer_prefix else formats.PREFIX[self.format]
 
-    def act(self, episode: _Episode) -> bool:
-        """Read the answer, act on it, record the turn, prepare what is read next. Returns whether the episode is
-        over: won, out of turns, or without room in the model's context for another answer."""
-        policy, trajectory, answer = self.policy, episode.trajectory, episode.answer
+
+class _Episode(Writer):
+    """One running episode: its environment and its record."""
+
+    def __init__(self, table: _Table, index: int):
+        policy, game, group = table.policy, table.games[index // table.group_size], index // table.group_size
+        self.table, self.index, self.prefix = table, index, table.prefix(index, 0)
+        self.env = envs.make(table.env, engine=table.engine, max_steps=table.max_turns)
+        self.observation = self.env.reset(game)
+        self.trajectory = Trajectory(
+            game.id, game.task_type, self.observation.goal, table.format, group=group, seed=table.seed,
+            recipe=game.traj_data.get("generator"),
+            final_distance=self.env.oracle_distance() if table.oracle else None,
+        )  # fmt: skip
+        messages = formats.opening(table.format, self.observation.text, policy.compact, table.example)
+        self.trajectory.prompt_ids = policy.prompt_ids(messages, self.prefix)
+        super().__init__(self.trajectory.prompt_ids, np.random.default_rng([table.seed, index]))
+
+    def advance(self) -> bool:
+        with self.table.lock:
+            more = self._act()
+            if not more:
+                self.table.bar.update()
+            return more
+
+    def _act(self) -> bool:
+        """Read the answer, act on it, record the turn, prepare what is read next. False where the episode is over:
+        won, out of turns, or without room in the model's context for another answer."""
+        table, policy, trajectory, answer = self.table, self.table.policy, self.trajectory, self.answer
         start = len(trajectory.completion_ids)
         trajectory.completion_ids += answer
         trajectory.mask += [1] * len(answer)
-        trajectory.logprobs += episode.logprobs
-        response = f"{episode.prefix} {policy.decode(answer)}".strip()
-        parsed = formats.parse(self.format, response)
-        before = episode.observation
+        trajectory.logprobs += self.logprobs
+        response = f"{self.prefix} {policy.decode(answer)}".strip()
+        parsed = formats.parse(table.format, response)
+        before = self.observation
         valid = parsed.action in before.admissible
-        observation = episode.observation = episode.env.step(parsed.action)
+        observation = self.observation = self.env.step(parsed.action)
         trajectory.turns.append(
             Turn(
                 before.text, response, parsed.action, valid, parsed.guidance, parsed.label, parsed.progress,
@@ -202,19 +205,18 @@ class _Table:
             )
         )  # fmt: skip
         trajectory.won, trajectory.final_observation = observation.won, observation.text
-        if self.oracle:
-            trajectory.final_distance = episode.env.oracle_distance()
+        if table.oracle:
+            trajectory.final_distance = self.env.oracle_distance()
         if observation.done:
-            return True
-        turn, given = len(trajectory.turns), formats.PREFIX[self.format]
-        episode.prefix = self.answer_prefix(episode.index, turn) if self.answer_prefix else given
+            return False
+        self.prefix = table.prefix(self.index, len(trajectory.turns))
         stopped = answer[-1] in policy.stop_ids
-        between = policy.between_ids(formats.observation_text(observation.text), episode.prefix, stopped)
+        between = policy.between_ids(formats.observation_text(observation.text), self.prefix, stopped)
         used = len(trajectory.prompt_ids) + len(trajectory.completion_ids) + len(between)
-        if used + self.max_new_tokens > self.limit:
-            return True
+        if used + table.max_new_tokens > table.limit:
+            return False
         trajectory.completion_ids += between
         trajectory.mask += [0] * len(between)
         trajectory.logprobs += [0.0] * len(between)
-        episode.pending = [answer[-1], *between]
-        return False
+        self.pending = [answer[-1], *between]
+        return True

@@ -33,6 +33,7 @@ __all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame", "replay"]
 NOTHING = "Nothing happens."
 _VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool"}
 MAX_CACHED = 192  # texts, and lists of admissible commands, kept for a game
+MAX_DISTANCES = 1024
 
 
 def _keep(cache: dict, key, value, most: int):
@@ -484,8 +485,17 @@ class FastAlfworld:
 
     def oracle_distance(self) -> int | None:
         """Fewest actions from here to the goal with full knowledge, exact; None if the goal cannot be reached."""
-        plan = shortest_plan(self.situation())
-        return None if plan is None else len(plan)
+        world, s = self.world, self.situation()
+        if world.wanted is None:
+            named = {f[2] if f[0] == "holds" else f[1] for f in world.relevant if f[0] != "atlocation"}
+            world.wanted = sorted(named | world.knives)
+        distances = world.distances  # members of a group meet the same situations
+        where = tuple(s.where.get(object_) for object_ in world.wanted)
+        key = (s.location, s.held, s.opened, where, s.near, s.props, s.met)
+        if key not in distances:
+            plan = shortest_plan(s)
+            _keep(distances, key, None if plan is None else len(plan), MAX_DISTANCES)
+        return distances[key]
 
     def plan(self) -> list[str] | None:
         """A shortest list of commands from here to the goal with full knowledge; None if there is none."""

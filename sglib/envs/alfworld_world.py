@@ -195,9 +195,9 @@ class World:
 
     __slots__ = (
         "_all_go", "_go", "accepts", "actions", "agent", "always", "asking", "at", "bindings", "can_be",
-        "choices", "commands", "does", "fixed", "goal_places", "goal_text", "grammar", "holder", "ids",
+        "choices", "commands", "distances", "does", "fixed", "goal_places", "goal_text", "grammar", "holder", "ids",
         "initial", "inner", "knives", "names", "openable", "order", "pickupable", "place", "receptacles",
-        "relevant", "sets", "sliceable", "start", "texts", "toggleable",
+        "relevant", "sets", "sliceable", "start", "texts", "toggleable", "wanted",
     )  # fmt: skip
 
     def __init__(self, problem: str, goal: str, grammar: str | None = None, domain: str | None = None):
@@ -260,6 +260,9 @@ class World:
         self.commands: dict[str, list[tuple]] = {}
         self.texts: dict[tuple, str] = {}
         self.choices: dict[tuple, tuple[str, ...]] = {}
+        # filled by the oracle: distances, and the objects whose whereabouts they depend on
+        self.distances: dict[tuple, int | None] = {}
+        self.wanted: list[str] | None = None
         self._go: dict[str, list[str]] = {}
         self._all_go = sorted((self.command("gotolocation", r), self.place[r]) for r in self.receptacles)
 
