@@ -8,7 +8,7 @@ The same function as `transformers`' Qwen3 and a log-softmax over its logits, wi
   again, which saves memory in long texts and costs time in episodes of some hundred tokens.
 - Each thread reads some sequences by itself; torch's own threads would share every single operation.
 
-Linear layers and the MLP are called as modules, so adapters on them take part.
+Embedding, norms, linear layers and MLP are called as modules, so adapters on them take part.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from transformers import Qwen3ForCausalLM
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm, rotate_half
+from transformers.models.qwen3.modeling_qwen3 import rotate_half
 
 ROWS = 4  # sequences per forward pass at most: more would not stay in the processor's cache, fewer are overhead
 BLOCK = 64  # queries per attention product
@@ -35,7 +35,6 @@ def readable(model) -> bool:
         and not inner.config.attention_dropout
         and not any(adapter.is_prompt_learning for adapter in adapters)
         and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in inner.parameters())
-        and sum(type(m) is Qwen3RMSNorm for m in inner.modules()) == 4 * inner.config.num_hidden_layers + 1
     )
 
 
@@ -115,11 +114,11 @@ def _read(model, ids: torch.Tensor, wanted: torch.Tensor, temperature: float) ->
     cos, sin = (t.expand(rows, -1, -1) for t in core.rotary_emb(x, positions[:1]))
 
     def heads(linear, norm, h, cos, sin):  # (B, H, length of h, D)
-        h = _norm(norm, linear(h).view(*h.shape[:2], -1, size))
+        h = norm(linear(h).view(*h.shape[:2], -1, size))
         return (h * cos[:, :, None] + rotate_half(h) * sin[:, :, None]).transpose(1, 2)
 
     for layer in core.layers:
-        attention, h = layer.self_attn, _norm(layer.input_layernorm, x)
+        attention, h = layer.self_attn, layer.input_layernorm(x)
         k = heads(attention.k_proj, attention.k_norm, h, cos, sin)
         v = attention.v_proj(h).view(rows, length, -1, size).transpose(1, 2)
         if layer is last:  # from here on only what is wanted, padded to the row with the most of it
@@ -131,35 +130,11 @@ def _read(model, ids: torch.Tensor, wanted: torch.Tensor, temperature: float) ->
         q = heads(attention.q_proj, attention.q_norm, h, cos, sin)
         mixed = _Attention.apply(q, k, v, positions, attention.scaling).transpose(1, 2).flatten(2)
         x = x + attention.o_proj(mixed[present] if layer is last else mixed)
-        x = x + layer.mlp(_norm(layer.post_attention_layernorm, x))
-    logps = (model.lm_head(_norm(core.norm, x)) / temperature).log_softmax(-1)
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    logps = (model.lm_head(core.norm(x)) / temperature).log_softmax(-1)
     with torch.no_grad():
         entropies = -(logps.exp() * logps).sum(-1)
     return logps.gather(1, chosen[:, None])[:, 0], entropies
-
-
-def _norm(module: Qwen3RMSNorm, x: torch.Tensor) -> torch.Tensor:
-    return _Norm.apply(x, module.weight, module.variance_epsilon)
-
-
-class _Norm(torch.autograd.Function):
-    """Root mean square normalisation over the last dimension, in a third of the passes over memory that autograd
-    makes of it."""
-
-    @staticmethod
-    def forward(ctx, x, weight, eps):
-        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        normed = x * inverse
-        ctx.save_for_backward(normed, inverse, weight)
-        return normed * weight
-
-    @staticmethod
-    def backward(ctx, gradient):
-        normed, inverse, weight = ctx.saved_tensors
-        inner = gradient * weight
-        along = torch.linalg.vecdot(inner, normed)[..., None].div_(normed.shape[-1])
-        of_weight = (gradient * normed).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        return torch.addcmul(inner, normed, along, value=-1).mul_(inverse), of_weight, None
 
 
 class _Attention(torch.autograd.Function):
