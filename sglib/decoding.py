@@ -9,6 +9,7 @@ forward, which is also what `Decoder` is tested against.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -63,29 +64,35 @@ class SlotCache:
             self.values = [F.pad(v, (0, 0, 0, extra)) for v in self.values]
         return needed
 
-    def prepare(self, counts: np.ndarray, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take up `counts` (B,) new tokens a row, right-aligned in a block of `width`, by the model's own forward.
+    def prepare(
+        self, counts: np.ndarray, width: int, aside: np.ndarray, back: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take up `counts` (B,) new tokens a row, right-aligned in a block of `width`, by the model's own forward;
+        `aside` and `back` as in `feed`.
 
         Returns positions (B, width) and an additive attention mask (B, 1, width, new longest length).
         """
         self._upto = self.reserve(counts)
         offset = np.arange(width)[None, :] - (width - counts)[:, None]  # below 0: padding
-        positions = (self.lengths[:, None] + offset).clip(min=0)
-        device = self.keys[0].device
-        self._columns = torch.as_tensor(np.where(offset >= 0, positions, self.capacity), device=device)
+        columns = (self.lengths[:, None] + offset).clip(min=0)
+        beside, ends = offset >= (counts - aside)[:, None], self.lengths + counts - aside
+        seen = np.arange(self._upto)
+        hidden = seen > columns[:, :, None]  # a token sees what stands in its own column and before
+        if back.any():
+            between = (seen >= (ends - back)[:, None]) & (seen < ends[:, None])
+            hidden |= beside[:, :, None] & between[:, None]
+        device, dtype = self.keys[0].device, self.keys[0].dtype
+        self._columns = torch.as_tensor(np.where(offset >= 0, columns, self.capacity), device=device)
         self._rows = torch.arange(len(counts), device=device)[:, None]
-        self.lengths = self.lengths + counts
-        positions = torch.as_tensor(positions, device=device)
-        return positions, _mask(positions, self._upto, self.keys[0].dtype)[:, None]
+        self.lengths = ends
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
+        mask.masked_fill_(torch.as_tensor(hidden, device=device), torch.finfo(dtype).min)
+        return torch.as_tensor(columns - beside * back[:, None], device=device), mask[:, None]
 
     def update(self, keys, values, layer_idx: int, *_, **__):
         self.keys[layer_idx][self._rows, :, self._columns] = keys.transpose(1, 2)
         self.values[layer_idx][self._rows, :, self._columns] = values.transpose(1, 2)
         return self.keys[layer_idx][:, :, : self._upto], self.values[layer_idx][:, :, : self._upto]
-
-    def rewind(self, lengths: np.ndarray):
-        """Forget what was stored behind `lengths` (B,) tokens a row: the next tokens are written there."""
-        self.lengths = np.array(lengths)
 
     def take(self, rows: Sequence[int], room: int):
         """Become the cache of these rows, in this order, with room for more tokens; a row may be taken many times."""
@@ -123,41 +130,64 @@ def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
-def _mask(positions: torch.Tensor, upto: int, dtype: torch.dtype) -> torch.Tensor:
-    """Additive mask (..., upto): a token sees what stands at its own position and before."""
-    hidden = torch.arange(upto, device=positions.device) > positions[..., None]
-    return torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, torch.finfo(dtype).min)
-
-
-def feed(policy, cache: SlotCache, tokens: Sequence[Sequence[int]], every: bool = False) -> torch.Tensor:
+def feed(
+    policy,
+    cache: SlotCache,
+    tokens: Sequence[Sequence[int]],
+    keep: np.ndarray | None = None,
+    aside: np.ndarray | None = None,
+    back: np.ndarray | None = None,
+) -> torch.Tensor:
     """Read new tokens, one list a row (empty: nothing new), and store their keys and values.
 
     Args:
         policy: whose model reads.
         cache: of B rows; its lengths grow.
-        tokens: B lists.
-        every: logits behind each token rather than behind the last.
+        tokens: B lists, not all empty.
+        keep: (B,) behind how many of its last tokens a row's logits are wanted, at most as many as it has; None is 1
+            for each row that has any.
+        aside: (B,) how many of a row's last tokens are forgotten when they have been read; None is 0.
+        back: (B,) those tokens are read as if they stood in place of so many tokens before them, which they do not see;
+            None is 0.
 
     Returns:
-        Logits, float32: (R, V) behind the last token of each of the R rows that had any, in their order; with `every`
-        (B, width, V), rows right-aligned in a block as wide as the longest, undefined where there is padding.
+        Logits, float32 (sum of keep, V), row by row.
     """
-    if cache.decoder is not None:
-        return cache.decoder(cache, tokens, every)
     counts = np.array([len(t) for t in tokens])
-    width = int(counts.max())
+    keep = counts.clip(max=1) if keep is None else keep
+    none = np.zeros_like(counts)
+    aside, back = none if aside is None else aside, none if back is None else back
+    if cache.decoder is not None:
+        return cache.decoder(cache, tokens, counts, keep, aside, back)
+    width, most = int(counts.max()), max(1, int(keep.max()))
     pad = policy.tokenizer.pad_token_id
     ids = torch.tensor([[pad] * (width - len(t)) + list(t) for t in tokens], device=policy.device)
-    positions, mask = cache.prepare(counts, width)
+    positions, mask = cache.prepare(counts, width, aside, back)
     out = policy.model(
         input_ids=ids,
         position_ids=positions,
         attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=0 if every else 1,
+        logits_to_keep=most,
     )
-    return out.logits.float() if every else out.logits[counts > 0, -1].float()
+    wanted = torch.as_tensor(np.arange(most) >= most - keep[:, None], device=policy.device)
+    return out.logits[wanted].float()
+
+
+def logprobs_of(logits: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:
+    """Log-probability of one token behind each of N logits (N, V), at temperature 1: (N,) float64."""
+    chosen = torch.as_tensor(tokens, dtype=torch.long, device=logits.device)[:, None]
+    return torch.log_softmax(logits, dim=-1).gather(-1, chosen)[:, 0].double().cpu().numpy()
+
+
+@dataclass
+class Question:
+    """How likely is this text here? Its token ids, and their log-probabilities at temperature 1, (len(ids),) float64,
+    once it was answered."""
+
+    ids: Sequence[int]
+    logprobs: np.ndarray | None = None
 
 
 class Writer:
@@ -167,20 +197,25 @@ class Writer:
         pending: token ids that are read next, at least one.
         forget: how many of the tokens read last are forgotten before that.
         answer, logprobs: the tokens of the answer so far and their log-probabilities when they were sampled.
+        question: answered when `pending` is read, None: nothing is asked.
+        given: how many tokens at the end of `pending` begin the answer; a question stands in their place. At least one
+            token is before them.
     """
 
     def __init__(self, pending: list[int], rng: np.random.Generator):
         self.pending, self.rng, self.forget = pending, rng, 0
         self.answer: list[int] = []
         self.logprobs: list[float] = []
+        self.question: Question | None = None
+        self.given = 0
 
     def ended(self) -> bool:
         """Whether the answer ends here for another reason than a stop token or its length."""
         return False
 
     def advance(self) -> bool:
-        """Called when an answer is complete. Its last token has not been read. Sets `pending` and `forget`, and returns
-        whether another answer follows."""
+        """Called when an answer is complete. Its last token has not been read. Sets `pending` and `forget`, and
+        `question` and `given` where something is asked; returns whether another answer follows."""
         return False
 
 
@@ -208,9 +243,11 @@ def write(
         stopped: asked before each step whether to leave off.
     """
     stop, rows = set(policy.stop_ids), list(rows)
-    cache, logits = _begin(policy, rows, room)
-    fed: Sequence[int] = range(len(rows))
+    cache = _begin(policy, rows, room)
     while not stopped():
+        wait = cache.decoder is None and any(row.answer for row in rows)
+        fed = [i for i, row in enumerate(rows) if row.answer or not wait]
+        logits = _read(policy, cache, rows, fed)
         uniform, gone = np.array([rows[i].rng.random() for i in fed]), []
         for i, token, logprob in zip(fed, *sample(logits, temperature, uniform), strict=True):
             row = rows[i]
@@ -227,27 +264,48 @@ def write(
             break
         if gone:
             rows = [rows[i] for i in cache.drop(gone)]
-        wait = cache.decoder is None and any(row.answer for row in rows)
-        fed = [i for i, row in enumerate(rows) if row.answer or not wait]
-        logits = feed(policy, cache, [row.pending if row.answer or not wait else () for row in rows])
 
 
-def _begin(policy, rows: Sequence[Writer], room: int) -> tuple[SlotCache, torch.Tensor]:
-    """Read what is pending in texts that begin; what several begin with (a group's prompt) is read once.
+def _begin(policy, rows: Sequence[Writer], room: int) -> SlotCache:
+    """A cache for B texts that begin, with room for `room` more tokens. What several begin with (a group's prompt) is
+    read once; its end stays pending, since what is written behind it is each text's own."""
+    heads = [tuple(row.pending[: -1 - (row.given if row.question else 0)]) for row in rows]
+    place = {head: i for i, head in enumerate(dict.fromkeys(heads))}
+    longest, decoder = max(len(row.pending) for row in rows), decoder_of(policy.model)
+    if len(place) == len(rows) or not all(heads):
+        return SlotCache(policy.model, len(rows), longest + room, decoder)
+    cache = SlotCache(policy.model, len(place), longest, decoder)
+    feed(policy, cache, list(place), keep=np.zeros(len(place), dtype=np.int64))
+    cache.take([place[head] for head in heads], longest - min(map(len, place)) + room)
+    for row, head in zip(rows, heads):
+        row.pending = row.pending[len(head) :]
+    return cache
 
-    Returns:
-        A cache of B rows with room for `room` more tokens, and the logits (B, V) behind what was read.
-    """
-    place = {pending: i for i, pending in enumerate(dict.fromkeys(tuple(row.pending) for row in rows))}
-    shared = len(place) < len(rows)
-    longest = max(map(len, place))
-    cache = SlotCache(policy.model, len(place), longest if shared else longest + room, decoder_of(policy.model))
-    logits = feed(policy, cache, list(place))
-    if shared:
-        of_row = [place[tuple(row.pending)] for row in rows]
-        cache.take(of_row, room)
-        logits = logits[of_row]
-    return cache, logits
+
+def _read(policy, cache: SlotCache, rows: Sequence[Writer], fed: Sequence[int]) -> torch.Tensor:
+    """Read what is pending in the rows `fed`, and answer their questions: logits (R, V) behind what was pending."""
+    tokens: list[Sequence[int]] = [()] * len(rows)
+    keep, aside, back = np.zeros((3, len(rows)), dtype=np.int64)
+    keep[fed], asked = 1, [i for i in fed if rows[i].question is not None]
+    for i in fed:
+        tokens[i] = rows[i].pending
+    for i in asked:
+        if ids := rows[i].question.ids:  # its last token predicts nothing that is asked
+            tokens[i] = [*tokens[i], *ids[:-1]]
+            aside[i], back[i] = len(ids) - 1, rows[i].given
+    keep += aside + back
+    logits = feed(policy, cache, tokens, keep, aside, back)
+    if not asked:
+        return logits
+    ends, places = keep.cumsum(), []
+    for i in asked:  # behind the context before what is given, and behind the question's own tokens
+        if rows[i].question.ids:
+            places += [ends[i] - keep[i], *range(ends[i] - aside[i], ends[i])]
+    found = logprobs_of(logits[places], [token for i in asked for token in rows[i].question.ids])
+    for i in asked:
+        n = len(rows[i].question.ids)
+        rows[i].question.logprobs, found, rows[i].question = found[:n], found[n:], None
+    return logits[(ends - aside - 1)[fed]]
 
 
 def sample(logits: torch.Tensor, temperature: float, uniform: np.ndarray) -> tuple[list[int], list[float]]:
@@ -309,8 +367,8 @@ class Decoder:
     Same function as `transformers`' Qwen3, with: one projection for queries, keys and values and one for gate and up;
     the weights of the norms before them folded in; the pairs that the rotary embedding turns side by side, so that it
     is one complex product (keys in the cache are therefore stored in this order of dimensions); queries of one
-    key-value head as rows of one attention call; no padded token outside attention; and in the last layer, where only
-    the last token's logits are wanted, keys and values alone for the others.
+    key-value head as rows of one attention call; no padded token outside attention; and in the last layer keys
+    and values alone for tokens whose logits are not wanted.
 
     The weights are copies: after a training step a new one is needed, which takes less than one step of generation.
     """
@@ -351,17 +409,26 @@ class Decoder:
         return self._angles
 
     @torch.no_grad()
-    def __call__(self, cache: SlotCache, tokens: Sequence[Sequence[int]], every: bool = False) -> torch.Tensor:
+    def __call__(
+        self,
+        cache: SlotCache,
+        tokens: Sequence[Sequence[int]],
+        counts: np.ndarray,
+        keep: np.ndarray,
+        aside: np.ndarray,
+        back: np.ndarray,
+    ) -> torch.Tensor:
         """As `feed`. The tokens of all rows lie one behind the other, N of them; only attention sees blocks."""
-        counts = np.array([len(t) for t in tokens])
-        attend = _Attention(counts, cache.lengths.copy(), cache.reserve(counts))
-        fed = np.flatnonzero(counts)
+        before, upto = cache.lengths, cache.reserve(counts)
+        attend = _Attention(counts, before, upto, aside, back)
         row = np.repeat(np.arange(len(counts)), counts)
-        column = np.arange(len(row)) - np.repeat(counts.cumsum() - counts - cache.lengths, counts)
-        cache.lengths = cache.lengths + counts
-        last = torch.from_numpy(counts.cumsum()[fed] - 1)
+        left = np.repeat(counts.cumsum(), counts) - np.arange(len(row))  # in the row, this token included
+        column = (before + counts)[row] - left
+        position = column - np.where(left <= aside[row], back[row], 0)
+        wanted = torch.from_numpy(np.flatnonzero(left <= keep[row]))
+        cache.lengths = before + counts - aside
         rows, columns = torch.from_numpy(row), torch.from_numpy(column)
-        turns = self._turns(attend.upto)[columns][:, None]
+        turns = self._turns(upto)[torch.from_numpy(position)][:, None]
 
         x = F.embedding(torch.tensor([token for t in tokens for token in t]), self.embedding)
         size, heads, both = self.size, self.heads, self.heads + self.kv_heads
@@ -372,20 +439,14 @@ class Decoder:
             cache.keys[i][rows, :, columns] = turned[:, heads:]
             cache.values[i][rows, :, columns] = h[:, both * size :].view(-1, self.kv_heads, size)
             queries = turned[:, :heads]
-            if i == len(self.layers) - 1 and not every and len(last) < len(x):
-                queries, x = queries[last], x[last]
-                attend = _Attention(counts.clip(max=1), cache.lengths - counts.clip(max=1), attend.upto)
+            if i == len(self.layers) - 1 and len(wanted) < len(x):
+                queries, x = queries[wanted], x[wanted]
+                attend = _Attention(keep, before + counts - keep, upto, aside, back)
             x = torch.addmm(x, attend(queries, cache.keys[i], cache.values[i]), out)
             h = F.linear(self._normed(x), gate_up)
             middle = h.shape[1] // 2
             x = torch.addmm(x, F.silu(h[:, :middle]).mul_(h[:, middle:]), down)
-        logits = F.linear(self._normed(x), self.lm_head)
-        if not every:
-            return logits
-        block = logits.new_zeros(len(counts), int(counts.max()), logits.shape[1])
-        ends = np.repeat(counts.cumsum(), counts)
-        block[rows, torch.from_numpy(np.arange(len(row)) - ends)] = logits
-        return block
+        return F.linear(self._normed(x), self.lm_head)
 
     def _normed(self, x: torch.Tensor) -> torch.Tensor:
         return F.rms_norm(x, (self.hidden,), None, self.eps)
@@ -395,11 +456,12 @@ class _Attention:
     """Attention for tokens that lie one behind the other, `counts[b]` (B,) of row b behind `before[b]` stored ones.
 
     Rows with one token, as most have while answers are written, are one call, padded to the longest. A row with more,
-    as where an observation is read, is a call of its own, on exactly what it sees.
+    as where an observation is read, is a call of its own, on exactly what it sees. `aside` and `back` (B,) are those of
+    `feed`.
     """
 
-    def __init__(self, counts: np.ndarray, before: np.ndarray, upto: int):
-        ends, single = counts.cumsum(), counts == 1
+    def __init__(self, counts: np.ndarray, before: np.ndarray, upto: int, aside: np.ndarray, back: np.ndarray):
+        ends, single = counts.cumsum(), (counts == 1) & (aside == 0)
         # A call costs as much as two rows of a batch.
         self.together = 2 * single.sum() > len(counts)
         self.all = self.together and single.all()
@@ -410,16 +472,17 @@ class _Attention:
             self.place = torch.from_numpy((ends - 1).clip(min=0))  # of rows without a single token: something
             self.single = torch.from_numpy(np.flatnonzero(single))
         if not self.all:
-            alone = np.flatnonzero((counts > 1) if self.together else counts)
+            alone = np.flatnonzero(counts * ~single if self.together else counts)
             widest, longest = int(counts[alone].max(initial=0)), int(before[alone].max(initial=0))
             # Row i of the strip sees all up to column longest + i: cut at the left it is the mask of any row.
             strip = torch.full((widest, longest + widest), _HIDDEN).triu_(longest + 1)
-            self.calls = [
-                (b, end - n, end, start + n, strip[:n, longest - start : longest + n])
-                for b, n, end, start in zip(
-                    *(x[alone].tolist() for x in (np.arange(len(counts)), counts, ends, before))
-                )
-            ]
+            for b in alone.tolist():
+                n, start, end, beside = (int(x[b]) for x in (counts, before, ends, aside))
+                mask = strip[:n, longest - start : longest + n]
+                if beside and back[b]:
+                    first, mask = start + n - beside, mask.clone()  # the column of the first token aside
+                    mask[max(n - beside, 0) :, first - int(back[b]) : first] = _HIDDEN
+                self.calls.append((b, end - n, end, start + n, mask))
 
     def __call__(self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Queries (N, heads, D), the cache's keys and values (B, kv heads, capacity, D) -> (N, heads * D)."""

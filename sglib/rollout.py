@@ -21,10 +21,11 @@ import torch
 from tqdm.auto import tqdm
 
 from sglib import envs, formats
-from sglib.decoding import Writer, write
+from sglib.decoding import Question, Writer, write
 from sglib.endpoint import EndpointPolicy
 from sglib.policy import Policy
 from sglib.records import Trajectory, Turn
+from sglib.scoring import given_tokens
 
 MAX_NEW_TOKENS = {"act": 12, "progress": 16, "guide": 32}
 
@@ -46,6 +47,7 @@ def rollout(
     oracle: bool = True,
     example: str | None = None,
     answer_prefix: Callable[[int, int], str] | None = None,
+    ask: Callable[[object, Trajectory], Question] | None = None,
 ) -> list[Trajectory]:
     """Let a policy play games; same seed, same trajectories. What takes longer than ten seconds shows a progress bar.
 
@@ -65,6 +67,10 @@ def rollout(
         example: a worked example shown before each episode (`formats.example_message`).
         answer_prefix: (episode index, turn number) -> text with which the answer begins instead of the format's own
             prefix.
+        ask: called before each answer with the environment and the episode so far. The question that it returns (keep
+            it, it belongs to nobody else) has its `logprobs` when the answer is there: those of its tokens in place of
+            the answer with its prefix, as by `sglib.scoring.branch_logprobs` with `drop_prefix`. What is played does
+            not depend on it.
 
     Returns:
         G x group_size trajectories, game by game; `group` is the game's index.
@@ -83,6 +89,8 @@ def rollout(
             raise ValueError(f"{name}={value!r}: must be at least {least}")
     if not 0 <= temperature <= 10:
         raise ValueError(f"temperature={temperature!r}: must be in 0..10")
+    if ask is not None and (answer_prefix is not None or isinstance(policy, EndpointPolicy)):
+        raise ValueError(f"ask={ask!r}: allowed without answer_prefix, and not of an endpoint")
     if max_new_tokens is None:
         max_new_tokens = MAX_NEW_TOKENS[format] if policy.compact else 200
     if isinstance(policy, EndpointPolicy):
@@ -101,7 +109,7 @@ def rollout(
         with tqdm(total=total, desc=policy.name, unit="episode", leave=False, delay=10) as bar:
             table = _Table(
                 policy, games, env, engine, format, max_turns, seed, group_size, max_new_tokens, oracle, example,
-                answer_prefix, bar,
+                answer_prefix, ask, bar,
             )  # fmt: skip
 
             def play(first: int) -> list[Trajectory]:
@@ -148,6 +156,7 @@ class _Table:
     oracle: bool
     example: str | None
     answer_prefix: Callable[[int, int], str] | None
+    ask: Callable[[object, Trajectory], Question] | None
     bar: tqdm
 
     def __post_init__(self):
@@ -176,6 +185,13 @@ class _Episode(Writer):
         messages = formats.opening(table.format, self.observation.text, policy.compact, table.example)
         self.trajectory.prompt_ids = policy.prompt_ids(messages, self.prefix)
         super().__init__(self.trajectory.prompt_ids, np.random.default_rng([table.seed, index]))
+        self._ask()
+
+    def _ask(self):
+        if self.table.ask is not None:
+            self.question = self.table.ask(self.env, self.trajectory)
+            where = f"ask: game {self.trajectory.game_id!r}, turn {len(self.trajectory.turns) + 1}"
+            self.given = given_tokens(self.table.policy, self.pending, self.prefix, where)
 
     def advance(self) -> bool:
         with self.table.lock:
@@ -219,4 +235,5 @@ class _Episode(Writer):
         trajectory.mask += [0] * len(between)
         trajectory.logprobs += [0.0] * len(between)
         self.pending = [answer[-1], *between]
+        self._ask()
         return True

@@ -1,8 +1,9 @@
-"""What a policy thinks of a text at each point of a recorded episode, read with one key-value cache.
+"""What a policy thinks of a text at each point of a recorded episode, read with one key-value cache. While an episode
+is played the same can be asked of the rollout (its `ask`), whose cache has read the episode anyway.
 
 A context point lies just before an answer: point 0 behind the prompt, point t behind answer t and the observation that
-followed it. At each point the text is fed behind the context, its log-probabilities are kept, and the cache is rewound
-to where the context ended: every token of the episode is read once.
+followed it. At each point the text is read behind the context, its log-probabilities are kept, and it is forgotten
+again: every token of the episode is read once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from sglib import formats
-from sglib.decoding import SlotCache, decoder_of, feed
+from sglib.decoding import SlotCache, decoder_of, feed, logprobs_of
 from sglib.policy import Policy
 from sglib.records import Trajectory
 
@@ -71,47 +72,41 @@ class _Row:
         ids = [*trajectory.prompt_ids, *trajectory.completion_ids]
         ends = [len(trajectory.prompt_ids) + turn.span[0] for turn in trajectory.turns]
         if drop_prefix:
-            ends = [end - self._given(policy, trajectory, ids[:end], t) for t, end in enumerate(ends)]
+            prefix = formats.PREFIX[trajectory.format]
+            where = f"trajectories: game {trajectory.game_id!r}"
+            ends = [
+                end - given_tokens(policy, ids[:end], prefix, f"{where}, turn {t + 1}") for t, end in enumerate(ends)
+            ]
         self.new = [ids[start:end] for start, end in zip([0, *ends], ends)]
         if not all(self.new) or ends[-1] > len(ids):
             raise ValueError(f"trajectories: game {trajectory.game_id!r}: recorded without its token ids")
         self.longest = ends[-1] + max(map(len, branches))
 
-    @staticmethod
-    def _given(policy: Policy, trajectory: Trajectory, context: list[int], t: int) -> int:
-        """How many tokens at the end of a context spell the answer's given prefix."""
-        prefix = formats.PREFIX[trajectory.format]
-        for count in range(1, min(len(prefix), len(context)) + 1):
-            if policy.decode(context[-count:]).strip() == prefix:
-                return count
-        raise ValueError(
-            f"trajectories: game {trajectory.game_id!r}, turn {t + 1}: the answer was not begun with {prefix!r}, as "
-            f"format {trajectory.format!r} has it"
-        )
+
+def given_tokens(policy: Policy, context: Sequence[int], prefix: str, where: str) -> int:
+    """How many tokens at the end of a context spell `prefix`, the given beginning of the answer.
+
+    Raises:
+        ValueError: none do, `where` said first.
+    """
+    for count in range(1, min(len(prefix), len(context)) + 1):
+        if policy.decode(context[-count:]).strip() == prefix:
+            return count
+    raise ValueError(f"{where}: the answer was not begun with {prefix!r}, as its format has it")
 
 
 def _read(policy: Policy, rows: list[_Row]):
-    """Fill `logprobs` of each row: per turn, feed what is new, then the branch, then rewind."""
+    """Fill `logprobs` of each row: per turn, what is new is read, and the branch behind it, which is forgotten."""
     cache = SlotCache(policy.model, len(rows), max(row.longest for row in rows), decoder_of(policy.model))
     t = 0
     while True:
-        branches = [list(row.branches[t]) for row in rows]
-        width = max(map(len, branches))
-        before = feed(policy, cache, [row.new[t] for row in rows])  # logits behind the contexts (B, V)
-        logits = before[:, None]
-        if width > 1:
-            ends = cache.lengths
-            behind = feed(policy, cache, [b[:-1] for b in branches], every=True)  # right-aligned (B, width - 1, V)
-            logits = torch.cat([logits, behind], dim=1)
-            cache.rewind(ends)
-        if width:
-            tokens = torch.tensor([[0] * (width - len(b)) + b for b in branches], device=policy.device)
-            for i, b in enumerate(branches):
-                if b:  # what is behind the context predicts a branch's first token, wherever its column is
-                    logits[i, width - len(b)] = before[i]
-            found = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, :, None])[:, :, 0].double().cpu().numpy()
-        for i, (row, branch) in enumerate(zip(rows, branches)):
-            row.logprobs.append(found[i, width - len(branch) :].copy() if branch else np.zeros(0))
+        branches = [row.branches[t] for row in rows]
+        sizes = np.array([len(b) for b in branches])
+        tokens = [[*row.new[t], *b[:-1]] for row, b in zip(rows, branches)]
+        logits = feed(policy, cache, tokens, keep=sizes, aside=(sizes - 1).clip(min=0))
+        found = logprobs_of(logits, [token for b in branches for token in b])
+        for row, part in zip(rows, np.split(found, sizes.cumsum()[:-1])):
+            row.logprobs.append(part.copy())
         t += 1
         over = [i for i, row in enumerate(rows) if len(row.new) <= t]
         if len(over) == len(rows):

@@ -71,9 +71,9 @@ def test_the_recorded_answers_score_as_when_they_were_sampled(base, episodes):
 def test_every_token_is_read_once(base, episodes, branches, monkeypatch):
     fed = []
 
-    def spy(policy, cache, tokens, every=False):
+    def spy(policy, cache, tokens, **wanted):
         fed.append(sum(map(len, tokens)))
-        return original(policy, cache, tokens, every)
+        return original(policy, cache, tokens, **wanted)
 
     original = scoring.feed
     monkeypatch.setattr(scoring, "feed", spy)

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 
 from sglib import formats
+from sglib.decoding import Question
 from sglib.envs.alfworld import FastAlfworld, Game, game_of, replay
 from sglib.envs.alfworld_oracle import shortest_plan
 from sglib.policy import Policy, load_policy
@@ -99,10 +101,19 @@ class InformationGain:
         if policy is None:
             raise ValueError(f"policy=None: component {self.name!r} asks the policy how likely it finds the target")
         scorer = policy if self.frozen is None else _frozen_scorer(self.frozen, policy)
-        texts = targets(self.target, trajectories, scorer, games)
-        encoded = [[_encode(scorer, pieces) for pieces in of_episode] for of_episode in texts]
+        texts, encode = targets(self.target, trajectories, scorer, games), functools.cache(scorer.encode)
+        encoded = [[_encode(encode, pieces) for pieces in of_episode] for of_episode in texts]
         branches = [[ids for ids, _ in row] for row in encoded]
         logprobs = branch_logprobs(scorer, trajectories, branches, drop_prefix=True, batch_size=self.batch_size)
+        return self._values(trajectories, scorer, encoded, logprobs)
+
+    def _values(
+        self,
+        trajectories: Sequence[Trajectory],
+        scorer: Policy,
+        encoded: Sequence[Sequence[tuple[list[int], np.ndarray]]],
+        logprobs: Sequence[Sequence[np.ndarray]],
+    ) -> list[list[float]]:
         values = []
         for trajectory, found, row in zip(trajectories, logprobs, encoded, strict=True):
             scores = [self._score(x[counts]) for x, (_, counts) in zip(found, row, strict=True)]
@@ -126,6 +137,63 @@ class InformationGain:
         for turn, before, after, count in zip(trajectory.turns, scores, [*scores[1:], None], unknown):
             noted = {"before": before, "after": after, "unknown": float(count) if count else None}
             turn.rewards |= {f"{self.name}/{what}": value for what, value in noted.items() if value is not None}
+
+
+class Asked:
+    """`InformationGain` for episodes that are yet to be played: `ask` is handed to `sglib.rollout` (fast engine), whose
+    cache then serves for scoring, too. What is called afterwards, with the episodes, is the component.
+
+    Answers count only for these very episodes and as long as the policy has the same weights; for all others
+    `InformationGain` reads the episodes again.
+    """
+
+    def __init__(self, component: InformationGain, policy: Policy, games: Sequence[Game]):
+        self.name, self.weight, self.schedule = component.name, component.weight, component.schedule
+        self.component, self.policy, self._weights = component, policy, _weights(policy)
+        self._encode = functools.cache(policy.encode)
+        self._fixed = None if component.target == "plan" else _fixed(component.target, {g.id: g for g in games}, policy)
+        # id of an episode -> it (which keeps the id its own), and at each context point the question and what counts
+        self._points: dict[int, tuple[Trajectory, list[tuple[Question, np.ndarray]]]] = {}
+
+    def ask(self, env: FastAlfworld, trajectory: Trajectory) -> Question:
+        pieces = _commands(env.plan()) if self._fixed is None else self._fixed[trajectory.game_id]
+        ids, counts = _encode(self._encode, pieces)
+        self._points.setdefault(id(trajectory), (trajectory, []))[1].append((Question(ids), counts))
+        return self._points[id(trajectory)][1][-1][0]
+
+    def __call__(
+        self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Game] | None = None
+    ) -> list[list[float]]:
+        """As `InformationGain`."""
+        points = [self._points.get(id(t), (t, []))[1] for t in trajectories]
+        known = all(len(row) == len(t) for row, t in zip(points, trajectories))
+        if policy is not self.policy or not known or _weights(policy) != self._weights:
+            return self.component(trajectories, policy, games)
+        encoded = [[(question.ids, counts) for question, counts in row] for row in points]
+        logprobs = [[question.logprobs for question, _ in row] for row in points]
+        return self.component._values(trajectories, policy, encoded, logprobs)
+
+
+def asking(components: Sequence, policy: Policy, games: Sequence[Game]) -> tuple[list, dict[str, Callable]]:
+    """For one rollout of `policy` on `games`: the components, the first `InformationGain` without a scorer of its own
+    (`frozen`) as an `Asked`; and the argument `ask` of `sglib.rollout` that belongs to it, {} where there is none.
+
+    Raises:
+        ValueError: "shuffled" with a single game.
+    """
+    mix = list(components)
+    for i, component in enumerate(mix):
+        if isinstance(component, InformationGain) and component.frozen is None:
+            mix[i] = Asked(component, policy, games)
+            return mix, {"ask": mix[i].ask}
+    return mix, {}
+
+
+def _weights(policy: Policy) -> list[float]:
+    """Changes when the policy is trained: how often each parameter was written, and its sum."""
+    parameters = list(policy.model.parameters())
+    sums = torch.stack([p.detach().sum(dtype=torch.float64) for p in parameters]).tolist()
+    return [*sums, *(p._version for p in parameters)]
 
 
 # -- what stands for the answer ---------------------------------------------------------------------------------------
@@ -162,11 +230,16 @@ def targets(
             [_commands(env.plan()) for env in replay(played[t.game_id], done)][: len(t)]
             for t, done in zip(trajectories, actions)
         ]
-    facts = {id_: hidden_facts(next(replay(game, ()))) for id_, game in played.items()}
+    fixed = _fixed(target, played, policy)
+    return [[fixed[t.game_id]] * len(t) for t in trajectories]
+
+
+def _fixed(target: str, games: Mapping[str, Game], policy: Policy) -> dict[str, Pieces]:
+    """The text of each game, for targets that stay what they are during an episode."""
+    facts = {id_: hidden_facts(next(replay(game, ()))) for id_, game in games.items()}
     if target == "shuffled":
         facts = _shuffled(facts, policy)
-    return [[[(BRIDGE, False), (" " + facts[t.game_id], True)] if facts[t.game_id] else []] * len(t)
-            for t in trajectories]  # fmt: skip
+    return {id_: [(BRIDGE, False), (f" {text}", True)] if text else [] for id_, text in facts.items()}
 
 
 def _commands(plan: list[str] | None) -> Pieces:
@@ -185,9 +258,9 @@ def _shuffled(facts: dict[str, str], policy: Policy) -> dict[str, str]:
     return chosen
 
 
-def _encode(policy: Policy, pieces: Pieces) -> tuple[list[int], np.ndarray]:
+def _encode(encode: Callable[[str], list[int]], pieces: Pieces) -> tuple[list[int], np.ndarray]:
     """Token ids, and which of them count."""
-    parts = [(policy.encode(words), counts) for words, counts in pieces]
+    parts = [(encode(words), counts) for words, counts in pieces]
     mask = np.array([counts for ids, counts in parts for _ in ids], dtype=bool)
     return [token for ids, _ in parts for token in ids], mask
 

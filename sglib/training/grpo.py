@@ -34,6 +34,7 @@ from sglib.endpoint import check_trainable
 from sglib.evaluate import label_agreement
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
+from sglib.rewards.igpo import asking
 from sglib.training.borrowed import lent
 from sglib.training.estimators import GRPO, Estimator
 from sglib.training.trainer import TrajectoryGRPOTrainer
@@ -254,6 +255,7 @@ def train(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
     estimator = GRPO() if estimator is None else estimator
+    asks = rollout_fn is None and settings.env == "alfworld"  # the fast engine, and a rollout that can be asked
     if rollout_fn is None:
         from sglib.rollout import rollout as rollout_fn
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
@@ -280,19 +282,22 @@ def train(
     def sample(iteration: int) -> list[Trajectory]:
         begin = time.perf_counter()
         picked = draw_games(len(games), settings.games_per_iteration, settings.seed, iteration)
+        drawn = [games[i] for i in picked]
+        mix, ask = asking(components, policy, drawn) if asks else (components, {})
         trajectories = rollout_fn(
             policy,
-            [games[i] for i in picked],
+            drawn,
             env=settings.env,
             format=settings.format,
             max_turns=settings.max_turns,
             temperature=settings.temperature,
             seed=int(np.random.SeedSequence([settings.seed, iteration]).generate_state(1)[0]),
             group_size=settings.group_size,
+            **ask,
         )
         played = time.perf_counter()
-        by_id = {games[i].id: games[i] for i in picked if hasattr(games[i], "id")}
-        combine(trajectories, components, iteration / settings.iterations, policy, by_id)
+        by_id = {game.id: game for game in drawn if hasattr(game, "id")}
+        combine(trajectories, mix, iteration / settings.iterations, policy, by_id)
         for trajectory, values in zip(trajectories, estimator(trajectories), strict=True):
             for turn, value in zip(trajectory.turns, values, strict=True):
                 turn.advantage = float(value)
