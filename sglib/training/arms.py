@@ -43,6 +43,8 @@ SOURCES = (
     "sglib/formats.py",
     "sglib/policy.py",
     "sglib/records.py",
+    "sglib/decoding.py",
+    "sglib/generation.py",
     "sglib/rollout.py",
     "sglib/evaluate.py",
     "sglib/rewards",
