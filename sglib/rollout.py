@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 from sglib import envs, formats
 from sglib.decoding import Question, Writer, write
 from sglib.endpoint import EndpointPolicy
+from sglib.parallel import each
 from sglib.policy import Policy
 from sglib.records import Trajectory, Turn
 from sglib.scoring import given_tokens
@@ -121,23 +121,10 @@ def rollout(
                 )  # fmt: skip
                 return [episode.trajectory for episode in episodes]
 
-            parts = _each(play, range(0, total, size), threads, table.stopped)
+            parts = each(play, range(0, total, size), table.stopped.set)
     finally:
         policy.model.train(was_training)
     return [trajectory for part in parts for trajectory in part]
-
-
-def _each(play: Callable, items: range, threads: int, stopped: threading.Event) -> list:
-    """`play` of each item, in as many threads, each with one of torch's."""
-    if min(threads, len(items)) < 2:
-        return [play(item) for item in items]
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        return list(pool.map(play, items))
-    finally:
-        stopped.set()  # after an error or Ctrl-C the other threads leave off before their next step
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # the setting is in part one of the process
 
 
 @dataclass

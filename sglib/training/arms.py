@@ -45,6 +45,7 @@ SOURCES = (
     "sglib/records.py",
     "sglib/decoding.py",
     "sglib/generation.py",
+    "sglib/parallel.py",
     "sglib/rollout.py",
     "sglib/evaluate.py",
     "sglib/rewards",

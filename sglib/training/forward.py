@@ -13,13 +13,11 @@ Embedding, norms, linear layers and MLP are called as modules, so adapters on th
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-
 import torch
 from transformers import Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import rotate_half
+
+from sglib.parallel import each
 
 ROWS = 4  # sequences per forward pass at most: more would not stay in the processor's cache, fewer are overhead
 BLOCK = 64  # queries per attention product
@@ -62,7 +60,7 @@ def policy_logps(
     if torch.is_grad_enabled():
         found = _Parts.apply(read, parts, *(p for p in inner.parameters() if p.requires_grad))
     else:
-        found = map(torch.cat, zip(*_each(torch.no_grad()(read), parts), strict=True))
+        found = map(torch.cat, zip(*each(torch.no_grad()(read), parts), strict=True))
     logps, entropies = (x.new_zeros(wanted.shape).masked_scatter(wanted, x) for x in found)
     return logps, entropies
 
@@ -72,7 +70,7 @@ class _Parts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, read, parts, *parameters):
-        results = _each(torch.enable_grad()(read), parts)
+        results = each(torch.enable_grad()(read), parts)
         ctx.logps, ctx.parameters = [logps for logps, _ in results], parameters
         logps, entropies = (torch.cat([x.detach() for x in column]) for column in zip(*results, strict=True))
         ctx.mark_non_differentiable(entropies)
@@ -84,24 +82,8 @@ class _Parts(torch.autograd.Function):
             return torch.autograd.grad(part[0], ctx.parameters, part[1], allow_unused=True)
 
         parts = list(zip(ctx.logps, gradient.split([len(x) for x in ctx.logps]), strict=True))
-        found = zip(*_each(differentiate, parts), strict=True)
+        found = zip(*each(differentiate, parts), strict=True)
         return None, None, *(None if column[0] is None else torch.stack(column).sum(0) for column in found)
-
-
-def _each(function: Callable, items: Sequence) -> list:
-    """`function` of each item, in as many threads as torch has, each with one of torch's."""
-    threads = torch.get_num_threads()
-    if min(threads, len(items)) < 2:
-        return [function(item) for item in items]
-    try:
-        return list(_pool(threads).map(function, items))
-    finally:
-        torch.set_num_threads(threads)  # the setting is in part one of the process
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def _read(model, ids: torch.Tensor, wanted: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
