@@ -219,6 +219,7 @@ class Writer:
         return False
 
 
+@torch.no_grad()  # here, too: a thread does not inherit it
 def write(
     policy,
     rows: Sequence[Writer],

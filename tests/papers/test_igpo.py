@@ -15,7 +15,8 @@ import sglib
 from sglib.envs.alfworld import TASK_TYPES, generate_games, replay
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Outcome, combine, igpo
-from sglib.rewards.igpo import InformationGain, hidden_facts, targets
+from sglib.rewards.igpo import InformationGain, asking, hidden_facts, targets
+from sglib.training import grpo
 
 GAMES = {game.id: game for game in generate_games(4, seed=8)}
 TARGETS = ("facts", "plan", "shuffled")
@@ -259,6 +260,106 @@ def test_a_frozen_scorer_is_asked_in_place_of_the_policy(base, played, monkeypat
     monkeypatch.setattr(igpo, "_load", lambda name, device: other)
     with pytest.raises(ValueError, match="frozen='elsewhere': its tokenizer is not that of the policy 'base'"):
         InformationGain(frozen="elsewhere")(played, base, GAMES)
+
+
+# -- asked while the episodes are played ------------------------------------------------------------------------------
+
+
+def play_asked(policy, component, monkeypatch, **options):
+    """Episodes of three games in groups of two, the component that was asked, and how often episodes are read again
+    from now on."""
+    games, again, original = list(GAMES.values())[:3], [], igpo.branch_logprobs
+    (asked,), ask = asking([component], policy, games)
+    episodes = sglib.rollout(policy, games, max_turns=4, seed=1, group_size=2, oracle=False, **ask, **options)
+    monkeypatch.setattr(igpo, "branch_logprobs", lambda *a, **k: again.append(1) or original(*a, **k))
+    return episodes, asked, again
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("options", [{}, {"version": "probability", "reduce": "sum", "weight": 0.3, "name": "gain"}])
+def test_asked_in_the_rollout_the_values_are_the_same(base, monkeypatch, target, options):
+    component = InformationGain(target=target, **options)
+    episodes, asked, again = play_asked(base, component, monkeypatch)
+    written = [t.to_dict() for t in episodes]
+    assert (asked.name, asked.weight, asked.schedule(0.5)) == (component.name, component.weight, 1.0)
+    found = asked(episodes[::-1], base)[::-1]  # in any order
+    noted = [turn.rewards for t in episodes for turn in t.turns]
+    assert again == []
+    other = [Trajectory.from_dict(t) for t in written]
+    assert [t.to_dict() for t in other] == written and "asked" not in str(written[0].keys())
+    expected = component(other, base, GAMES)
+    assert any(any(row) for row in expected)
+    for one, two in zip(found, expected, strict=True):
+        assert one == pytest.approx(two, abs=1e-3 if component.reduce == "sum" else 1e-4)
+    for one, two in zip(noted, (turn.rewards for t in other for turn in t.turns), strict=True):
+        assert one == pytest.approx(two, abs=1e-3)
+
+
+def test_episodes_that_were_not_asked_are_read(base, played, monkeypatch):
+    episodes, asked, again = play_asked(base, InformationGain(), monkeypatch)
+    for others in ([Trajectory.from_dict(t.to_dict()) for t in episodes], [*episodes, *played], played):
+        assert asked(others, base, GAMES) == InformationGain()(others, base, GAMES)
+        assert len(again) == 2
+        again.clear()
+    shorter = episodes[0]
+    del shorter.turns[-1]
+    asked([shorter], base, GAMES)
+    assert len(again) == 1
+
+
+@pytest.mark.parametrize("how", ["optimiser", "data", "another"])
+def test_answers_of_another_policy_do_not_count(base, monkeypatch, how):
+    policy = copy.deepcopy(base)
+    episodes, asked, again = play_asked(policy, InformationGain(), monkeypatch)
+    if how == "optimiser":
+        for p in policy.model.parameters():
+            p.grad = torch.ones_like(p)
+        torch.optim.AdamW(policy.model.parameters(), lr=1e-3).step()
+    elif how == "data":
+        policy.model.model.norm.weight.data.mul_(1.5)
+    else:
+        policy = base
+    found = asked(episodes, policy, GAMES)
+    assert len(again) == 1
+    assert found == InformationGain()(episodes, policy, GAMES)
+
+
+def test_what_is_asked(base):
+    games = list(GAMES.values())
+    outcome, frozen, facts, plan = (
+        Outcome(), InformationGain(frozen="base", name="f"), InformationGain(), InformationGain(target="plan", name="p")
+    )  # fmt: skip
+    assert asking([outcome, frozen], base, games) == ([outcome, frozen], {})
+    mix, ask = asking([outcome, frozen, facts, plan], base, games)
+    assert mix[:2] == [outcome, frozen] and mix[3] is plan and mix[2].component is facts
+    assert ask == {"ask": mix[2].ask}
+    with pytest.raises(ValueError, match="shuffled.*two games"):
+        asking([InformationGain(target="shuffled")], base, games[:1])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_training_asks_the_rollout(base, monkeypatch, target):
+    """Two iterations: no episode is read again, and everything is as when each is."""
+    settings = grpo.GRPOSettings(
+        iterations=2, games_per_iteration=2, group_size=2, max_turns=3, learning_rate=1e-3, eval_every=0
+    )
+    again, original, runs = [], igpo.branch_logprobs, []
+    monkeypatch.setattr(igpo, "branch_logprobs", lambda *a, **k: again.append(1) or original(*a, **k))
+    for asks in (True, False):
+        if not asks:
+            monkeypatch.setattr(grpo, "asking", lambda components, *_: (components, {}))
+        episodes = []
+        grpo.train(
+            copy.deepcopy(base), list(GAMES.values()), settings, [Outcome(), InformationGain(target=target)],
+            on_iteration=lambda _, played, kept=episodes: kept.extend(played),
+        )  # fmt: skip
+        assert len(again) == (0 if asks else 2)
+        runs.append(episodes)
+    assert [t.completion_ids for t in runs[0]] == [t.completion_ids for t in runs[1]]
+    assert any(turn.rewards["igpo"] for t in runs[0] for turn in t.turns)
+    for one, two in zip(*runs):
+        for a, b in zip(one.turns, two.turns, strict=True):
+            assert a.rewards == pytest.approx(b.rewards, abs=1e-3)
 
 
 def test_errors(base, played):
