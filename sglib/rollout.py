@@ -11,6 +11,7 @@ its place in the list of games, not on which other episodes share its batch.
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ def rollout(
     was_training = policy.model.training
     policy.model.eval()
     try:
-        with tqdm(total=total, desc=policy.name, unit="episode", leave=False, delay=10) as bar:
+        quiet = multiprocessing.parent_process() is not None  # a worker's bar would be drawn over its parent's
+        with tqdm(total=total, desc=policy.name, unit="episode", leave=False, delay=10, disable=quiet) as bar:
             table = _Table(
                 policy, games, env, engine, format, max_turns, seed, group_size, max_new_tokens, oracle, example,
                 answer_prefix, ask, bar,
