@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PARAMS ?= params/cpu.yaml
+BENCHMARK ?= alfworld_engine
 VENV := .venv
 BIN := $(VENV)/bin
 # pip gets the same versions everywhere; torch first, so that a wheel for this machine's kind (CPU or CUDA) is chosen alone
@@ -20,7 +21,8 @@ help:
 	@echo "make study    run the whole study (notebooks 00 to 05 and the report) with $(PARAMS) into outputs/"
 	@echo "make test     install what the tests need and run them"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
-	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes)"
+	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
+	@echo "              BENCHMARK=rollout, update or scoring: what takes the time in training (see benchmarks/README.md)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model again"
@@ -56,7 +58,7 @@ parity: $(VENV)/installed-test
 	@$(BIN)/python tests/parity.py $(ARGS)
 
 benchmark: $(VENV)/installed
-	@$(BIN)/python benchmarks/alfworld_engine.py $(ARGS)
+	@$(BIN)/python benchmarks/$(BENCHMARK).py $(ARGS)
 
 # The server's root is the repository, so that it reads the pairing rules in pyproject.toml.
 lab: $(VENV)/installed
