@@ -22,7 +22,7 @@ help:
 	@echo "make test     install what the tests need and run them"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
-	@echo "              BENCHMARK=rollout, update or scoring: what takes the time in training (see benchmarks/README.md)"
+	@echo "              BENCHMARK=rollout, update, scoring or iteration: what takes the time in training (see benchmarks/README.md)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model again"

@@ -322,24 +322,30 @@ def sample(logits: torch.Tensor, temperature: float, uniform: np.ndarray) -> tup
     return tokens[:, 0].tolist(), logprobs.gather(-1, tokens)[:, 0].tolist()
 
 
-def decoder_of(model) -> Decoder | None:
-    """A `Decoder` with the model's present weights, LoRA merged; None where the model's own forward has to do: another
-    architecture, a GPU, another type than float32, more than 100 M parameters."""
+def is_small(model) -> bool:
+    """Whether a step of this model on a CPU is worth a `Decoder`, and a thread a core: a Qwen3 in float32 of at most
+    100 M parameters, PEFT-wrapped or not."""
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     config = inner.config
-    if (
-        type(inner) is not Qwen3ForCausalLM
-        or config.hidden_act != "silu"
-        or config.attention_bias
-        or set(config.layer_types) != {"full_attention"}
-        or config.rope_parameters["rope_type"] != "default"
-        or any(p.device.type != "cpu" or p.dtype != torch.float32 for p in inner.parameters())
-        or sum(p.numel() for p in inner.parameters()) > LARGEST
-        or type(inner.model.embed_tokens) is not nn.Embedding
-    ):
+    return (
+        type(inner) is Qwen3ForCausalLM
+        and config.hidden_act == "silu"
+        and not config.attention_bias
+        and set(config.layer_types) == {"full_attention"}
+        and config.rope_parameters["rope_type"] == "default"
+        and all(p.device.type == "cpu" and p.dtype == torch.float32 for p in inner.parameters())
+        and sum(p.numel() for p in inner.parameters()) <= LARGEST
+        and type(inner.model.embed_tokens) is nn.Embedding
+    )
+
+
+def decoder_of(model) -> Decoder | None:
+    """A `Decoder` with the model's present weights, LoRA merged; None where the model's own forward has to do: it is
+    not small (`is_small`), or has other adapters than plain LoRA."""
+    if not is_small(model):
         return None
     try:
-        return Decoder(inner)
+        return Decoder(model.get_base_model() if hasattr(model, "peft_config") else model)
     except _Unknown:
         return None
 

@@ -8,12 +8,10 @@
 | `retrospect` | after the episode: one progress number per step | RePro's retrospection |
 
 `guide` keeps the guidance and the action in one answer: z_t ~ pi(.|h, o_t), a_t ~ pi(.|h, o_t, z_t) is then one
-continuation, and
-past guidance stays in the context (Eq 2).
+continuation, and past guidance stays in the context (Eq 2).
 
 Reading is total: any text gives a `Parsed`; what does not follow the format is a named failure in `Parsed.error`,
-never an
-exception, and the best command that can be made of the text.
+never an exception, and the best command that can be made of the text.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Policies: the shipped base model, a local path, a hub id; LoRA on top; and the small model's tokenizer.
 
 The base model is a Qwen3 of 0.8 M parameters with a word-level tokenizer in which the engine's fixed phrases are one
-token
-each, so that an episode of 30 turns is about 500 tokens. A larger model goes through the same code by its own
+token each, so that an episode of 30 turns is about 500 tokens. A larger model goes through the same code by its own
 tokenizer.
 """
 
@@ -114,8 +113,8 @@ class Policy:
 
     def __post_init__(self):
         # What the chat template writes between an answer and the next one, found by rendering a conversation with a
-        # marker:
-        # adding only this text keeps the prefix as it was generated, also under templates that rewrite earlier answers.
+        # marker: adding only this text keeps the prefix as it was generated, also under templates that rewrite earlier
+        # answers.
         marker = "MARKED ANSWER"
         history = [
             {"role": "user", "content": "A"},

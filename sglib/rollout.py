@@ -1,8 +1,8 @@
 """Batched multi-turn rollouts with the key-value cache kept across turns.
 
 The whole episode is one token sequence: prompt, answer, observation, answer, … Each turn reads only what is new, and a
-prompt that the members of a group share is read once. Episodes that are over leave the batch. On a CPU the episodes
-are dealt to as many Python threads as torch has threads, each on one core: steps of a small model are too short to be
+prompt that the members of a group share is read once. Episodes that are over leave the batch. On a CPU the episodes of
+a small model are dealt to as many Python threads as torch has threads, each on one core: its steps are too short to be
 divided, and while one thread steps environments the other computes.
 
 Every episode has its own stream of random numbers, one per generated token, so what it does depends on the seed and on
@@ -21,7 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from sglib import envs, formats
-from sglib.decoding import Question, Writer, write
+from sglib.decoding import Question, Writer, is_small, write
 from sglib.endpoint import EndpointPolicy
 from sglib.parallel import each
 from sglib.policy import Policy
@@ -29,6 +29,7 @@ from sglib.records import Trajectory, Turn
 from sglib.scoring import given_tokens
 
 MAX_NEW_TOKENS = {"act": 12, "progress": 16, "guide": 32}
+FEWEST = 8  # episodes that are worth a thread
 
 
 @torch.no_grad()
@@ -102,8 +103,9 @@ def rollout(
         )  # fmt: skip
 
     total = len(games) * group_size
-    threads = torch.get_num_threads() if policy.device.type == "cpu" else 1
-    size = max(1, min(batch_size, -(-total // threads)))
+    # A large model's weights are best read by all cores together; and below some rows Python is all that a thread does.
+    threads = torch.get_num_threads() if is_small(policy.model) else 1
+    size = max(1, min(batch_size, max(FEWEST, -(-total // threads))))
     was_training = policy.model.training
     policy.model.eval()
     try:
@@ -123,7 +125,8 @@ def rollout(
                 )  # fmt: skip
                 return [episode.trajectory for episode in episodes]
 
-            parts = each(play, range(0, total, size), table.stopped.set)
+            firsts = range(0, total, size)
+            parts = each(play, firsts, table.stopped.set) if threads > 1 else list(map(play, firsts))
     finally:
         policy.model.train(was_training)
     return [trajectory for part in parts for trajectory in part]

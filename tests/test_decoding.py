@@ -195,7 +195,7 @@ def test_threads_change_nothing(base, threads):
     played = []
     for n in (1, 2, 3):
         threads(n)
-        played.append(sglib.rollout(base, GAMES, format="guide", max_turns=6, group_size=2, seed=1))
+        played.append(sglib.rollout(base, GAMES, format="guide", max_turns=6, group_size=8, seed=1))
         assert torch.get_num_threads() == n
     assert [t.completion_ids for t in played[0]] == [t.completion_ids for t in played[1]]
     assert [t.completion_ids for t in played[0]] == [t.completion_ids for t in played[2]]
@@ -212,7 +212,7 @@ def test_an_error_in_one_thread_ends_the_rollout(base, threads):
     base.model.train()
     try:
         with pytest.raises(KeyError, match="nothing to say"):
-            sglib.rollout(base, GAMES, max_turns=500, group_size=2, answer_prefix=broken)
+            sglib.rollout(base, GAMES, max_turns=500, group_size=8, answer_prefix=broken)
         assert base.model.training and torch.get_num_threads() == 2
     finally:
         base.model.eval()

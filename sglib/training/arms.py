@@ -1,8 +1,7 @@
 """The arms of notebook 04, trained side by side: one process an arm, one thread each where there is no GPU.
 
 Two runs with one thread each finish more iterations an hour than one run with two. Each arm works in its own folder,
-resumes
-there after an interruption, and is not run again when it is complete.
+resumes there after an interruption, and is not run again when it is complete.
 
     base.json         the panel before training, outcome by game
     metrics.jsonl     one line an iteration; every few with the panel
