@@ -8,8 +8,9 @@ sglib.inspect(trajectories)
 """
 
 from sglib import advantages, envs, formats, params, rewards, runs, stats
-from sglib.evaluate import Report, evaluate, panel, progress_error, replay_on_reference, summarize
+from sglib.evaluate import Report, evaluate, progress_error, replay_on_reference, summarize
 from sglib.generation import generate
+from sglib.panels import panel
 from sglib.policy import Policy, load_policy
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
 from sglib.rollout import rollout

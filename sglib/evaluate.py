@@ -9,19 +9,12 @@ from dataclasses import dataclass, field
 from tqdm.auto import tqdm
 
 from sglib import envs, formats
-from sglib.envs.alfworld import Game, generate_games
+from sglib.envs.alfworld import Game
+from sglib.panels import panel_hash
 from sglib.policy import Policy
 from sglib.records import LABELS, Trajectory
 from sglib.rollout import rollout
 from sglib.stats import wilson
-
-# Seed of the games that results are reported on. Tuning, pre-training and training draw from other seeds.
-PANEL_SEED = 424_242
-
-
-def panel(n: int, split: str = "valid_seen", max_receptacles: int | None = 12) -> list[Game]:
-    """The first `n` games of the fixed held-out panel; a longer panel begins with a shorter one's games."""
-    return generate_games(n, seed=PANEL_SEED, split=split, max_receptacles=max_receptacles)
 
 
 @dataclass
@@ -44,6 +37,7 @@ class Report:
             without guidance.
         outcomes: 1 or 0 per game, in order, for paired comparison.
         trajectories: the episodes.
+        panel: hash of the games (`sglib.panels.panel_hash`); "" where the games were not at hand.
     """
 
     n: int
@@ -62,10 +56,11 @@ class Report:
     agreement: float | None
     outcomes: list[int] = field(repr=False)
     trajectories: list[Trajectory] = field(repr=False)
+    panel: str = ""
 
     def numbers(self) -> dict:
         """The scalar fields, for a metrics file."""
-        names = "n wins success low high turns invalid looping wrong_object redundant agreement".split()  # noqa: SIM905
+        names = "panel n wins success low high turns invalid looping wrong_object redundant agreement".split()  # noqa: SIM905
         return {name: getattr(self, name) for name in names} | {f"label_{k}": v for k, v in self.labels.items()}
 
 
@@ -169,19 +164,25 @@ def evaluate(
     seed: int = 0,
     **options,
 ) -> Report:
-    """Play each game once and sum up. Further options go to `sglib.rollout`.
+    """Play each game exactly once and sum up; the result does not depend on the order of the games. Further options go
+    to `sglib.rollout`.
 
     Args:
         policy, games, format, temperature, max_turns, seed: see `sglib.rollout`.
 
     Raises:
-        ValueError: a bad argument, or no games.
+        ValueError: a bad argument, no games, or a game that is there twice.
     """
     if not games:
         raise ValueError("games: none to evaluate on")
-    return summarize(
+    if "group_size" in options:
+        raise ValueError(f"group_size={options['group_size']!r}: each game is played once")
+    known = panel_hash(games)
+    report = summarize(
         rollout(policy, games, format=format, temperature=temperature, max_turns=max_turns, seed=seed, **options)
     )
+    report.panel = known
+    return report
 
 
 def progress_error(trajectories: Sequence[Trajectory]) -> float | None:

@@ -8,6 +8,9 @@
       - {name: self_guide, schedule: self_guide}
     advantage: {kind: grpo}
 
+`start` says what is learned before (`sglib.training.starts`); without `components` that is all. `replicate: 1` plays
+the same games in another order with other random numbers: the same method once more, to see what chance alone does.
+
 Every key is checked before anything runs. A key that would do nothing is an error like one that does not exist: a
 component that needs what the format does not write, a discount under an estimator that has none.
 """
@@ -25,6 +28,7 @@ import yaml
 from sglib.params import ParameterError, recipe_file
 from sglib.rewards import COMPONENTS, Component
 from sglib.training.estimators import ESTIMATORS, GRPO, Estimator
+from sglib.training.starts import STARTS, Start
 
 FORMATS = ("act", "progress", "guide")
 
@@ -39,6 +43,8 @@ class Recipe:
         format: how the agent acts, one of `FORMATS`.
         components: reward components with weights and schedules (Eq 6 of Self-Guide, for any of them).
         estimator: what makes advantages of them.
+        start: what is learned before, None for nothing.
+        replicate: >= 0; another number is another draw of order and sampling with the same games.
     """
 
     name: str
@@ -46,6 +52,8 @@ class Recipe:
     format: str
     components: tuple[Component, ...]
     estimator: Estimator
+    start: Start | None = None
+    replicate: int = 0
 
     def with_win_reward(self, weight: float | None) -> Recipe:
         """The same recipe with another reward for success; None changes nothing."""
@@ -75,20 +83,26 @@ def make_recipe(content: Any, name: str, where: str = "recipe") -> Recipe:
     Raises:
         ParameterError: as `load_recipe`; `where` names the source.
     """
-    keys = {"about", "format", "components", "advantage"}
+    keys = {"about", "format", "components", "advantage", "start", "replicate"}
     _check_keys(content, keys, where)
     format = content.get("format", "act")
     if format not in FORMATS:
         raise ParameterError(f"{where}: format = {format!r}: allowed: {', '.join(FORMATS)}")
-    specs = content.get("components")
-    if not isinstance(specs, list) or not specs:
-        raise ParameterError(f"{where}: components = {specs!r}: must list at least one component")
+    start = _start(content.get("start"), where)
+    specs = content.get("components", [] if start else None)
+    if not isinstance(specs, list) or not (specs or start):
+        raise ParameterError(f"{where}: components = {specs!r}: must list at least one component, or leave it to start")
+    if not specs and (extra := {"advantage", "replicate"} & set(content)):
+        raise ParameterError(f"{where}: {min(extra)} does nothing without components")
+    replicate = content.get("replicate", 0)
+    if isinstance(replicate, bool) or not isinstance(replicate, int) or replicate < 0:
+        raise ParameterError(f"{where}: replicate = {replicate!r}: must be a whole number of at least 0")
     components = tuple(_component(spec, f"{where}: components[{i}]") for i, spec in enumerate(specs))
     names = [component.name for component in components]
     if len(set(names)) < len(names):
         raise ParameterError(f"{where}: components: {names}: each name once")
     estimator = _estimator(content.get("advantage"), where)
-    recipe = Recipe(name, str(content.get("about", "")), format, components, estimator)
+    recipe = Recipe(name, str(content.get("about", "")), format, components, estimator, start, replicate)
     for component in components:
         _check_use(component, recipe, where)
     return recipe
@@ -120,6 +134,15 @@ def _estimator(spec: Any, where: str) -> Estimator:
     if not isinstance(spec, dict) or spec.get("kind") not in ESTIMATORS:
         raise ParameterError(f"{where} = {spec!r}: kind must be one of {', '.join(ESTIMATORS)}")
     return _make(ESTIMATORS[spec["kind"]], {k: v for k, v in spec.items() if k != "kind"}, where)
+
+
+def _start(spec: Any, where: str) -> Start | None:
+    if spec is None:
+        return None
+    where = f"{where}: start"
+    if not isinstance(spec, dict) or spec.get("kind") not in STARTS:
+        raise ParameterError(f"{where} = {spec!r}: kind must be one of {', '.join(STARTS)}")
+    return _make(STARTS[spec["kind"]], {k: v for k, v in spec.items() if k != "kind"}, where)
 
 
 def _make(cls: type, spec: dict, where: str):

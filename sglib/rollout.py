@@ -5,14 +5,16 @@ prompt that the members of a group share is read once. Episodes that are over le
 a small model are dealt to as many Python threads as torch has threads, each on one core: its steps are too short to be
 divided, and while one thread steps environments the other computes.
 
-Every episode has its own stream of random numbers, one per generated token, so what it does depends on the seed and on
-its place in the list of games, not on which other episodes share its batch.
+Every episode has its own stream of random numbers, one per generated token, from the seed, its game and how many
+episodes of that game came before: what it does depends neither on the order of the games nor on which others there are.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import threading
+import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -153,6 +155,11 @@ class _Table:
 
     def __post_init__(self):
         self.stopped = threading.Event()
+        played: Counter[str] = Counter()
+        self.streams = []  # of each episode
+        for game in (game for game in self.games for _ in range(self.group_size)):
+            self.streams.append([self.seed, zlib.crc32(game.id.encode()), played[game.id]])
+            played[game.id] += 1
         self.lock = threading.Lock()  # not every engine is safe in threads, and Python would run them in turn anyway
         self.limit = getattr(self.policy.model.config, "max_position_embeddings", 1 << 30)
 
@@ -176,7 +183,7 @@ class _Episode(Writer):
         )  # fmt: skip
         messages = formats.opening(table.format, self.observation.text, policy.compact, table.example)
         self.trajectory.prompt_ids = policy.prompt_ids(messages, self.prefix)
-        super().__init__(self.trajectory.prompt_ids, np.random.default_rng([table.seed, index]))
+        super().__init__(self.trajectory.prompt_ids, np.random.default_rng(table.streams[index]))
         self._ask()
 
     def _ask(self):

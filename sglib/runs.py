@@ -192,7 +192,7 @@ def start_run(notebook: str, params: parameters.Params) -> Run:
         "params": params.model_dump(),
         "source": _notebook_source(notebook),
         "git": _git_commit(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions()},
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},
     }
     run = Run(folder, params, info)
@@ -262,7 +262,8 @@ def _git_commit() -> str | None:
     return commit + ("+" if changed.strip() else "")
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Installed versions of what decides results."""
     installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
     return {name: installed[name] for name in PACKAGES if name in installed}
 

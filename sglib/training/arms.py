@@ -4,11 +4,12 @@ Two runs with one thread each finish more iterations an hour than one run with t
 resumes there after an interruption, and is not run again when it is complete.
 
     base.json         the panel before training, outcome by game
+    start.json        the panel after what the recipe's `start` taught, if it has one
     metrics.jsonl     one line an iteration; every few with the panel
     policy/           the trained policy
     trajectories.jsonl  its first episodes on the panel
     trajectories/     the last training batch, with every reward and advantage as trained on
-    done.json         written last
+    done.json         the run card, written last
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import hashlib
 import json
 import multiprocessing
 import os
+import platform
+import resource
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,17 +31,19 @@ import torch
 
 from sglib.endpoint import check_trainable
 from sglib.envs.alfworld import generate_games
-from sglib.evaluate import evaluate, panel
+from sglib.evaluate import evaluate
+from sglib.panels import panel
 from sglib.params import GRPOParams
 from sglib.policy import SHIPPED, load_policy
 from sglib.recipes import Recipe, load_recipe
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
-from sglib.runs import output_root, source_hash
+from sglib.runs import cached, output_root, source_hash, versions
 from sglib.training.grpo import GRPOSettings, train
 
 # What decides an arm's result, with the model's weights; a change in any of it makes a new folder.
 SOURCES = (
     "sglib/envs",
+    "sglib/panels.py",
     "sglib/formats.py",
     "sglib/policy.py",
     "sglib/records.py",
@@ -47,6 +52,8 @@ SOURCES = (
     "sglib/parallel.py",
     "sglib/rollout.py",
     "sglib/evaluate.py",
+    "sglib/calibration.py",
+    "sglib/probes.py",
     "sglib/rewards",
     "sglib/advantages.py",
     "sglib/scoring.py",
@@ -55,9 +62,13 @@ SOURCES = (
     "sglib/training/estimators.py",
     "sglib/training/forward.py",
     "sglib/training/grpo.py",
+    "sglib/training/preference.py",
+    "sglib/training/starts.py",
     "sglib/training/trainer.py",
+    "sglib/training/warmup.py",
     "sglib/training/arms.py",
 )
+REPLICATE_SEED = 1_000_003  # a replicate's seed is so far from the seeds that people choose
 SHOWN = 16  # episodes kept of the trained policy
 
 
@@ -71,7 +82,8 @@ class ArmResult:
         curve: rows {arm, iteration, success, low, high, …} of the panel, iteration 0 before training.
         batches: rows of the training batches, one an iteration; see `sglib.training.grpo.batch_metrics`.
         before, after: outcome (0 or 1) per panel game before training and at the last evaluation so far.
-        done: whether it is complete.
+        start: the same after the recipe's `start`; empty where it has none.
+        card: the run card, see `run_card`; empty until it is complete.
     """
 
     arm: str
@@ -80,7 +92,13 @@ class ArmResult:
     batches: list[dict] = field(default_factory=list)
     before: list[int] = field(default_factory=list)
     after: list[int] = field(default_factory=list)
-    done: bool = False
+    start: list[int] = field(default_factory=list)
+    card: dict = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete."""
+        return bool(self.card)
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -102,16 +120,19 @@ def arm_folder(arm: str, p: GRPOParams) -> Path:
     # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its path
     fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward"})
     fixed["recipe"] = repr(dataclasses.replace(arm_recipe(arm, p), about=""))
-    sources = [*SOURCES, f"sglib/assets/{p.model}/model.safetensors"] if p.model in SHIPPED else SOURCES
-    digest = hashlib.sha256(json.dumps([fixed, source_hash(*sources)], sort_keys=True).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([fixed, source_hash(*_sources(p))], sort_keys=True).encode()).hexdigest()[:12]
     return output_root(p.output_dir) / "cache" / f"grpo-{Path(arm).stem}-{digest}"
+
+
+def _sources(p: GRPOParams) -> tuple[str, ...]:
+    return (*SOURCES, f"sglib/assets/{p.model}/model.safetensors") if p.model in SHIPPED else SOURCES
 
 
 def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
     """Train one arm to the end in `folder`, going on from what is there."""
     if (folder / "done.json").exists():
         return
-    began = time.perf_counter()
+    began = time.perf_counter(), time.process_time()
     recipe = arm_recipe(arm, p)
     policy = load_policy(p.model, lora=p.lora)
     check_trainable(policy)  # before the base is evaluated
@@ -120,56 +141,101 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
     training_games = generate_games(
         p.iterations * p.games_per_iteration, seed=10_000 + p.seed, max_receptacles=p.max_receptacles
     )
+    options = {
+        "format": recipe.format,
+        "temperature": p.eval_temperature,
+        "max_turns": p.max_turns,
+        "seed": p.seed,
+        "oracle": recipe.format != "act",
+    }
+
     def measure(policy) -> dict:
-        report = evaluate(
-            policy,
-            games,
-            format=recipe.format,
-            temperature=p.eval_temperature,
-            max_turns=p.max_turns,
-            seed=p.seed,
-            batch_size=p.batch_size,
-            oracle=recipe.format != "act",
-        )
-        episodes = report.trajectories[:SHOWN]
-        write_trajectories(folder / "trajectories.jsonl", episodes)
+        report = evaluate(policy, games, batch_size=p.batch_size, **options)
+        write_trajectories(folder / "trajectories.jsonl", report.trajectories[:SHOWN])
         return report.numbers() | {"outcomes": report.outcomes}
 
-    if not (folder / "base.json").exists():
-        write_atomic(folder / "base.json", json.dumps(measure(policy)))
-    settings = GRPOSettings(
-        iterations=p.iterations,
-        games_per_iteration=p.games_per_iteration,
-        group_size=p.group_size,
-        learning_rate=p.learning_rate,
-        updates_per_batch=p.updates_per_batch,
-        epsilon=p.clip,
-        loss_type=p.loss_type,
-        lr_schedule=p.lr_schedule,
-        beta=p.beta,
-        temperature=p.temperature,
-        max_turns=p.max_turns,
-        format=recipe.format,
-        seed=p.seed,
-        eval_every=p.eval_every,
-        save_trajectories_every=p.iterations,
-    )
-    train(
-        policy, training_games, settings, recipe.components, recipe.estimator, evaluate_fn=measure, run_dir=folder
-    )
+    if not (folder / "base.json").exists():  # the same for all arms that act in one format
+        key = [p.model, p.lora, p.eval_games, p.max_receptacles, options, source_hash(*_sources(p))]
+        base = cached("base", key, lambda f: write_atomic(f / "base.json", json.dumps(measure(policy))), p.output_dir)
+        write_atomic(folder / "base.json", (base / "base.json").read_bytes())
+    if recipe.start is not None:  # again after an interruption: same seed, same weights
+        recipe.start(policy, seed=p.seed, max_turns=p.max_turns, max_receptacles=p.max_receptacles)
+        if not (folder / "start.json").exists():
+            write_atomic(folder / "start.json", json.dumps(measure(policy)))
+    metrics = []
+    if recipe.components:
+        settings = GRPOSettings(
+            iterations=p.iterations,
+            games_per_iteration=p.games_per_iteration,
+            group_size=p.group_size,
+            learning_rate=p.learning_rate,
+            updates_per_batch=p.updates_per_batch,
+            epsilon=p.clip,
+            loss_type=p.loss_type,
+            lr_schedule=p.lr_schedule,
+            beta=p.beta,
+            temperature=p.temperature,
+            max_turns=p.max_turns,
+            format=recipe.format,
+            seed=p.seed + REPLICATE_SEED * recipe.replicate,
+            eval_every=p.eval_every,
+            save_trajectories_every=p.iterations,
+        )
+        metrics = train(
+            policy, training_games, settings, recipe.components, recipe.estimator, evaluate_fn=measure, run_dir=folder
+        ).metrics
     policy.save(folder / "policy")
-    write_atomic(
-        folder / "done.json",
-        json.dumps({"seconds": round(time.perf_counter() - began, 1), "threads": torch.get_num_threads()}),
-    )
+    card = run_card(metrics) | {
+        "recipe": arm,
+        "configuration": folder.name.rpartition("-")[2],
+        "seed": p.seed,
+        "seconds": round(time.perf_counter() - began[0], 1),
+        "cpu_seconds": round(time.process_time() - began[1], 1),
+        "threads": torch.get_num_threads(),
+    }
+    write_atomic(folder / "done.json", json.dumps(card))
+
+
+def run_card(metrics: Sequence[dict]) -> dict:
+    """What a training run was made of and cost, from the rows of its batches.
+
+    Returns:
+        `checkpoint`: which policy is reported, always the last; `versions`, `machine`, `source` (hash of the code);
+        `episodes`: started, finished, and those without an advantage, which taught nothing; `env_steps` and
+        `policy_tokens` of training, and both per second of rollout; `peak_memory_mb` of the process. Evaluations and
+        what `start` played are not counted in these; they are in the arm's `seconds` and `cpu_seconds`, which are of
+        the last attempt where a run was interrupted.
+    """
+    total = {name: sum(row["episodes"] * row[f"{name}_mean"] for row in metrics) for name in ("turns", "policy_tokens")}
+    played = sum(row["rollout_seconds"] for row in metrics)
+    episodes = sum(row["episodes"] for row in metrics)
+    silent = sum(row["episodes"] * row["zero_advantage"] for row in metrics)
+    return {
+        "checkpoint": "last",
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count(), "cuda": torch.cuda.is_available()},
+        "source": source_hash(*SOURCES),
+        "episodes": {"started": episodes, "finished": episodes, "without_advantage": round(silent)},
+        "iterations": len(metrics),
+        "env_steps": round(total["turns"]),
+        "policy_tokens": round(total["policy_tokens"]),
+        "env_steps_per_second": round(total["turns"] / played, 1) if played else None,
+        "policy_tokens_per_second": round(total["policy_tokens"] / played, 1) if played else None,
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
 
 
 def read_arm(arm: str, folder: Path) -> ArmResult:
     """What an arm has written so far."""
-    result = ArmResult(arm, folder, done=(folder / "done.json").exists())
+    result = ArmResult(arm, folder)
+    if (folder / "done.json").exists():
+        result.card = json.loads((folder / "done.json").read_text())
     if (folder / "base.json").exists():
         row = json.loads((folder / "base.json").read_text())
         result.before = result.after = row.pop("outcomes")
+        if (folder / "start.json").exists():
+            row = json.loads((folder / "start.json").read_text())
+            result.start = result.after = row.pop("outcomes")
         result.curve.append({"arm": arm, "iteration": 0, **row})
     text = (folder / "metrics.jsonl").read_text() if (folder / "metrics.jsonl").exists() else ""
     for line in text.split("\n")[:-1]:  # a line without its end is still being written

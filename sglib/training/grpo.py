@@ -30,8 +30,10 @@ from transformers import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
+from sglib.calibration import calibrate
 from sglib.endpoint import check_trainable
 from sglib.evaluate import label_agreement
+from sglib.probes import probe
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
 from sglib.rewards.igpo import asking
@@ -138,6 +140,8 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     t - 1; of the positive and negative ones whose oracle distances are known, the share that is positive where that
     action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`:
     share of episodes without any advantage. `reward/<component>`: mean per-episode sum of what entered the return.
+    `calibration/<signal>/<measure>`: see `sglib.calibration.calibrate` (with oracle distances). `probe/<name>`: see
+    `sglib.probes.probe`.
     """
     turns = [turn for t in trajectories for turn in t.turns]
     pairs = [(a, b) for t in trajectories for a, b in zip(t.turns, t.turns[1:], strict=False) if b.label is not None]
@@ -162,7 +166,9 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     for name in names:
         key = f"reward/{name.removesuffix('/weighted')}"
         metrics[key] = _mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
-    return metrics
+    if all(d is not None for t in trajectories for d in t.distances):
+        metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
+    return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}
 
 
 def _mean(values) -> float | None:
@@ -316,6 +322,7 @@ def train(
         entry |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate", "logprob_gap")}
         entry |= {"clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
         entry |= {"rollout_seconds": batch["rollout"], "reward_seconds": batch["reward"], "update_seconds": update}
+        entry["episodes"] = len(batch["trajectories"])
         last = done == settings.iterations
         if evaluate_fn is not None and (last or (settings.eval_every and done % settings.eval_every == 0)):
             model.eval()

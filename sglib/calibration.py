@@ -1,0 +1,170 @@
+"""Is an internal reward true? What it says of a step, beside what the step did to the distance to the goal.
+
+True progress of an action is d_t - d_{t+1}, the change of the oracle's distance: positive where it helped. Each signal
+below is laid on the action that it speaks of, whichever turn was paid for it:
+
+| signal | of action t | from |
+|---|---|---|
+| `label` | the label written at turn t + 1: +1, 0, -1 | Self-Guide |
+| `online` | change of the progress stated before and after, in 0..1 | RePro's p~ |
+| `retrospective` | change of the progress rated after the episode, in 0..1 | RePro's P |
+| any component | its own value of the turn (Self-Guide's is the label already) | `turn.rewards` |
+
+A turn without a statement is left out, and counted by `n`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from sglib.records import Trajectory, Turn
+
+LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one internal reward says, step by step.
+
+    Attributes:
+        value: (n,) what it says of each action.
+        progress: (n,) steps by which the action brought the goal nearer; negative where it led away.
+        episode: (n,) index of the episode, for resampling whole episodes.
+    """
+
+    value: np.ndarray
+    progress: np.ndarray
+    episode: np.ndarray
+
+    @property
+    def helped(self) -> np.ndarray:
+        """(n,) whether the action brought the goal nearer."""
+        return self.progress > 0
+
+
+def signals(trajectories: Sequence[Trajectory]) -> dict[str, Signal]:
+    """Every signal that the episodes hold, by name (the table at the top of this file).
+
+    Raises:
+        ValueError: a trajectory was recorded without oracle distances.
+    """
+    rows: dict[str, list[tuple[float, float, int]]] = {}
+    for number, trajectory in enumerate(trajectories):
+        distances = trajectory.distances
+        if any(d is None for d in distances):
+            raise ValueError(f"{trajectory.game_id}: recorded without oracle distances (rollout(..., oracle=True))")
+        last = None  # what hindsight said of the state before
+        for t, turn in enumerate(trajectory.turns):
+            after = trajectory.turns[t + 1] if t + 1 < len(trajectory) else None
+            said = _said(turn, after)
+            rated = next((v for k, v in turn.rewards.items() if k.endswith("/retrospective")), None)
+            if rated is not None:
+                said["retrospective"] = (rated - (0.0 if last is None else last)) / 100
+            last = rated
+            for name, value in said.items():
+                rows.setdefault(name, []).append((value, distances[t] - distances[t + 1], number))
+    return {name: Signal(*(np.array(column) for column in zip(*of, strict=True))) for name, of in sorted(rows.items())}
+
+
+def _said(turn: Turn, after: Turn | None) -> dict[str, float]:
+    said = {
+        name: value
+        for name, value in turn.rewards.items()
+        if "/" not in name and name not in ("outcome", "self_guide", "repro", "progress_reward", "progress_format")
+        and not (name == "igpo" and after is None)  # defined as 0 there
+    }  # fmt: skip
+    if after is not None and after.label is not None:
+        said["label"] = LABEL_VALUES[after.label]
+    if after is not None and turn.progress is not None and after.progress is not None:
+        said["online"] = (after.progress - turn.progress) / 100
+    return said
+
+
+def correlation(value: np.ndarray, progress: np.ndarray) -> float | None:
+    """Pearson's correlation with true progress; None where either does not vary."""
+    if len(value) < 2 or np.ptp(value) == 0 or np.ptp(progress) == 0:
+        return None
+    return float(np.corrcoef(value, progress)[0, 1])
+
+
+def sign_accuracy(value: np.ndarray, progress: np.ndarray) -> float | None:
+    """Of the steps that are spoken well or ill of (value not 0), the share where that is right: a positive value where
+    the step helped, a negative one where it did not. None where there is none."""
+    spoken = value != 0
+    return float(np.mean((value[spoken] > 0) == (progress[spoken] > 0))) if spoken.any() else None
+
+
+def auroc(value: np.ndarray, progress: np.ndarray) -> float | None:
+    """Probability that a step that helped is valued above one that did not, ties counting half (Mann and Whitney's U
+    over its maximum). None where all steps helped or none did."""
+    good, bad = value[progress > 0], value[progress <= 0]
+    if not len(good) or not len(bad):
+        return None
+    return float(stats.mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
+
+
+MEASURES = {"correlation": correlation, "sign": sign_accuracy, "auroc": auroc}
+
+
+def calibrate(trajectories: Sequence[Trajectory]) -> dict[str, float | int | None]:
+    """`<signal>/<measure>` for every signal and `MEASURES`, and `<signal>/n`: the numbers without intervals, as each
+    training batch keeps them."""
+    found: dict[str, float | int | None] = {}
+    for name, signal in signals(trajectories).items():
+        found |= {f"{name}/{key}": measure(signal.value, signal.progress) for key, measure in MEASURES.items()}
+        found[f"{name}/n"] = len(signal.value)
+    return found
+
+
+def with_interval(
+    signal: Signal, measure: str = "correlation", resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float | None, float | None, float | None]:
+    """(estimate, low, high) of one of `MEASURES`; the percentile interval resamples whole episodes, since the turns of
+    one are not independent.
+
+    Raises:
+        ValueError: another measure.
+    """
+    if measure not in MEASURES:
+        raise ValueError(f"measure={measure!r}: allowed: {', '.join(MEASURES)}")
+    function, rng = MEASURES[measure], np.random.default_rng(seed)
+    estimate = function(signal.value, signal.progress)
+    if estimate is None:
+        return None, None, None
+    members = [np.flatnonzero(signal.episode == e) for e in np.unique(signal.episode)]
+    drawn = []
+    for _ in range(resamples):
+        index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        drawn.append(function(signal.value[index], signal.progress[index]))
+    drawn = [x for x in drawn if x is not None]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) if drawn else (None, None)
+    return estimate, float(low), float(high)
+
+
+def reliability(signal: Signal, bins: int = 6, resamples: int = 500, seed: int = 0) -> list[dict[str, float]]:
+    """Share of steps that helped, by what was said of them: bins of about equally many steps (a signal with few values
+    has a bin for each). Rows of `value` (mean), `helped`, `low`, `high` (95 %, episodes resampled), `n`."""
+    values = np.unique(signal.value)
+    if len(values) <= bins:
+        place = np.searchsorted(values, signal.value)
+    else:
+        edges = np.unique(np.quantile(signal.value, np.linspace(0, 1, bins + 1)[1:-1]))
+        place = np.searchsorted(edges, signal.value, side="left")
+    rows, rng = [], np.random.default_rng(seed)
+    episodes = np.unique(signal.episode)
+    for number in np.unique(place):
+        inside = place == number
+        # of each episode: how many of its steps are in this bin, and how many of them helped
+        n = np.array([np.sum(inside & (signal.episode == e)) for e in episodes])
+        good = np.array([np.sum(inside & signal.helped & (signal.episode == e)) for e in episodes])
+        draws = rng.integers(len(episodes), size=(resamples, len(episodes)))
+        totals = n[draws].sum(1)
+        shares = good[draws].sum(1)[totals > 0] / totals[totals > 0]
+        low, high = np.quantile(shares, [0.025, 0.975])
+        rows.append({"value": float(signal.value[inside].mean()), "helped": float(signal.helped[inside].mean()),
+                     "low": float(low), "high": float(high), "n": int(inside.sum())})  # fmt: skip
+    return rows

@@ -1,0 +1,113 @@
+"""What a policy learns before reinforcement, where a recipe says `start`: RePro's warmup, StepAgent's preferences.
+
+    start: {kind: warmup, games: 512}           # RePro: supervised, on its own won episodes, annotated by the oracle
+    start: {kind: preference, games: 256}       # StepAgent-Implicit: the expert's action over its own, by DPO
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sglib.envs.alfworld import generate_games
+from sglib.policy import Policy
+from sglib.rewards import repro, step_agent
+from sglib.rollout import rollout
+from sglib.training.preference import dpo
+from sglib.training.warmup import sft
+
+GAMES_SEED = 3000  # of the games that are played for a start; those of the reinforcement have others
+
+
+class Start(Protocol):
+    kind: str
+
+    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
+        """Train the policy in place; same seed, same weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """RePro's warmup (arXiv 2606.14302): the policy plays, and its won episodes teach it to state progress while acting
+    and to rate progress afterwards. The annotator is the oracle (ours; see `sglib.rewards.repro`).
+
+    Attributes:
+        games: episodes to choose the won ones from.
+        epochs, learning_rate, batch_size: of `sglib.training.warmup.sft`.
+        temperature: at which the episodes are played.
+        answer: form of the retrospection, as the reward's.
+    """
+
+    games: int = 512
+    epochs: int = 8
+    learning_rate: float = 5e-4
+    batch_size: int = 16
+    temperature: float = 0.4
+    answer: Literal["list", "steps"] = "steps"
+    kind = "warmup"
+
+    def __post_init__(self):
+        _check(self)
+
+    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
+        games = generate_games(self.games, seed=GAMES_SEED + seed, max_receptacles=max_receptacles)
+        played = rollout(
+            policy, games, format="progress", max_turns=max_turns, temperature=self.temperature, seed=seed
+        )
+        examples = repro.warmup_examples(policy, played, answer=self.answer)
+        sft(
+            policy, examples, epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size,
+            seed=seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preference:
+    """StepAgent-Implicit (arXiv 2411.03817): cycles of inspection and of preferring the expert's action by DPO. The
+    reference of a cycle is the policy that enters it.
+
+    Attributes:
+        games: inspected in a cycle, other ones in each.
+        cycles: inspection and reflection, that often.
+        prefix, expert: see `sglib.rewards.step_agent.inspect_steps`.
+        beta, learning_rate, batch_size: of `sglib.training.preference.dpo`, one pass over a cycle's pairs.
+    """
+
+    games: int = 256
+    cycles: int = 3
+    prefix: Literal["expert", "own"] = "expert"
+    expert: Literal["optimal", "explore"] = "optimal"
+    beta: float = 0.1
+    learning_rate: float = 1e-4
+    batch_size: int = 16
+    kind = "preference"
+
+    def __post_init__(self):
+        _check(self)
+
+    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
+        games = generate_games(
+            self.games * self.cycles, seed=GAMES_SEED + seed, max_receptacles=max_receptacles
+        )
+        for cycle in range(self.cycles):
+            chosen = games[cycle * self.games : (cycle + 1) * self.games]
+            pairs, _ = step_agent.inspect_steps(
+                policy, chosen, prefix=self.prefix, expert=self.expert, max_turns=max_turns, seed=seed
+            )
+            dpo(
+                policy, pairs, beta=self.beta, learning_rate=self.learning_rate, batch_size=self.batch_size, seed=seed
+            )
+
+
+def _check(start) -> None:
+    for name in ("games", "epochs", "cycles", "batch_size"):
+        value = getattr(start, name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: got {value!r}; allowed: a whole number of at least 1")
+    for name in ("learning_rate", "beta", "temperature"):
+        if not getattr(start, name, 1.0) > 0:
+            raise ValueError(f"{name}: got {getattr(start, name)!r}; allowed: more than 0")
+
+
+STARTS: dict[str, type] = {cls.kind: cls for cls in (Warmup, Preference)}
