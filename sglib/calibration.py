@@ -22,6 +22,7 @@ import numpy as np
 from scipy import stats
 
 from sglib.records import Trajectory, Turn
+from sglib.rewards.repro import discrimination
 
 LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
 
@@ -111,12 +112,15 @@ MEASURES = {"correlation": correlation, "sign": sign_accuracy, "auroc": auroc}
 
 
 def calibrate(trajectories: Sequence[Trajectory]) -> dict[str, float | int | None]:
-    """`<signal>/<measure>` for every signal and `MEASURES`, and `<signal>/n`: the numbers without intervals, as each
-    training batch keeps them."""
+    """`<signal>/<measure>` for every signal and `MEASURES`, `<signal>/n`, and of progress rated
+    afterwards `retrospective/discrimination`: the numbers without intervals, as each training batch keeps them."""
     found: dict[str, float | int | None] = {}
-    for name, signal in signals(trajectories).items():
+    found_signals = signals(trajectories)
+    for name, signal in found_signals.items():
         found |= {f"{name}/{key}": measure(signal.value, signal.progress) for key, measure in MEASURES.items()}
         found[f"{name}/n"] = len(signal.value)
+    if "retrospective" in found_signals:
+        found["retrospective/discrimination"] = discrimination(trajectories)
     return found
 
 

@@ -185,6 +185,30 @@ class CreditParams(Params):
     group_size: int = Field(4, ge=2)
 
 
+class EvidenceParams(Params):
+    """07_how_sure, and `python -m sglib evidence`: which recipes are trained with how many paired seeds; the section
+    `grpo` says how.
+
+    Attributes:
+        headline, others: recipes with `headline_seeds` and with `other_seeds` seeds each, counted from `first_seed` on.
+            Tuning used seed 0.
+    """
+
+    headline: list[str] = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
+    others: list[str] = []
+    headline_seeds: Count = 10
+    other_seeds: Count = 5
+    first_seed: Count = 1
+
+    @pydantic.model_validator(mode="after")
+    def _recipes(self):
+        for name in _distinct([*self.headline, *self.others]):
+            if name.endswith(".yaml"):
+                raise ValueError(f"{name}: the evidence has recipes of params/recipes only")
+            recipe_file(name)
+        return self
+
+
 class ReportParams(Params):
     """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's."""
 
@@ -199,6 +223,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "warmup": ("03_repro_warmup", WarmupParams),
     "grpo": ("04_joint_grpo", GRPOParams),
     "credit": ("05_credit_assignment", CreditParams),
+    "evidence": ("07_how_sure", EvidenceParams),
     "report": ("09_report", ReportParams),
 }
 

@@ -257,6 +257,55 @@ def _work(arm: str, p: GRPOParams, folder: str, threads: int) -> None:
         raise
 
 
+def train_all(
+    tasks: Sequence[tuple[str, GRPOParams]],
+    on_end: Callable[[int, str | None], None],
+    jobs: int | None = None,
+    on_poll: Callable[[], None] | None = None,
+    poll: float = 2.0,
+) -> None:
+    """Train arms, several at a time, one process each; those that are complete are not run again.
+
+    Args:
+        tasks: (arm, parameters).
+        on_end: called with each task's number when it is complete (None) or failed (its traceback); what it raises
+            stops the others.
+        jobs: processes at a time; None takes one a core without a GPU and one with.
+        on_poll: called every `poll` seconds.
+    """
+    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    threads = torch.get_num_threads() if jobs == 1 else 1
+    waiting = list(enumerate(tasks))
+    running: dict[int, tuple[multiprocessing.process.BaseProcess, Path]] = {}
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                number, (arm, p) = waiting.pop(0)
+                folder = arm_folder(arm, p)
+                if (folder / "done.json").exists():
+                    on_end(number, None)
+                    continue
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "error.txt").unlink(missing_ok=True)
+                process = context.Process(target=_work, args=(arm, p, str(folder), threads))
+                process.start()
+                running[number] = process, folder
+            if running:
+                time.sleep(poll)
+            for number in [n for n, (process, _) in running.items() if not process.is_alive()]:
+                process, folder = running.pop(number)
+                error = folder / "error.txt"
+                reason = error.read_text() if error.exists() else f"exit code {process.exitcode}"
+                on_end(number, reason if process.exitcode else None)
+            if on_poll:
+                on_poll()
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+            process.join()
+
+
 def train_arms(
     p: GRPOParams,
     on_update: Callable[[dict[str, ArmResult]], None] | None = None,
@@ -268,7 +317,7 @@ def train_arms(
     Args:
         p: see `sglib.params.GRPOParams`.
         on_update: called every `poll` seconds with what every begun arm has written.
-        jobs: processes at a time; None takes one a core without a GPU and one with.
+        jobs: see `train_all`.
 
     Returns:
         arm -> result, in the order of `p.arms`.
@@ -278,32 +327,15 @@ def train_arms(
     """
     for arm in p.arms:
         arm_recipe(arm, p)  # a broken recipe is told before any of them trains
-    cuda = torch.cuda.is_available()
-    jobs = jobs or (1 if cuda else os.cpu_count() or 1)
-    threads = torch.get_num_threads() if jobs == 1 else 1
     folders = {arm: arm_folder(arm, p) for arm in p.arms}
-    waiting = [arm for arm in p.arms if not (folders[arm] / "done.json").exists()]
-    running: dict[str, multiprocessing.process.BaseProcess] = {}
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                arm = waiting.pop(0)
-                folders[arm].mkdir(parents=True, exist_ok=True)
-                (folders[arm] / "error.txt").unlink(missing_ok=True)
-                running[arm] = context.Process(target=_work, args=(arm, p, str(folders[arm]), threads))
-                running[arm].start()
-            time.sleep(poll)
-            for arm in [arm for arm, process in running.items() if not process.is_alive()]:
-                process = running.pop(arm)
-                if process.exitcode:
-                    error = folders[arm] / "error.txt"
-                    reason = error.read_text() if error.exists() else f"exit code {process.exitcode}"
-                    raise RuntimeError(f"arm {arm!r} failed:\n{reason}")
-            if on_update:
-                on_update({arm: read_arm(arm, folder) for arm, folder in folders.items() if folder.exists()})
-    finally:
-        for process in running.values():
-            process.terminate()
-            process.join()
+
+    def end(number: int, error: str | None):
+        if error is not None:
+            raise RuntimeError(f"arm {p.arms[number]!r} failed:\n{error}")
+
+    def look():
+        if on_update:
+            on_update({arm: read_arm(arm, folder) for arm, folder in folders.items() if folder.exists()})
+
+    train_all([(arm, p) for arm in p.arms], end, jobs, look, poll)
     return {arm: read_arm(arm, folder) for arm, folder in folders.items()}

@@ -1,0 +1,290 @@
+"""The evidence: every recipe of the study over many seeds, one small file a cell.
+
+    python -m sglib evidence --params params/full.yaml                 # fill in what is missing, on every core
+    python -m sglib evidence --only grpo igpo --jobs 1                 # some recipes only
+    python -m sglib evidence --status                                  # what is there
+
+A cell is one recipe with one seed: the arm that `papermill notebooks/04_joint_grpo.ipynb ... -p arms '[igpo]' -p seed
+3` with the same file trains. Seeds are paired: the same seed means the same training games in the same order and the
+same evaluation, whatever the recipe. Interrupted and started again, it goes on where it was; a cell that failed keeps
+its reason beside the others and is tried again at the next start.
+
+Cells lie in `outputs/evidence/cells/<recipe>-seed<n>.json`; the committed ones in `outputs/reference/evidence/`. A cell
+counts only for the settings that it was made with: what is read with other ones is not averaged in, but told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sglib import params as parameters
+from sglib.params import EvidenceParams, GRPOParams, ParameterError
+from sglib.records import write_atomic
+from sglib.runs import output_root, repo_root
+from sglib.training.arms import ArmResult, arm_folder, arm_recipe, read_arm, train_all
+
+FOLDER = "evidence/cells"
+REFERENCE = "reference/evidence"
+# what a cell keeps of its training batches
+KEPT = re.compile(
+    r"iteration|u|lambda/.*|success|return_mean|turns_mean|policy_tokens_mean|invalid_actions|parse_errors|label_.*"
+    r"|zero_advantage|reward/.*|calibration/.*|probe/.*|entropy|grad_norm|logprob_gap"
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe with one seed.
+
+    Attributes:
+        recipe: its name.
+        seed: >= 0.
+        params: of the arm.
+    """
+
+    recipe: str
+    seed: int
+    params: GRPOParams
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}-seed{self.seed}"
+
+    @property
+    def key(self) -> str:
+        """12 hex digits of everything that a reader could change and that decides the result: not the code, whose hash
+        each cell keeps beside it."""
+        fixed = self.params.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward", "batch_size"})
+        fixed["recipe"] = repr(dataclasses.replace(arm_recipe(self.recipe, self.params), about=""))
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def plan(params_file: str | Path) -> list[Cell]:
+    """The cells that a parameters file asks for (its section `evidence`), most wanted first: of the headline recipes
+    the first seeds, of the others theirs, then the rest.
+
+    Raises:
+        ParameterError: naming the file and what is wrong in it.
+    """
+    content = parameters.load_file(params_file)
+    content.setdefault("size", Path(params_file).stem)
+    common = {k: v for k, v in content.items() if k in parameters.COMMON}
+    wanted: EvidenceParams = parameters.check("evidence", common | {"evidence": content.get("evidence", {})})
+    settings = {k: v for k, v in content.get("grpo", {}).items() if k != "seed"}
+    few = min(wanted.other_seeds, wanted.headline_seeds)
+
+    def cells(recipes: Sequence[str], numbers: range) -> list[Cell]:
+        return [
+            Cell(name, seed, parameters.check("grpo", common | {"seed": seed, "grpo": settings | {"arms": [name]}}))
+            for seed in (wanted.first_seed + i for i in numbers)
+            for name in recipes
+        ]  # fmt: skip
+
+    return [
+        *cells(wanted.headline, range(few)),
+        *cells(wanted.others, range(wanted.other_seeds)),
+        *cells(wanted.headline, range(few, wanted.headline_seeds)),
+    ]
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def cell_content(cell: Cell, result: ArmResult) -> dict:
+    """What is kept of a complete arm: outcomes game by game as text of 0 and 1, numbers to five digits."""
+    columns = {
+        name: [_short(row.get(name)) for row in result.batches]
+        for name in sorted({k for row in result.batches for k in row if KEPT.fullmatch(k)})
+    }
+    return {
+        "recipe": cell.recipe,
+        "seed": cell.seed,
+        "key": cell.key,
+        "panel": result.curve[0]["panel"],
+        "params": cell.params.model_dump(exclude={"arms", "run", "output_dir"}),
+        "about": arm_recipe(cell.recipe, cell.params).about,
+        "card": result.card,
+        "before": _bits(result.before),
+        "start": _bits(result.start),
+        "after": _bits(result.after),
+        "curve": [{k: _short(v) for k, v in row.items() if k != "arm"} for row in result.curve],
+        "batches": columns,
+    }
+
+
+def _bits(outcomes: Sequence[int]) -> str:
+    return "".join(map(str, outcomes))
+
+
+def _short(value):
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+@dataclass
+class Found:
+    """What is there of a plan.
+
+    Attributes:
+        cells: name -> content of each complete cell of the plan.
+        missing: names of planned cells without a file.
+        stale: names of planned cells whose file was made with other settings; not in `cells`.
+        failed: name -> the last line of its error.
+        unknown: files that no planned cell has.
+    """
+
+    cells: dict[str, dict]
+    missing: list[str]
+    stale: list[str]
+    failed: dict[str, str]
+    unknown: list[str]
+
+    def __str__(self) -> str:
+        planned = len(self.cells) + len(self.missing) + len(self.stale)
+        text = f"{len(self.cells)} of {planned} cells"
+        for name in ("missing", "stale", "failed", "unknown"):
+            if names := list(getattr(self, name)):
+                shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+                text += f"; {len(names)} {name}: {shown}"
+        return text
+
+    def seeds(self, recipe: str) -> dict[int, dict]:
+        """seed -> content of a recipe's cells."""
+        return {cell["seed"]: cell for cell in self.cells.values() if cell["recipe"] == recipe}
+
+    def outcomes(self, recipe: str, when: str = "after") -> dict[int, np.ndarray]:
+        """seed -> (games,) 0 or 1 of a recipe; `when`: "before", "start" or "after"."""
+        return {seed: np.array(list(cell[when]), dtype=int) for seed, cell in self.seeds(recipe).items() if cell[when]}
+
+
+def folders(output_dir: str | Path = "outputs") -> list[Path]:
+    """Where cells are looked for: this machine's, then the committed ones."""
+    return [output_root(output_dir) / FOLDER, repo_root() / "outputs" / REFERENCE]
+
+
+def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None) -> Found:
+    """Read what is there of a plan.
+
+    Raises:
+        ValueError: a file is damaged, naming it.
+    """
+    where = folders(cells[0].params.output_dir if cells else "outputs") if where is None else where
+    found, wanted = Found({}, [], [], {}, []), {cell.name: cell for cell in cells}
+    for name, cell in wanted.items():
+        contents = [_read(folder / f"{name}.json") for folder in where if (folder / f"{name}.json").exists()]
+        fitting = [content for content in contents if content["key"] == cell.key]
+        if fitting:
+            found.cells[name] = fitting[0]
+            continue
+        (found.stale if contents else found.missing).append(name)
+        for folder in where:
+            if (error := folder / f"{name}.failed.txt").exists():
+                found.failed[name] = error.read_text(encoding="utf-8").strip().splitlines()[-1]
+    there = {path.stem for folder in where for path in folder.glob("*.json")}
+    found.unknown = sorted(there - set(wanted))
+    return found
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for when in ("before", "after"):
+            if set(content[when]) - {"0", "1"} or len(content[when]) != content["params"]["eval_games"]:
+                raise ValueError(f"{when}: not one outcome of 0 or 1 for each of the panel's games")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a cell of the evidence: {error}") from error
+    return content
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def fill(
+    cells: Sequence[Cell], jobs: int | None = None, on_update: Callable[[str], None] | None = None
+) -> tuple[int, dict[str, str]]:
+    """Train the cells that have no file yet, in order, and write each when it is complete.
+
+    Args:
+        cells: of one plan.
+        jobs: processes at a time; None takes one a core without a GPU and one with.
+        on_update: called with a line for people when a cell ends.
+
+    Returns:
+        How many were trained, and the reason of each that failed.
+    """
+    say = on_update or (lambda line: None)
+    found = read_evidence(cells)
+    waiting = [cell for cell in cells if cell.name not in found.cells]
+    target, failed, ended = folders(cells[0].params.output_dir if cells else "outputs")[0], {}, []
+
+    def end(number: int, error: str | None):
+        cell = waiting[number]
+        note = target / f"{cell.name}.failed.txt"
+        if error is not None:
+            failed[cell.name] = error
+            write_atomic(note, error)
+            say(f"{cell.name}: FAILED: {error.strip().splitlines()[-1]}")
+            return
+        result = read_arm(cell.recipe, arm_folder(cell.recipe, cell.params))
+        write_atomic(target / f"{cell.name}.json", json.dumps(cell_content(cell, result)))
+        note.unlink(missing_ok=True)
+        ended.append(cell.name)
+        before, after = (100 * float(np.mean(x)) for x in (result.before, result.after))
+        say(
+            f"{cell.name}: {before:.1f} -> {after:.1f} %, {result.card['seconds']:.0f} s; "
+            f"{len(waiting) - len(ended) - len(failed)} to go"
+        )
+
+    train_all([(cell.recipe, cell.params) for cell in waiting], end, jobs)
+    return len(ended), failed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `python -m sglib evidence`."""
+    parser = argparse.ArgumentParser(prog="python -m sglib evidence", description=__doc__.splitlines()[0])
+    file = str(repo_root() / "params" / "full.yaml")
+    parser.add_argument("--params", default=file, help="default: %(default)s")
+    parser.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
+    parser.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
+    parser.add_argument("--status", action="store_true", help="print what is there and stop")
+    parser.add_argument("--store", action="store_true", help="copy complete cells to outputs/reference/ and stop")
+    options = parser.parse_args(arguments)
+    try:
+        cells = plan(options.params)
+        if unknown := sorted(set(options.only or ()) - {cell.recipe for cell in cells}):
+            names = ", ".join(dict.fromkeys(cell.recipe for cell in cells))
+            raise ParameterError(f"--only {unknown[0]}: no such recipe in {options.params}; there are: {names}")
+        if options.jobs is not None and options.jobs < 1:
+            raise ParameterError(f"--jobs {options.jobs}: must be at least 1")
+        if options.store:
+            return _store(cells)
+        cells = [cell for cell in cells if not options.only or cell.recipe in options.only]
+        failed = {}
+        if not options.status:
+            _, failed = fill(cells, options.jobs, lambda line: print(line, flush=True))
+        found = read_evidence(cells)
+        if options.only:
+            found.unknown = []
+        print(found)
+        return 1 if failed else 0
+    except (ParameterError, ValueError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def _store(cells: Sequence[Cell]) -> int:
+    mine, reference = folders(cells[0].params.output_dir)
+    found = read_evidence(cells, [mine])
+    for name, content in found.cells.items():
+        write_atomic(reference / f"{name}.json", json.dumps(content))
+    print(f"{len(found.cells)} cells stored; committed: {read_evidence(cells, [reference])}")
+    return 0
