@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,30 @@ from sglib.scoring import given_tokens
 
 MAX_NEW_TOKENS = {"act": 12, "progress": 16, "guide": 32}
 FEWEST = 8  # episodes that are worth a thread
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A recorded episode up to one of its turns, from where it is played on.
+
+    Attributes:
+        trajectory: with its token ids (not of an endpoint).
+        turn: 0..T-1; what was recorded before it stays.
+        response: this turn's answer, word for word, its prefix included; None lets the policy write it.
+        prefix: how this turn's answer begins, for the policy to go on; None is the format's own, "" nothing. A guidance
+            is edited with "Guidance: ... Label: positive Action:" and deleted with "Action:".
+    """
+
+    trajectory: Trajectory
+    turn: int
+    response: str | None = None
+    prefix: str | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.turn < len(self.trajectory):
+            raise ValueError(f"turn={self.turn!r}: must be in 0..{len(self.trajectory) - 1}, of the recorded turns")
+        if self.response is not None and self.prefix is not None:
+            raise ValueError("prefix: does nothing beside a response")
 
 
 @torch.no_grad()
@@ -52,6 +76,7 @@ def rollout(
     example: str | None = None,
     answer_prefix: Callable[[int, int], str] | None = None,
     ask: Callable[[object, Trajectory], Question] | None = None,
+    forks: Sequence[Fork] | None = None,
 ) -> list[Trajectory]:
     """Let a policy play games; same seed, same trajectories. What takes longer than ten seconds shows a progress bar.
 
@@ -75,6 +100,8 @@ def rollout(
             it, it belongs to nobody else) has its `logprobs` when the answer is there: those of its tokens in place of
             the answer with its prefix, as by `sglib.scoring.branch_logprobs` with `drop_prefix`. What is played does
             not depend on it.
+        forks: one for each game; its episodes begin with the fork's recorded turns. All that was written before is
+            their prompt; the spans of recorded turns are (0, 0).
 
     Returns:
         G x group_size trajectories, game by game; `group` is the game's index.
@@ -95,6 +122,8 @@ def rollout(
         raise ValueError(f"temperature={temperature!r}: must be in 0..10")
     if ask is not None and (answer_prefix is not None or isinstance(policy, EndpointPolicy)):
         raise ValueError(f"ask={ask!r}: allowed without answer_prefix, and not of an endpoint")
+    if forks is not None:
+        _check_forks(forks, policy, games, format, max_turns)
     if max_new_tokens is None:
         max_new_tokens = MAX_NEW_TOKENS[format] if policy.compact else 200
     if isinstance(policy, EndpointPolicy):
@@ -115,16 +144,17 @@ def rollout(
         with tqdm(total=total, desc=policy.name, unit="episode", leave=False, delay=10, disable=quiet) as bar:
             table = _Table(
                 policy, games, env, engine, format, max_turns, seed, group_size, max_new_tokens, oracle, example,
-                answer_prefix, ask, bar,
+                answer_prefix, ask, forks, bar,
             )  # fmt: skip
 
             def play(first: int) -> list[Trajectory]:
                 with table.lock:
                     episodes = [_Episode(table, index) for index in range(first, min(first + size, total))]
-                write(
-                    policy, episodes, temperature=temperature, max_new_tokens=max_new_tokens, room=40 * max_turns,
-                    stopped=table.stopped.is_set,
-                )  # fmt: skip
+                if begun := [episode for episode in episodes if not episode.over]:
+                    write(
+                        policy, begun, temperature=temperature, max_new_tokens=max_new_tokens, room=40 * max_turns,
+                        stopped=table.stopped.is_set,
+                    )  # fmt: skip
                 return [episode.trajectory for episode in episodes]
 
             firsts = range(0, total, size)
@@ -132,6 +162,22 @@ def rollout(
     finally:
         policy.model.train(was_training)
     return [trajectory for part in parts for trajectory in part]
+
+
+def _check_forks(forks: Sequence[Fork], policy, games: Sequence, format: str, max_turns: int) -> None:
+    if isinstance(policy, EndpointPolicy):
+        raise ValueError("forks: not with an endpoint, whose episodes have no tokens")
+    if len(forks) != len(games):
+        raise ValueError(f"forks: got {len(forks)} for {len(games)} games; must be one for each")
+    for fork, game in zip(forks, games):
+        source = fork.trajectory
+        if (source.game_id, source.format) != (game.id, format):
+            raise ValueError(
+                f"forks: got an episode of {source.game_id!r} in format {source.format!r}; "
+                f"must be {game.id!r}, {format!r}"
+            )
+        if fork.turn >= max_turns:
+            raise ValueError(f"forks: turn={fork.turn}: must be below max_turns={max_turns}")
 
 
 @dataclass
@@ -151,6 +197,7 @@ class _Table:
     example: str | None
     answer_prefix: Callable[[int, int], str] | None
     ask: Callable[[object, Trajectory], Question] | None
+    forks: Sequence[Fork] | None
     bar: tqdm
 
     def __post_init__(self):
@@ -184,7 +231,37 @@ class _Episode(Writer):
         messages = formats.opening(table.format, self.observation.text, policy.compact, table.example)
         self.trajectory.prompt_ids = policy.prompt_ids(messages, self.prefix)
         super().__init__(self.trajectory.prompt_ids, np.random.default_rng(table.streams[index]))
-        self._ask()
+        self.over = table.forks is not None and not self._follow(table.forks[group])
+        if not self.over:
+            self._ask()
+
+    def _follow(self, fork: Fork) -> bool:
+        """Take up what was recorded, and the fork's own answer; whether the policy has to write anything."""
+        table, policy, source, t = self.table, self.table.policy, fork.trajectory, fork.turn
+        for turn in source.turns[:t]:
+            self.trajectory.turns.append(replace(turn, rewards={}, advantage=None, span=(0, 0)))
+            self.observation = self.env.step(turn.action)
+        if table.oracle:
+            self.trajectory.final_distance = self.env.oracle_distance()
+        context = source.prompt_ids + source.completion_ids[: source.turns[t].span[0]]
+        where = f"forks: {source.game_id!r}, turn {t + 1}"
+        given = given_tokens(policy, context, formats.PREFIX[table.format], where)
+        context = context[: len(context) - given]
+        if fork.response is not None:
+            answer = policy.encode(fork.response) + policy.stop_ids[:1]
+            self.prefix, self.answer, self.logprobs = "", answer, [0.0] * len(answer)
+            self.trajectory.prompt_ids = context
+            if not self._act():
+                return False
+            self.trajectory.turns[-1].span = (0, 0)
+            self.answer, self.logprobs = [], []
+            context = context + self.trajectory.completion_ids
+            self.trajectory.completion_ids, self.trajectory.mask, self.trajectory.logprobs = [], [], []
+        else:
+            self.prefix = table.prefix(self.index, t) if fork.prefix is None else fork.prefix
+            context = context + policy.encode(self.prefix)
+        self.pending = self.trajectory.prompt_ids = context
+        return True
 
     def _ask(self):
         if self.table.ask is not None:

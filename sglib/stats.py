@@ -1,11 +1,19 @@
-"""Intervals and paired comparisons for success rates, on scipy and statsmodels."""
+"""Intervals, paired comparisons and power for success rates, on scipy and statsmodels.
+
+Two questions, two answers. *Is this policy better than that one on these games?* `difference`: pairs are games, one
+training run each. *Is this method better than that one?* `compare`: pairs are seeds x games, and the interval covers
+another seed as well as other games. The second is what a claim about a method needs; it is wider.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 
@@ -98,6 +106,234 @@ def difference(a, b, level: float = 0.95) -> Difference:
     return Difference(mean, max(low, -1.0), min(high, 1.0), float(p), n, only_a, only_b)
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A paired difference of two methods over seeds and tasks, or one method's success.
+
+    Attributes:
+        estimate: mean of a minus mean of b over seeds and tasks, -1..1; of one method, its mean.
+        low, high: its interval, for other seeds and other tasks.
+        p_value: two-sided, of the hypothesis that the mean is 0.
+        seeds, tasks: how many.
+        sd: standard deviation of the seeds' means; what another seed changes.
+        df: degrees of freedom of the t distribution behind the interval.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    seeds: int
+    tasks: int
+    sd: float
+    df: float
+
+    def __str__(self) -> str:
+        points = [100 * x for x in (self.estimate, self.low, self.high)]
+        interval = f"[{points[1]:+.1f}, {points[2]:+.1f}]"
+        return f"{points[0]:+.1f} points {interval}, p = {self.p_value:.2g}, {self.seeds} seeds x {self.tasks} games"
+
+
+def crossed_mean(values, level: float = 0.95) -> Comparison:
+    """The mean of a table of seeds x tasks, both drawn at random, with its interval.
+
+    x_st = mu + seed_s + task_t + rest_st, the two-way random model. The variance of the grand mean is
+    (MS_seed + MS_task - MS_rest) / (S T), and never taken below MS_seed / (S T); its degrees of freedom are
+    Satterthwaite's (1946, Biometrics Bull. 2:110). A t interval, since with ten seeds a percentile bootstrap is too
+    narrow (the tests simulate both).
+
+    Args:
+        values: (S, T) outcomes or differences of outcomes, S and T at least 2.
+        level: confidence, in (0, 1).
+
+    Raises:
+        ValueError: another shape, or a value that is not finite.
+    """
+    _check_level(level)
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
+        raise ValueError(f"values: shape {x.shape}; allowed: at least 2 seeds x 2 tasks, finite")
+    seeds, tasks = x.shape
+    mean, rows, columns = x.mean(), x.mean(1), x.mean(0)
+    of_seed = tasks * rows.var(ddof=1)
+    of_task = seeds * columns.var(ddof=1)
+    rest = x - rows[:, None] - columns[None, :] + mean
+    dof = {"seed": seeds - 1, "task": tasks - 1, "rest": (seeds - 1) * (tasks - 1)}
+    of_rest = float((rest**2).sum() / dof["rest"])
+    total, parts = of_seed + of_task - of_rest, [(of_seed, "seed"), (of_task, "task"), (of_rest, "rest")]
+    if total <= of_seed:
+        total, parts = of_seed, parts[:1]
+    sd = float(rows.std(ddof=1))
+    if total == 0:  # nothing varies
+        return Comparison(float(mean), float(mean), float(mean), float(mean == 0), seeds, tasks, sd, math.inf)
+    df = total**2 / sum(ms**2 / dof[name] for ms, name in parts)
+    error = math.sqrt(total / (seeds * tasks))
+    half = float(stats.t.ppf((1 + level) / 2, df)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, df))
+    return Comparison(float(mean), float(mean - half), float(mean + half), p, seeds, tasks, sd, float(df))
+
+
+def success(outcomes: Mapping[int, Sequence[int]], level: float = 0.95) -> Comparison:
+    """A method's success over its seeds, each on the same tasks, with an interval for other seeds and tasks.
+
+    Args:
+        outcomes: seed -> (T,) outcomes 0/1.
+
+    Raises:
+        ValueError: fewer than two seeds, or unequal numbers of tasks.
+    """
+    found = crossed_mean(_table(outcomes, sorted(outcomes)), level)
+    return _clipped(found, 0.0, 1.0)
+
+
+def compare(a: Mapping[int, Sequence[int]], b: Mapping[int, Sequence[int]], level: float = 0.95) -> Comparison:
+    """Compare two methods, paired over seeds and tasks: the same seed means the same training games and the same
+    evaluation. Only seeds that both have count; `seeds` of the result says how many.
+
+    Args:
+        a, b: seed -> (T,) outcomes 0/1 of the same tasks in the same order.
+        level: confidence, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two common seeds, or unequal numbers of tasks.
+    """
+    common = sorted(set(a) & set(b))
+    first, second = _table(a, common), _table(b, common)
+    if first.shape != second.shape:
+        raise ValueError(f"a has {first.shape[1]} tasks, b has {second.shape[1]}; allowed: the same")
+    return _clipped(crossed_mean(first - second, level), -1.0, 1.0)
+
+
+def _table(outcomes: Mapping[int, Sequence[int]], seeds: Sequence[int]) -> np.ndarray:
+    if len(seeds) < 2:
+        raise ValueError(f"{len(seeds)} seed(s); allowed: at least 2")
+    rows = [np.asarray(outcomes[seed], dtype=float) for seed in seeds]
+    if len({row.shape for row in rows}) > 1 or rows[0].ndim != 1:
+        raise ValueError("seeds have different numbers of tasks; allowed: the same panel for all")
+    return np.stack(rows)
+
+
+def _clipped(found: Comparison, least: float, most: float) -> Comparison:
+    low, high = max(found.low, least), min(found.high, most)
+    return Comparison(found.estimate, low, high, found.p_value, found.seeds, found.tasks, found.sd, found.df)
+
+
+def iqm(scores, seed: int = 0, level: float = 0.95, resamples: int = 2000) -> tuple[float, float, float]:
+    """Interquartile mean over seeds and its interval by stratified bootstrap (Agarwal et al. 2021, arXiv 2108.13264).
+
+    The lowest and the highest quarter of all values are left out of the mean. Seeds are resampled within each task.
+
+    Args:
+        scores: (S,) one score a seed, or (S, M) of M tasks or panels.
+        seed: of the resampling.
+
+    Returns:
+        (estimate, low, high).
+
+    Raises:
+        ValueError: no score, or one that is not finite.
+    """
+    _check_level(level)
+    x = np.asarray(scores, dtype=float)
+    x = x[:, None] if x.ndim == 1 else x
+    if x.ndim != 2 or x.size == 0 or not np.isfinite(x).all():
+        raise ValueError("expected finite scores of at least one seed")
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(x), size=(resamples, *x.shape))
+    resampled = np.take_along_axis(np.broadcast_to(x, drawn.shape), drawn, axis=1).reshape(resamples, -1)
+    low, high = np.quantile(stats.trim_mean(resampled, 0.25, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(stats.trim_mean(x.ravel(), 0.25)), float(low), float(high)
+
+
+def minimum_detectable_effect(sd: float, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest true difference that a paired comparison over `seeds` finds with probability `power`.
+
+    Args:
+        sd: standard deviation of the seeds' differences (`Comparison.sd`), >= 0.
+        seeds: pairs, at least 2.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    _check_level(level)
+    _check_level(power, "power")
+    if seeds < 2 or not 0 <= sd < math.inf:
+        raise ValueError(f"sd = {sd}, seeds = {seeds}: must be sd >= 0 and at least 2 seeds")
+    size = TTestPower().solve_power(nobs=seeds, alpha=1 - level, power=power) if sd else 0.0
+    return float(sd * size)
+
+
+def how_many_seeds(effect: float, sd: float, power: float = 0.8, level: float = 0.95) -> int:
+    """Paired seeds that find a true difference `effect` with probability `power`; `sd` as above.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    _check_level(level)
+    _check_level(power, "power")
+    if not effect or not 0 < sd < math.inf:
+        raise ValueError(f"effect = {effect}, sd = {sd}: must be other than 0, and sd > 0")
+    for seeds in range(2, 1_000_000):
+        if TTestPower().power(abs(effect) / sd, seeds, 1 - level) >= power:
+            return seeds
+    raise ValueError(f"effect = {effect}: needs more than a million seeds")
+
+
+def how_many_tasks(
+    rate: float, effect: float, power: float = 0.8, level: float = 0.95, correlation: float = 0.0
+) -> int:
+    """Games that show a difference of two policies (one run each) by McNemar's test, played by both.
+
+    n = (z_a sqrt(d) + z_b sqrt(d - effect^2))^2 / effect^2 with d the share of games that only one of them wins
+    (Connor 1987, Biometrics 43:207).
+
+    Args:
+        rate: success of the one, in (0, 1).
+        effect: success of the other minus `rate`.
+        correlation: of their outcomes over games, 0 for none (then it is about the number an arm needs unpaired).
+
+    Raises:
+        ValueError: a rate outside (0, 1), an effect of 0, or a correlation that two such rates cannot have.
+    """
+    _check_level(level)
+    _check_level(power, "power")
+    other = rate + effect
+    if not (0 < rate < 1 and 0 < other < 1) or not effect:
+        raise ValueError(f"rate = {rate}, effect = {effect}: both rates must be inside (0, 1), effect not 0")
+    both = rate * other + correlation * math.sqrt(rate * (1 - rate) * other * (1 - other))
+    discordant = rate + other - 2 * both
+    if not (max(0.0, rate + other - 1) <= both <= min(rate, other)):
+        raise ValueError(f"correlation = {correlation}: not possible between rates {rate} and {other}")
+    z_level, z_power = stats.norm.ppf((1 + level) / 2), stats.norm.ppf(power)
+    root = z_level * math.sqrt(discordant) + z_power * math.sqrt(max(discordant - effect**2, 0.0))
+    return math.ceil((root / effect) ** 2)
+
+
+def rejection_rate(
+    a: Mapping[int, Sequence[int]],
+    b: Mapping[int, Sequence[int]],
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> float:
+    """How often `compare` finds a difference between two runs of the *same* method: should be 1 - level.
+
+    Which of the two is called a is drawn anew for each seed; if they are the same method, each such table was as likely
+    as the one that was observed. Tasks are resampled.
+
+    Raises:
+        ValueError: as `compare`.
+    """
+    common = sorted(set(a) & set(b))
+    table, rng = _table(a, common) - _table(b, common), np.random.default_rng(seed)
+    found = 0
+    for _ in range(draws):
+        signs = rng.choice((-1.0, 1.0), size=(len(table), 1))
+        columns = rng.integers(table.shape[1], size=table.shape[1])
+        found += crossed_mean(table[:, columns] * signs, level).p_value < 1 - level
+    return found / draws
+
+
 def bootstrap_mean(values, seed: int = 0, level: float = 0.95, resamples: int = 2000) -> tuple[float, float, float]:
     """A mean and its percentile bootstrap interval (Efron 1979, Ann. Stat. 7:1).
 
@@ -125,6 +361,6 @@ def bootstrap_mean(values, seed: int = 0, level: float = 0.95, resamples: int = 
     return mean, float(interval.low), float(interval.high)
 
 
-def _check_level(level: float) -> None:
+def _check_level(level: float, name: str = "level") -> None:
     if not 0 < level < 1:
-        raise ValueError(f"level = {level}: must be between 0 and 1")
+        raise ValueError(f"{name} = {level}: must be between 0 and 1")
