@@ -60,29 +60,34 @@ def signals(trajectories: Sequence[Trajectory]) -> dict[str, Signal]:
             raise ValueError(f"{trajectory.game_id}: recorded without oracle distances (rollout(..., oracle=True))")
         last = None  # what hindsight said of the state before
         for t, turn in enumerate(trajectory.turns):
-            after = trajectory.turns[t + 1] if t + 1 < len(trajectory) else None
-            said = _said(turn, after)
+            values = said(trajectory, t)
             rated = next((v for k, v in turn.rewards.items() if k.endswith("/retrospective")), None)
             if rated is not None:
-                said["retrospective"] = (rated - (0.0 if last is None else last)) / 100
+                values["retrospective"] = (rated - (0.0 if last is None else last)) / 100
             last = rated
-            for name, value in said.items():
+            for name, value in values.items():
                 rows.setdefault(name, []).append((value, distances[t] - distances[t + 1], number))
     return {name: Signal(*(np.array(column) for column in zip(*of, strict=True))) for name, of in sorted(rows.items())}
 
 
+def said(trajectory: Trajectory, turn: int) -> dict[str, float]:
+    """What each signal says of one action, counted from 0; all but `retrospective`, which needs the turn before."""
+    following = trajectory.turns[turn + 1] if turn + 1 < len(trajectory) else None
+    return _said(trajectory.turns[turn], following)
+
+
 def _said(turn: Turn, after: Turn | None) -> dict[str, float]:
-    said = {
+    found = {
         name: value
         for name, value in turn.rewards.items()
         if "/" not in name and name not in ("outcome", "self_guide", "repro", "progress_reward", "progress_format")
         and not (name == "igpo" and after is None)  # defined as 0 there
     }  # fmt: skip
     if after is not None and after.label is not None:
-        said["label"] = LABEL_VALUES[after.label]
+        found["label"] = LABEL_VALUES[after.label]
     if after is not None and turn.progress is not None and after.progress is not None:
-        said["online"] = (after.progress - turn.progress) / 100
-    return said
+        found["online"] = (after.progress - turn.progress) / 100
+    return found
 
 
 def correlation(value: np.ndarray, progress: np.ndarray) -> float | None:

@@ -79,6 +79,7 @@ def what_if(
     Raises:
         ValueError: naming the argument, its value and what is allowed.
     """
+    Fork(trajectory, turn)  # checks the turn
     changes = [action is not None, guidance is not None or label is not None, delete_guidance]
     if sum(changes) != 1:
         raise ValueError("what_if: exactly one of action, guidance (with label) and delete_guidance must be given")
@@ -88,7 +89,6 @@ def what_if(
         raise ValueError(f"label={label!r}: allowed: {', '.join(LABELS)}")
     if k < 1:
         raise ValueError(f"k={k!r}: must be at least 1")
-    Fork(trajectory, turn)  # checks the turn
     old = trajectory.turns[turn]
     if action is not None:
         response = write(

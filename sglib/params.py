@@ -185,34 +185,114 @@ class CreditParams(Params):
     group_size: int = Field(4, ge=2)
 
 
-class EvidenceParams(Params):
-    """07_how_sure, and `python -m sglib evidence`: which recipes are trained with how many paired seeds; the section
-    `grpo` says how.
+class TruthParams(Params):
+    """06_is_the_reward_true.
+
+    Attributes:
+        games: played in each format, and rated by every reward.
+        steps: of them are re-played in each of two formats, `k` times as they were and `k` times drawn anew.
+        arms, remedies: recipes trained as notebook 04 trains them; those that it has trained are not trained again.
+        cells: as in 07_how_sure.
+    """
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    games: Count = 24
+    steps: Count = 16
+    k: Count = 16
+    arms: list[str] = Field(["guide", "self_guide", "immediate"], min_length=1)
+    remedies: list[str] = []
+    cells: RunName = "full"
+    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+
+    @pydantic.field_validator("arms", "remedies")
+    @classmethod
+    def _recipes(cls, value: list[str]) -> list[str]:
+        for name in _distinct(value):
+            recipe_file(name)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _compared(self):
+        if "immediate" not in self.arms:
+            raise ValueError("arms: must have immediate, which the others are compared with")
+        _distinct([*self.arms, *self.remedies])
+        return self
+
+
+class HowSureParams(Params):
+    """07_how_sure: `cells` names the file of `params/` whose `grid` is looked at."""
+
+    cells: RunName = "full"
+    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+
+
+class ReportParams(Params):
+    """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's; `cells` as in
+    07_how_sure."""
+
+    reference: bool = True
+    cells: RunName = "full"
+    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+
+
+class Grid(pydantic.BaseModel):
+    """The key `grid` of a parameters file: which recipes `python -m sglib evidence` trains, with how many paired seeds;
+    the section `grpo` says how.
 
     Attributes:
         headline, others: recipes with `headline_seeds` and with `other_seeds` seeds each, counted from `first_seed` on.
             Tuning used seed 0.
     """
 
-    headline: list[str] = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    headline: list[str] = Field(min_length=1)
     others: list[str] = []
     headline_seeds: Count = 10
     other_seeds: Count = 5
     first_seed: Count = 1
 
-    @pydantic.model_validator(mode="after")
-    def _recipes(self):
-        for name in _distinct([*self.headline, *self.others]):
+    @pydantic.field_validator("headline", "others")
+    @classmethod
+    def _recipes(cls, value: list[str]) -> list[str]:
+        for name in _distinct(value):
             if name.endswith(".yaml"):
-                raise ValueError(f"{name}: the evidence has recipes of params/recipes only")
+                raise ValueError(f"{name}: allowed: recipes of params/recipes")
             recipe_file(name)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _apart(self):
+        _distinct([*self.headline, *self.others])
         return self
 
 
-class ReportParams(Params):
-    """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's."""
+def load_grid(path: str | Path) -> Grid:
+    """The `grid` of a parameters file.
 
-    reference: bool = True
+    Raises:
+        ParameterError: naming the file, and what is wrong in it or that it has none.
+    """
+    content = load_file(path)
+    if "grid" not in content:
+        raise ParameterError(f"{path}: grid: missing; allowed: a file that has it, such as params/full.yaml")
+    return Grid(**content["grid"])
+
+
+def _with_grid(name: str) -> str:
+    file = _params_file(name)
+    if file is None or "grid" not in load_file(file):
+        having = [size for size in sizes() if "grid" in load_file(_params_file(size))]
+        raise ValueError(f"there is no params/{name}.yaml with a grid; allowed: {', '.join(having)}")
+    return name
+
+
+def _check_grid(value: Any) -> None:
+    try:
+        Grid(**_mapping("grid", value))
+    except pydantic.ValidationError as error:
+        problems = [f"grid.{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in error.errors()]
+        raise ParameterError("; ".join(problems)) from None
 
 
 # section of the YAML file -> (notebook, its parameters), in the order of the study
@@ -223,7 +303,8 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "warmup": ("03_repro_warmup", WarmupParams),
     "grpo": ("04_joint_grpo", GRPOParams),
     "credit": ("05_credit_assignment", CreditParams),
-    "evidence": ("07_how_sure", EvidenceParams),
+    "truth": ("06_is_the_reward_true", TruthParams),
+    "sure": ("07_how_sure", HowSureParams),
     "report": ("09_report", ReportParams),
 }
 
@@ -252,7 +333,9 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
         if other != section and other in values:
             _build(other, _mapping(other, values[other]))
-    single = {k: v for k, v in values.items() if k not in SECTIONS}
+    if "grid" in values:
+        _check_grid(values["grid"])
+    single = {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
     base = {k: v for k, v in stored.items() if k in COMMON}
     return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
 
@@ -272,9 +355,14 @@ def load_file(path: str | Path) -> dict[str, Any]:
         raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: expected keys and values, found {type(content).__name__}")
-    if unknown := [k for k in content if k not in COMMON and k not in SECTIONS]:
-        raise ParameterError(f"{path}: {_unknown(str(unknown[0]), [*COMMON, *SECTIONS])}")
+    if unknown := [k for k in content if k not in COMMON and k not in SECTIONS and k != "grid"]:
+        raise ParameterError(f"{path}: {_unknown(str(unknown[0]), [*COMMON, *SECTIONS, 'grid'])}")
     common = {k: v for k, v in content.items() if k in COMMON}
+    if "grid" in content:
+        try:
+            _check_grid(content["grid"])
+        except ParameterError as error:
+            raise ParameterError(f"{path}: {error}") from None
     for section in SECTIONS:
         try:
             _build(section, {**common, **_mapping(section, content.get(section))})

@@ -251,17 +251,16 @@ class _Episode(Writer):
             answer = policy.encode(fork.response) + policy.stop_ids[:1]
             self.prefix, self.answer, self.logprobs = "", answer, [0.0] * len(answer)
             self.trajectory.prompt_ids = context
-            if not self._act():
-                return False
-            self.trajectory.turns[-1].span = (0, 0)
+            more = self._act()
+            self.trajectory.turns[-1].span = (0, 0)  # not the policy's, so none of its tokens
             self.answer, self.logprobs = [], []
             context = context + self.trajectory.completion_ids
             self.trajectory.completion_ids, self.trajectory.mask, self.trajectory.logprobs = [], [], []
         else:
             self.prefix = table.prefix(self.index, t) if fork.prefix is None else fork.prefix
-            context = context + policy.encode(self.prefix)
+            context, more = context + policy.encode(self.prefix), True
         self.pending = self.trajectory.prompt_ids = context
-        return True
+        return more
 
     def _ask(self):
         if self.table.ask is not None:

@@ -8,6 +8,7 @@ another seed as well as other games. The second is what a claim about a method n
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -359,6 +360,33 @@ def bootstrap_mean(values, seed: int = 0, level: float = 0.95, resamples: int = 
         rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return mean, float(interval.low), float(interval.high)
+
+
+def correlation_interval(x, y, seed: int = 0, level: float = 0.95, resamples: int = 2000) -> tuple[float, float, float]:
+    """Pearson's correlation of paired numbers and its percentile bootstrap interval.
+
+    Args:
+        x, y: (n,), n >= 3, both not constant.
+
+    Returns:
+        (estimate, low, high).
+
+    Raises:
+        ValueError: another shape, or a constant.
+    """
+    _check_level(level)
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        raise ValueError(f"x, y: shapes {x.shape}, {y.shape}; allowed: at least three pairs, neither constant")
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a resample can be constant; it is left out
+        interval = stats.bootstrap(
+            (x, y), lambda a, b: stats.pearsonr(a, b).statistic, paired=True, vectorized=False, n_resamples=resamples,
+            confidence_level=level, method="percentile", rng=np.random.default_rng(seed),
+        )  # fmt: skip
+    drawn = interval.bootstrap_distribution[np.isfinite(interval.bootstrap_distribution)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(np.corrcoef(x, y)[0, 1]), float(low), float(high)
 
 
 def _check_level(level: float, name: str = "level") -> None:

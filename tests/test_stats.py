@@ -1,7 +1,21 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from sglib.stats import bootstrap_mean, difference, wilson
+from sglib.stats import (
+    bootstrap_mean,
+    compare,
+    correlation_interval,
+    crossed_mean,
+    difference,
+    how_many_seeds,
+    how_many_tasks,
+    iqm,
+    minimum_detectable_effect,
+    rejection_rate,
+    success,
+    wilson,
+)
 
 
 def test_wilson_by_hand():
@@ -76,3 +90,108 @@ def test_bootstrap_mean():
         bootstrap_mean([])
     with pytest.raises(ValueError):
         bootstrap_mean([1, float("nan")])
+
+
+def outcomes(rng, seeds, games, spread, shift=0.0, interaction=0.5):
+    """Two methods: seeds have luck, games difficulty, and one method helps by `shift`, more in some games."""
+    difficulty, helped = rng.normal(0, 1.2, games), shift + rng.normal(0, interaction, games)
+    luck = rng.normal(0, spread, (2, seeds, 1))
+    chance = 1 / (1 + np.exp(-(difficulty + luck + np.stack([helped, np.zeros(games)])[:, None, :])))
+    return [dict(enumerate((rng.random((seeds, games)) < c).astype(int))) for c in chance]
+
+
+@pytest.mark.parametrize(("seeds", "spread", "shift"), [(10, 0.3, 0.5), (5, 0.3, 0.0), (3, 0.5, 0.3), (10, 0.0, 0.3)])
+def test_the_interval_over_seeds_and_games_covers(seeds, spread, shift):
+    rng = np.random.default_rng(0)
+    big = rng.normal(0, 1, (4, 400_000))
+    logits = 1.2 * big[0] + spread * big[1], 1.2 * big[0] + spread * big[2] + shift + 0.5 * big[3]
+    truth = float(np.mean(1 / (1 + np.exp(-logits[1]))) - np.mean(1 / (1 + np.exp(-logits[0]))))
+    found = [compare(*outcomes(rng, seeds, 128, spread, shift)) for _ in range(400)]
+    assert 0.92 <= np.mean([c.low <= truth <= c.high for c in found]) <= 0.985
+
+
+def test_equal_methods_are_told_apart_as_often_as_promised():
+    """The paired test over seeds and games; over the games of one seed each, luck looks like a method."""
+    rng, tables = np.random.default_rng(1), []
+    for _ in range(400):
+        tables.append(outcomes(rng, 8, 128, 0.4, interaction=0.0))
+    assert 0.02 <= np.mean([compare(a, b).p_value < 0.05 for a, b in tables]) <= 0.085
+    assert np.mean([difference(a[0], b[0]).p_value < 0.05 for a, b in tables]) > 0.15
+    rates = [rejection_rate(a, b, draws=200) for a, b in tables[:10]]
+    assert 0.02 <= np.mean(rates) <= 0.085
+
+
+def test_crossed_mean_by_hand():
+    # two seeds, two games, no interaction: rows 0.25, 0.75; columns 0.5, 0.5
+    c = crossed_mean([[0.0, 0.5], [1.0, 0.5]])
+    assert c.estimate == 0.5 and c.sd == pytest.approx(np.sqrt(0.125)) and (c.seeds, c.tasks) == (2, 2)
+    # MS_seed = 2 * 0.125 = 0.25, MS_task = 0, so the variance is MS_seed / 4 with 1 degree of freedom
+    assert c.high - c.estimate == pytest.approx(12.7062 * np.sqrt(0.25 / 4), rel=1e-4) and c.df == 1
+    assert crossed_mean([[1.0, 1.0], [1.0, 1.0]]).low == 1.0
+
+
+def test_only_common_seeds_are_compared():
+    a = {1: [1, 0, 1], 2: [1, 1, 1], 3: [0, 0, 0]}
+    assert compare(a, {2: [0, 1, 1], 3: [0, 0, 1], 9: [1, 1, 1]}).seeds == 2
+    with pytest.raises(ValueError, match="1 seed"):
+        compare(a, {1: [0, 0, 0]})
+    with pytest.raises(ValueError, match="different numbers of tasks|b has 2"):
+        compare(a, {1: [0, 0], 2: [0, 1]})
+    with pytest.raises(ValueError, match="the same panel"):
+        success({1: [0, 1], 2: [0, 1, 1]})
+
+
+def test_interquartile_mean():
+    # of 8 values the two lowest and the two highest go
+    estimate, low, high = iqm([0.0, 0.1, 0.4, 0.5, 0.5, 0.6, 0.9, 1.0])
+    assert estimate == pytest.approx(0.5) and low < 0.5 < high
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        _, low, high = iqm(rng.normal(0.5, 0.1, 20), resamples=300)
+        hits += low <= 0.5 <= high
+    assert 0.86 <= hits / 200 <= 0.99  # a bootstrap of few seeds is somewhat narrow
+    with pytest.raises(ValueError, match="finite scores"):
+        iqm([])
+
+
+def test_power_by_known_numbers():
+    assert how_many_tasks(0.75, 0.05) == 1097  # 1,094 an arm unpaired
+    assert how_many_tasks(0.75, 0.05, correlation=0.5) < 600
+    assert how_many_seeds(0.08, 0.09) == 12 and how_many_seeds(0.03, 0.09) == 73
+    effect = minimum_detectable_effect(0.09, 10)
+    assert how_many_seeds(effect, 0.09) in (10, 11)
+    rng = np.random.default_rng(0)  # and by simulation: that effect is found in 80 of 100 tries
+    draws = rng.normal(effect, 0.09, (4000, 10))
+    p = stats.ttest_1samp(draws, 0, axis=1).pvalue
+    assert np.mean(p < 0.05) == pytest.approx(0.8, abs=0.02)
+    assert minimum_detectable_effect(0.0, 5) == 0.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: how_many_tasks(0.75, 0.3),
+        lambda: how_many_tasks(0.75, 0.0),
+        lambda: how_many_tasks(0.5, 0.05, correlation=2.0),
+        lambda: how_many_seeds(0.0, 0.1),
+        lambda: minimum_detectable_effect(0.1, 1),
+        lambda: minimum_detectable_effect(-0.1, 5),
+        lambda: minimum_detectable_effect(0.1, 5, power=1.0),
+        lambda: crossed_mean([[1.0, 2.0]]),
+        lambda: crossed_mean([[1.0, np.nan], [0.0, 1.0]]),
+        lambda: correlation_interval([1, 2], [1, 2]),
+        lambda: correlation_interval([1, 1, 1], [1, 2, 3]),
+    ],
+)
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError):
+        wrong()
+
+
+def test_correlation_interval_covers():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(150):
+        x = rng.normal(size=60)
+        _, low, high = correlation_interval(x, 0.5 * x + rng.normal(size=60), resamples=300)
+        hits += low <= 0.5 / np.sqrt(1.25) <= high
+    assert 0.88 <= hits / 150 <= 0.99

@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from sglib import params as parameters
-from sglib.params import EvidenceParams, GRPOParams, ParameterError
+from sglib.params import GRPOParams, ParameterError
 from sglib.records import write_atomic
 from sglib.runs import output_root, repo_root
 from sglib.training.arms import ArmResult, arm_folder, arm_recipe, read_arm, train_all
@@ -70,7 +71,7 @@ class Cell:
 
 
 def plan(params_file: str | Path) -> list[Cell]:
-    """The cells that a parameters file asks for (its section `evidence`), most wanted first: of the headline recipes
+    """The cells that a parameters file asks for (its key `grid`), most wanted first: of the headline recipes
     the first seeds, of the others theirs, then the rest.
 
     Raises:
@@ -79,7 +80,7 @@ def plan(params_file: str | Path) -> list[Cell]:
     content = parameters.load_file(params_file)
     content.setdefault("size", Path(params_file).stem)
     common = {k: v for k, v in content.items() if k in parameters.COMMON}
-    wanted: EvidenceParams = parameters.check("evidence", common | {"evidence": content.get("evidence", {})})
+    wanted = parameters.load_grid(params_file)
     settings = {k: v for k, v in content.get("grpo", {}).items() if k != "seed"}
     few = min(wanted.other_seeds, wanted.headline_seeds)
 
@@ -138,7 +139,7 @@ class Found:
         cells: name -> content of each complete cell of the plan.
         missing: names of planned cells without a file.
         stale: names of planned cells whose file was made with other settings; not in `cells`.
-        failed: name -> the last line of its error.
+        failed: name -> its error in one line.
         unknown: files that no planned cell has.
     """
 
@@ -166,6 +167,23 @@ class Found:
         return {seed: np.array(list(cell[when]), dtype=int) for seed, cell in self.seeds(recipe).items() if cell[when]}
 
 
+def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> list[dict]:
+    """A column of the training batches over iterations: rows of `iteration`, `value` (mean over seeds), `low`, `high`
+    (t interval over seeds; absent for one seed) and `n` (seeds that have a number there)."""
+    tables = [cell["batches"] for cell in found.seeds(recipe).values() if column in cell["batches"]]
+    rows = []
+    for i in range(max((len(t["iteration"]) for t in tables), default=0)):
+        values = [t[column][i] for t in tables if i < len(t[column]) and t[column][i] is not None]
+        if not values:
+            continue
+        row = {"iteration": i, "value": float(np.mean(values)), "n": len(values)}
+        if len(values) > 1:
+            half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+            row |= {"low": row["value"] - float(half), "high": row["value"] + float(half)}
+        rows.append(row)
+    return rows
+
+
 def folders(output_dir: str | Path = "outputs") -> list[Path]:
     """Where cells are looked for: this machine's, then the committed ones."""
     return [output_root(output_dir) / FOLDER, repo_root() / "outputs" / REFERENCE]
@@ -188,10 +206,17 @@ def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None) ->
         (found.stale if contents else found.missing).append(name)
         for folder in where:
             if (error := folder / f"{name}.failed.txt").exists():
-                found.failed[name] = error.read_text(encoding="utf-8").strip().splitlines()[-1]
+                found.failed[name] = _reason(error.read_text(encoding="utf-8"))
     there = {path.stem for folder in where for path in folder.glob("*.json")}
     found.unknown = sorted(there - set(wanted))
     return found
+
+
+def _reason(error: str) -> str:
+    """The line of a traceback that names the exception, which the last one need not be."""
+    lines = error.strip().splitlines()
+    named = (line for line in reversed(lines) if re.match(r"[A-Za-z_.]+(Error|Exception|Interrupt)\b", line))
+    return next(named, lines[-1])
 
 
 def _read(path: Path) -> dict:
@@ -232,7 +257,7 @@ def fill(
         if error is not None:
             failed[cell.name] = error
             write_atomic(note, error)
-            say(f"{cell.name}: FAILED: {error.strip().splitlines()[-1]}")
+            say(f"{cell.name}: FAILED: {_reason(error)}")
             return
         result = read_arm(cell.recipe, arm_folder(cell.recipe, cell.params))
         write_atomic(target / f"{cell.name}.json", json.dumps(cell_content(cell, result)))

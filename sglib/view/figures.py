@@ -157,6 +157,49 @@ def label_panels(
     return figure
 
 
+def small_multiples(
+    panels: Mapping[str, Mapping[str, Rows]],
+    x: str = "iteration",
+    y: str = "value",
+    low: str | None = "low",
+    high: str | None = "high",
+    *,
+    title: str = "",
+    x_title: str = "iteration",
+    note: str = "",
+) -> go.Figure:
+    """The same arms in several quantities side by side, each with a scale of its own.
+
+    Args:
+        panels: quantity (with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour, and one
+            without rows in a panel is not drawn there.
+        note: below the title.
+
+    Raises:
+        ValueError: no panel.
+    """
+    if not panels:
+        raise ValueError("panels: none to draw")
+    figure = make_subplots(1, len(panels), subplot_titles=list(panels))
+    arms = list(dict.fromkeys(arm for of in panels.values() for arm in of))
+    for column, of in enumerate(panels.values(), 1):
+        for arm in (arm for arm in arms if len(of.get(arm, ()))):
+            part = learning_curves({arm: of[arm]}, x, y, low, high, percent=False)
+            colour = COLOURS[arms.index(arm) % len(COLOURS)]
+            for trace in part.data:
+                if trace.mode == "none":
+                    trace.fillcolor = _translucent(colour)
+                else:
+                    trace.line.color = trace.marker.color = colour
+                    trace.marker.size = 3
+                    trace.showlegend = not any(t.name == arm and t.showlegend for t in figure.data)
+                figure.add_trace(trace, row=1, col=column)
+        figure.update_xaxes(title_text=x_title, row=1, col=column)
+    text = title + (f"<br><sup>{note}</sup>" if note else "")
+    figure.update_layout(title=text or None, height=380, template="plotly_white")
+    return figure
+
+
 def turn_panels(
     panels: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], *, title: str = "", note: str = ""
 ) -> go.Figure:

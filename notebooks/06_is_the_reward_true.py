@@ -1,0 +1,233 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Is the reward true?
+#
+# **By the end you will have measured** what each internal reward says of a step beside what the step did: to the distance from the goal (the
+# oracle), and to the chance of winning (re-rolling the episode from that step). Then you will watch a reward that is *not* true being farmed, and see
+# which remedies help.
+#
+# *For whom:* anyone who is about to train on a reward that the agent writes itself. *Time:* about a minute after notebook 04, whose trainings it
+# reads. *Writes:* `outputs/06_is_the_reward_true/`.
+
+# %% tags=["parameters"]
+seed = 0
+size = "cpu"
+truth = {}
+
+# %%
+import numpy as np
+
+import sglib
+from sglib import calibration, counterfactual, probes, rewards
+from sglib.training import arms, evidence
+
+p = sglib.params.check("06_is_the_reward_true", globals())
+run = sglib.runs.start_run("06_is_the_reward_true", p)
+print(p)
+
+# %% [markdown]
+# ## Episodes, and what every reward says of their steps
+#
+# The base model plays the same games in each format. Self-Guide's label of turn $t + 1$ rates the action of turn $t$; RePro states progress before each
+# action (`online`) and after the episode (`retrospective`); IGPO pays the gain in the probability of the hidden facts, StepAgent what looks expert.
+
+# %%
+policy = sglib.load_policy(p.model)
+games = sglib.envs.alfworld.generate_games(p.games, seed=30_000 + p.seed, max_receptacles=p.max_receptacles)
+by_id = {game.id: game for game in games}
+paid_for = {  # format -> what pays in it
+    "guide": [rewards.SelfGuide(schedule=1.0)],
+    "progress": [rewards.RePro(answer="steps")],
+    "act": [rewards.InformationGain(), rewards.InverseReward(features="base", centered=True)],
+}
+episodes = {}
+for format, components in paid_for.items():
+    played = sglib.rollout(policy, games, format=format, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+    rewards.combine(played, components, u=0.6, policy=policy, games=by_id)
+    episodes[format] = played
+    print(f"{format:9s} {sum(t.won for t in played)} of {len(played)} won, {sum(map(len, played))} steps")
+
+# %% [markdown]
+# A step *helped* if it brought the goal nearer: $d_{t+1} < d_t$. For each signal: the correlation of its value with the change of distance, the
+# share of its non-zero values with the right sign, and AUROC, the probability that a step that helped is valued above one that did not (0.5 is chance).
+# Intervals resample whole episodes.
+
+# %%
+table, shown = [], {}
+for format, played in episodes.items():
+    for name, signal in calibration.signals(played).items():
+        row = {"signal": name, "format": format, "steps": len(signal.value), "helped": float(signal.helped.mean())}
+        for measure in calibration.MEASURES:
+            row |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), calibration.with_interval(signal, measure, seed=p.seed)))
+        table.append(row)
+        shown[name] = signal
+run.write_table("calibration.csv", table)
+
+
+def interval(row, measure):
+    """One cell: estimate and interval, or a dash."""
+    if row[measure] is None:
+        return "-"
+    return f"{row[measure]:.2f} [{row[f'{measure}_low']:.2f}, {row[f'{measure}_high']:.2f}]"
+
+
+print(f"{'signal':14s} {'steps':>5s} {'helped':>6s}   " + "   ".join(f"{m:20s}" for m in calibration.MEASURES))
+for row in table:
+    print(f"{row['signal']:14s} {row['steps']:5d} {100 * row['helped']:5.0f}%   " + "   ".join(f"{interval(row, m):20s}" for m in calibration.MEASURES))
+found = rewards.discrimination(episodes["progress"])
+print("intermediate discrimination of retrospective progress (RePro):", "nothing to compare" if found is None else f"{found:.1f} points of 100")
+
+# %% [markdown]
+# ## Reliability: of the steps that were praised this much, how many helped?
+
+# %%
+curves = {name: calibration.reliability(signal, seed=p.seed) for name, signal in shown.items() if np.ptp(signal.value) > 0}
+run.write_table("reliability.csv", [{"signal": name, **row} for name, rows in curves.items() for row in rows])
+run.figure("reliability", sglib.figures.small_multiples(
+    {name: {"steps": rows} for name, rows in curves.items()}, x="value", y="helped", x_title="value",
+    title="Share of steps that helped, by what was said of them", note=f"{p.games} games, bands: 95 %, episodes resampled",
+))  # fmt: skip
+
+# %% [markdown]
+# ## Counterfactual truth: what was the step worth to *this* policy?
+#
+# The oracle measures distance under perfect play. What matters to learning is the advantage under the policy itself. From a snapshot before turn $t$
+# the episode is played on $k$ times with the recorded step kept, and $k$ times with the policy choosing again:
+# $A_t = P(\text{win} \mid s_t, a_t) - P(\text{win} \mid s_t)$.
+
+
+# %%
+def against_truth(format, count):
+    """Counterfactual advantage of sampled steps beside what each signal said of them."""
+    played = episodes[format]
+    steps = counterfactual.sample_steps(played, count, seed=p.seed)
+    values = counterfactual.step_values(policy, played, steps, k=p.k, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed, games=by_id)
+    rows = []
+    for value in values:
+        episode = played[value.episode]
+        row = {"format": format, "episode": value.episode, "turn": value.turn, "advantage": value.advantage, "low": value.low, "high": value.high,
+               "kept": value.kept, "redrawn": value.redrawn, "oracle": float(episode.distances[value.turn] - episode.distances[value.turn + 1])}  # fmt: skip
+        rows.append(row | calibration.said(episode, value.turn))
+    return rows
+
+
+values = [row for format in ("guide", "act") for row in against_truth(format, p.steps)]
+run.write_table("counterfactual.csv", values)
+for signal in ("oracle", "label", "igpo", "step_agent"):
+    pairs = np.array([(row[signal], row["advantage"]) for row in values if row.get(signal) is not None])
+    if len(pairs) > 2 and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
+        estimate, low, high = sglib.stats.correlation_interval(*pairs.T, seed=p.seed)
+        print(f"{signal:10s} with the counterfactual advantage: r = {estimate:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} steps, k = {p.k}")
+clear = sum(row["low"] > 0 or row["high"] < 0 for row in values)
+print(f"{clear} of {len(values)} steps have an advantage whose own interval leaves out zero: most single steps hardly matter, or k is too small to tell")
+
+# %% [markdown]
+# The same for one guidance: delete it, or say the opposite, and look at what the policy makes of it.
+
+# %%
+place = next(((i, t) for i, episode in enumerate(episodes["guide"]) for t, turn in enumerate(episode.turns) if t and turn.label == "negative"), (0, 0))
+episode, turn = episodes["guide"][place[0]], place[1]
+options = {"k": p.k, "max_turns": p.max_turns, "temperature": p.temperature, "seed": p.seed, "games": by_id}
+print(f"{episode.goal}; turn {turn + 1}: {episode.turns[turn].response}")
+print("without it:      ", counterfactual.what_if(policy, episode, turn, delete_guidance=True, **options))
+print("called positive: ", counterfactual.what_if(policy, episode, turn, label="positive", **options))
+
+# %% [markdown]
+# ## A reward that is farmed
+#
+# The trainings of notebook 04, in which a success pays 1 and a label ±0.1: guidance that is not paid (`guide`), paid on a schedule (`self_guide`), paid in
+# full at once (`immediate`). **The mechanism.** In a group whose episodes all fail, the outcomes are equal and the sum of labels alone decides every
+# advantage, blown up to unit size by the division by the group's own spread. Saying *positive* is always possible, so this is what is learned first. Nothing
+# pulls back, since in these groups no episode shows what success would have paid.
+
+# %%
+settings = sglib.params.check("grpo", {"size": p.size, "seed": p.seed, "output_dir": p.output_dir, "arms": [*p.arms, *p.remedies]})
+trained, batch = arms.train_arms(settings), settings.games_per_iteration * settings.group_size
+quantities = {"success, training batches": "success", "positive labels": "label_positive", "agreement with the truth": "label_agreement",
+              "internal reward an episode": "probe/internal"}  # fmt: skip
+
+
+def panels(names):
+    """The four quantities of some arms, training batch by training batch."""
+    return {title: {arm: [{"iteration": b["iteration"], "value": b[key]} for b in trained[arm].batches if b.get(key) is not None] for arm in names}
+            for title, key in quantities.items()}  # fmt: skip
+
+
+run.figure("alarm", sglib.figures.small_multiples(panels(p.arms), title="Internal reward against the environment's", note=f"one seed, {batch} episodes a point, success pays {settings.win_reward or 'as each recipe says'}"))
+
+# %% [markdown]
+# `sglib.probes` watches every training for this; the rule that raises an alarm is written there.
+
+# %%
+rows = []
+for arm, result in trained.items():
+    rings = probes.alarms(result.batches)
+    rows.append({"arm": arm, "before": np.mean(result.before), "after": np.mean(result.after), "n": len(result.after), "alarms": "; ".join(r["alarm"] for r in rings)})
+    print(f"{arm:16s} {100 * np.mean(result.before):5.1f} -> {100 * np.mean(result.after):5.1f} % of {len(result.after)} held-out games;", end=" ")
+    print("no alarm" if not rings else "; ".join(f"ALARM {r['alarm']}: {r['what']} {r['before']:.2f} -> {r['after']:.2f}" for r in rings))
+_ = run.write_table("farmed.csv", rows)
+
+# %% [markdown]
+# ## Remedies
+#
+# The schedule, length normalisation (`remedy_length`), a rater that does not learn (`remedy_frozen`), a label paid to the step that it rates
+# (`remedy_steps`), a tenth of the coefficient (`remedy_small`). Watch the last one: where all episodes of a group fail, a smaller coefficient changes nothing,
+# since the division takes it out again.
+
+# %%
+if p.remedies:
+    run.figure("remedies", sglib.figures.small_multiples(panels(["immediate", *p.remedies]), title="Remedies", note=f"one seed, {batch} episodes a point"))
+    for arm in p.remedies:
+        print(f"{arm} ends above immediate:", sglib.stats.difference(trained[arm].after, trained["immediate"].after))
+else:
+    print("none trained in this run: -p remedies '[remedy_length, remedy_frozen, remedy_steps, remedy_small]' (about four minutes an arm); several seeds of each below")
+
+# %% [markdown]
+# One seed shows a mechanism, not how often it happens. What the evidence (`python -m sglib evidence`, notebook 07) has so far, over seeds:
+
+# %%
+found = evidence.read_evidence(evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml"))
+for recipe in ("guide", "self_guide", "immediate", "self_guide_win1", "immediate_win1", "remedy_length", "remedy_frozen", "remedy_steps", "remedy_small"):
+    outcomes = found.outcomes(recipe)
+    if len(outcomes) > 1:
+        print(f"{recipe:20s} {sglib.stats.success(outcomes)}".replace("+", " "))
+    elif outcomes:
+        print(f"{recipe:20s} {100 * np.mean(list(outcomes.values())):.1f} points, one seed")
+
+# %% [markdown]
+# ## Calibration over training
+#
+# How true the labels, the information gain and the hindsight stay while the policy learns, over the seeds of the evidence:
+
+# %%
+over = {
+    "label: agreement with the truth": {r: evidence.over_seeds(found, r, "label_agreement") for r in ("guide", "self_guide", "immediate", "immediate_win1")},
+    "AUROC of what is paid": {r: evidence.over_seeds(found, r, f"calibration/{s}/auroc") for r, s in (("igpo", "igpo"), ("step_agent", "step_agent"), ("repro", "retrospective"))},
+}
+over = {title: {r: rows for r, rows in of.items() if rows} for title, of in over.items()}
+if any(over.values()):
+    run.figure("calibration_over_training", sglib.figures.small_multiples({k: v for k, v in over.items() if v}, title="Calibration over training", note="mean over seeds, 64 episodes a batch; bands: 95 % t interval over seeds"))
+else:
+    print(f"no cells yet: {found}")
+run.finish(calibration={row["signal"]: row["correlation"] for row in table}, clear_steps=clear, farmed={row["arm"]: float(row["after"]) for row in rows})
+
+# %% [markdown]
+# **Limits.** The oracle's progress and the counterfactual advantage are two truths: information that a step brings is worth something to the policy and may
+# not change the distance. A correlation with single-step advantages is weakened by their noise ($2k$ episodes each). One draw of games, one policy.
+#
+# **Exercises.** (1) `-p k 64`: how much does the correlation with the counterfactual advantage grow, and why? (2) Which probe rings first in `immediate`? (3)
+# Write a recipe that pays labels and is not farmed; `sglib.probes` will tell you.
+#
+# Next: [07_how_sure](07_how_sure.ipynb).

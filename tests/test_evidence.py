@@ -1,0 +1,198 @@
+"""The evidence: planned cells, what is missing, stale or failed is told; claims are judged by the written rule."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sglib import claims, params
+from sglib.params import ParameterError
+from sglib.training import evidence
+
+TEXT = """
+size: mini
+seed: 1
+grpo: {iterations: 1, games_per_iteration: 2, group_size: 2, eval_games: 4, eval_every: 1, max_turns: 3}
+grid: {headline: [grpo, grpo_again], others: [guide], headline_seeds: 3, other_seeds: 2}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mini.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def test_a_plan_has_every_cell_the_most_wanted_first(file):
+    names = [cell.name for cell in evidence.plan(file)]
+    assert names == [
+        "grpo-seed1", "grpo_again-seed1", "grpo-seed2", "grpo_again-seed2", "guide-seed1", "guide-seed2", "grpo-seed3",
+        "grpo_again-seed3",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("headline: [grpo, grpo_again]", "headline: [grpo, grpoo]", "grid.headline.*no recipe 'grpoo'"),
+        ("headline: [grpo, grpo_again]", "headline: [grpo, guide]", "grid.*named twice"),
+        ("headline_seeds: 3", "headline_seeds: 0", "grid.headline_seeds = 0"),
+        ("headline_seeds: 3", "head_seeds: 3", "grid.head_seeds = 3: Extra inputs"),
+        ("grid:", "grit:", "grit: unknown parameter, did you mean 'grid'"),
+        ("grid: {", "#", "grid: missing; allowed: a file that has it"),
+    ],
+)
+def test_a_bad_plan_is_named(file, old, new, what):
+    file.write_text(TEXT.replace(old, new))
+    with pytest.raises(ParameterError, match=what):
+        evidence.plan(file)
+
+
+def test_a_cells_key_is_of_what_decides_it(file):
+    cells = {cell.name: cell for cell in evidence.plan(file)}
+    assert len({cell.key for cell in cells.values()}) == len(cells)
+    file.write_text(TEXT.replace("iterations: 1", "iterations: 2"))
+    assert evidence.plan(file)[0].key != cells["grpo-seed1"].key
+    file.write_text(TEXT.replace("size: mini", "size: other"))
+    assert evidence.plan(file)[0].key == cells["grpo-seed1"].key
+
+
+def made(cell, rate, rng, games=400):
+    outcomes = (rng.random(games) < rate).astype(int)
+    return {
+        "recipe": cell.recipe, "seed": cell.seed, "key": cell.key, "panel": "p",
+        "params": {"eval_games": games}, "card": {"source": "s"},
+        "before": "0" * games, "start": "", "after": "".join(map(str, outcomes)),
+        "batches": {"iteration": [0, 1], "success": [0.1 * cell.seed, None]},
+    }  # fmt: skip
+
+
+def written(cells, folder, rates, seed=0):
+    rng = np.random.default_rng(seed)
+    for cell in cells:
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / f"{cell.name}.json").write_text(json.dumps(made(cell, rates[cell.recipe], rng)))
+
+
+def test_what_is_missing_stale_failed_or_unknown_is_told(file, tmp_path):
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    found = evidence.read_evidence(cells, [folder])
+    assert str(found) == "8 of 8 cells" and sorted(found.seeds("grpo")) == [1, 2, 3]
+    (folder / "grpo-seed2.json").unlink()
+    (folder / "grpo-seed2.failed.txt").write_text("Traceback\nValueError: it broke")
+    other = json.loads((folder / "guide-seed1.json").read_text())
+    (folder / "guide-seed1.json").write_text(json.dumps(other | {"key": "another"}))
+    (folder / "mine-seed9.json").write_text(json.dumps(other))
+    found = evidence.read_evidence(cells, [folder])
+    assert str(found) == (
+        "6 of 8 cells; 1 missing: grpo-seed2; 1 stale: guide-seed1; 1 failed: grpo-seed2; 1 unknown: mine-seed9"
+    )
+    assert found.failed == {"grpo-seed2": "ValueError: it broke"}
+    assert sorted(found.outcomes("grpo")) == [1, 3] and sorted(found.outcomes("guide")) == [2]
+
+
+def test_every_deleted_file_changes_the_counts(file, tmp_path):
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    for cell in cells:
+        path = folder / f"{cell.name}.json"
+        content = path.read_text()
+        path.unlink()
+        found = evidence.read_evidence(cells, [folder])
+        assert found.missing == [cell.name] and "7 of 8 cells" in str(found)
+        rows = {row["claim"]: row for row in claims.judge(found)}
+        assert rows["guidance without its reward beats plain GRPO"]["seeds"] == (
+            1 if (cell.recipe, cell.seed) in {("guide", 1), ("guide", 2), ("grpo", 1), ("grpo", 2)} else 2
+        )
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"after": "01"}, "after: not one outcome"),
+        ({"after": "2" * 400}, "after: not one outcome"),
+        ({"params": {}}, "eval_games"),
+    ],
+)
+def test_a_damaged_file_is_named(file, tmp_path, change, what):
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells[:1], folder, {"grpo": 0.5})
+    path = folder / "grpo-seed1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"grpo-seed1.json: not a cell of the evidence: .*{what}"):
+        evidence.read_evidence(cells, [folder])
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"grpo-seed1\.json: not a cell"):
+        evidence.read_evidence(cells, [folder])
+
+
+def test_means_over_seeds_say_how_many(file, tmp_path):
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    (row,) = evidence.over_seeds(evidence.read_evidence(cells, [folder]), "grpo", "success")
+    assert row["value"] == pytest.approx(0.2) and row["n"] == 3 and row["iteration"] == 0
+    assert row["high"] - row["value"] == pytest.approx(4.3027 * 0.1 / np.sqrt(3), rel=1e-3)  # t with 2 degrees
+
+
+def test_the_verdict_follows_the_rule(file, tmp_path):
+    cells = evidence.plan(file)
+    claim = claims.Claim("x", "guidance beats GRPO", "", "guide", "grpo")
+    worse = claims.Claim("x", "guidance is below GRPO", "", "guide", "grpo", sign=-1)
+    expected = {0.8: ("holds", "does not hold"), 0.2: ("does not hold", "holds"), 0.5: ("inconclusive",) * 2}
+    for rate, (says, contrary) in expected.items():
+        folder = tmp_path / str(rate)
+        written(cells, folder, {"grpo": 0.5, "grpo_again": 0.5, "guide": rate}, seed=5)
+        found = evidence.read_evidence(cells, [folder])
+        one, two = claims.judge(found, [claim, worse])
+        assert (one["verdict"], two["verdict"]) == (says, contrary) and one["seeds"] == 2 and one["games"] == 400
+    gap = claims.aa(found)
+    assert claims.noise_band(found) == max(abs(gap.low), abs(gap.high))
+    assert claims.verdict(claim, None, 0.1) == "no data" and claims.verdict(claim, gap, None) == "no A/A band"
+
+
+def test_inside_the_band_nothing_is_claimed():
+    from sglib.stats import Comparison
+
+    gap = Comparison(0.03, 0.01, 0.05, 0.01, 10, 512, 0.02, 9)
+    claim = claims.CLAIMS[1]
+    assert claims.verdict(claim, gap, 0.04) == "inconclusive" and claims.verdict(claim, gap, 0.02) == "holds"
+
+
+def test_every_claim_is_about_planned_recipes():
+    planned = params.load_grid(params.recipe_file("grpo").parent.parent / "full.yaml")
+    known = {*planned.headline, *planned.others}
+    for claim in claims.CLAIMS:
+        assert {claim.a, claim.b} <= known, claim
+    assert {"grpo", "gigpo", "guide", "self_guide", "immediate", "repro", "igpo"} <= set(planned.headline)
+    assert planned.headline_seeds >= 10 and planned.other_seeds >= 5
+
+
+@pytest.mark.slow
+def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs):
+    file.write_text(TEXT.replace("grpo_again]", "grpo_again]").replace("headline_seeds: 3", "headline_seeds: 2"))
+    cells = [cell for cell in evidence.plan(file) if cell.seed == 1 and cell.recipe != "guide"]
+    said = []
+    assert evidence.fill(cells, on_update=said.append) == (2, {})
+    assert len(said) == 2 and said[-1].endswith("0 to go")
+    found = evidence.read_evidence(cells)
+    assert not found.missing and found.cells["grpo-seed1"]["before"] == found.cells["grpo_again-seed1"]["before"]
+    card = found.cells["grpo-seed1"]["card"]
+    assert card["checkpoint"] == "last" and card["episodes"] == {"started": 4, "finished": 4, "without_advantage": 4}
+    assert card["env_steps"] == 12 and card["policy_tokens"] > 12
+    assert card["cpu_seconds"] > 0 and card["peak_memory_mb"] > 0
+    assert evidence.fill(cells) == (0, {})
+    (evidence.folders()[0] / "grpo-seed1.json").unlink()
+    assert evidence.fill(cells) == (1, {})  # from the arm that is complete, without training
+    assert evidence.read_evidence(cells).cells["grpo-seed1"] == found.cells["grpo-seed1"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_does_not_stop_the_others(file, outputs):
+    file.write_text(TEXT.replace("grpo: {", "model: base-none\ngrpo: {"))
+    cells = evidence.plan(file)[:2]
+    done, failed = evidence.fill(cells)
+    assert done == 0 and set(failed) == {"grpo-seed1", "grpo_again-seed1"}
+    assert "base-none" in str(evidence.read_evidence(cells).failed["grpo-seed1"])
