@@ -182,29 +182,29 @@ _ = run.write_table("farmed.csv", rows)
 # %% [markdown]
 # ## Remedies
 #
-# The schedule, length normalisation (`remedy_length`), a rater that does not learn (`remedy_frozen`), a label paid to the step that it rates
-# (`remedy_steps`), a tenth of the coefficient (`remedy_small`). Watch the last one: where all episodes of a group fail, a smaller coefficient changes nothing,
-# since the division takes it out again.
-
-# %%
-if p.remedies:
-    run.figure("remedies", sglib.figures.small_multiples(panels(["immediate", *p.remedies]), title="Remedies", note=f"one seed, {batch} episodes a point"))
-    for arm in p.remedies:
-        print(f"{arm} ends above immediate:", sglib.stats.difference(trained[arm].after, trained["immediate"].after))
-else:
-    print("none trained in this run: -p remedies '[remedy_length, remedy_frozen, remedy_steps, remedy_small]' (about four minutes an arm); several seeds of each below")
-
-# %% [markdown]
-# One seed shows a mechanism, not how often it happens. What the evidence (`python -m sglib evidence`, notebook 07) has so far, over seeds:
+# One seed shows a mechanism, not how often it happens. The evidence (`python -m sglib evidence`, notebook 07) has several seeds of each: not paid (`guide`),
+# paid in full at once (`immediate_win1`), and the remedies: the schedule (`self_guide_win1`), length normalisation (`remedy_length`), a rater that does
+# not learn (`remedy_frozen`), a label paid to the step that it rates (`remedy_steps`), a tenth of the coefficient (`remedy_small`). Watch the last one: where
+# all episodes of a group fail, a smaller coefficient changes nothing, since the division takes it out again. And `immediate`, where a success pays 10.
 
 # %%
 found = evidence.read_evidence(evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml"))
-for recipe in ("guide", "self_guide", "immediate", "self_guide_win1", "immediate_win1", "remedy_length", "remedy_frozen", "remedy_steps", "remedy_small"):
+tried = ["guide", "immediate_win1", "self_guide_win1", "remedy_length", "remedy_frozen", "remedy_steps", "remedy_small", "immediate"]
+over = {title: {r: evidence.over_seeds(found, r, key) for r in tried} for title, key in quantities.items()}
+over = {title: {r: rows for r, rows in of.items() if rows} for title, of in over.items()}
+for recipe in tried:
     outcomes = found.outcomes(recipe)
     if len(outcomes) > 1:
-        print(f"{recipe:20s} {sglib.stats.success(outcomes)}".replace("+", " "))
-    elif outcomes:
-        print(f"{recipe:20s} {100 * np.mean(list(outcomes.values())):.1f} points, one seed")
+        x = sglib.stats.success(outcomes)
+        print(f"{recipe:18s} {100 * x.estimate:5.1f} % [{100 * x.low:.1f}, {100 * x.high:.1f}] of {x.tasks} held-out games, {x.seeds} seeds")
+    else:
+        print(f"{recipe:18s} {len(outcomes)} seeds so far")
+if any(over.values()):
+    run.figure("remedies", sglib.figures.small_multiples({k: v for k, v in over.items() if v}, title="Remedies over seeds", note="mean over seeds, 64 episodes a batch; bands: 95 % t interval over seeds"))
+
+# %%
+for arm in p.remedies:  # -p remedies '[remedy_length]' trains one here, beside the arms above
+    print(f"{arm} ends above immediate:", sglib.stats.difference(trained[arm].after, trained["immediate"].after))
 
 # %% [markdown]
 # ## Calibration over training
@@ -212,13 +212,13 @@ for recipe in ("guide", "self_guide", "immediate", "self_guide_win1", "immediate
 # How true the labels, the information gain and the hindsight stay while the policy learns, over the seeds of the evidence:
 
 # %%
-over = {
+truths = {
     "label: agreement with the truth": {r: evidence.over_seeds(found, r, "label_agreement") for r in ("guide", "self_guide", "immediate", "immediate_win1")},
     "AUROC of what is paid": {r: evidence.over_seeds(found, r, f"calibration/{s}/auroc") for r, s in (("igpo", "igpo"), ("step_agent", "step_agent"), ("repro", "retrospective"))},
 }
-over = {title: {r: rows for r, rows in of.items() if rows} for title, of in over.items()}
-if any(over.values()):
-    run.figure("calibration_over_training", sglib.figures.small_multiples({k: v for k, v in over.items() if v}, title="Calibration over training", note="mean over seeds, 64 episodes a batch; bands: 95 % t interval over seeds"))
+truths = {title: {r: rows for r, rows in of.items() if rows} for title, of in truths.items()}
+if any(truths.values()):
+    run.figure("calibration_over_training", sglib.figures.small_multiples({k: v for k, v in truths.items() if v}, title="Calibration over training", note="mean over seeds, 64 episodes a batch; bands: 95 % t interval over seeds"))
 else:
     print(f"no cells yet: {found}")
 run.finish(calibration={row["signal"]: row["correlation"] for row in table}, clear_steps=clear, farmed={row["arm"]: float(row["after"]) for row in rows})

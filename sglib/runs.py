@@ -347,12 +347,8 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
 
     content = parameters.load_file(params_file)
     content.setdefault("size", Path(params_file).stem)
-    chosen = [(section, name) for section, (name, _) in parameters.SECTIONS.items() if not only or name in only]
-    if unknown := set(only or ()) - {name for _, name in chosen}:
-        names = ", ".join(name for name, _ in parameters.SECTIONS.values())
-        raise parameters.ParameterError(f"{sorted(unknown)[0]}: unknown notebook; there are: {names}")
     plans = []
-    for section, name in chosen:
+    for section, name in _chosen(only):
         given = {k: v for k, v in content.items() if k in parameters.COMMON} | {section: content.get(section, {})}
         plans.append((name, given, parameters.check(name, given)))
 
@@ -392,8 +388,19 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
     return report
 
 
-def store(params_file: str | Path) -> list[Path]:
+def _chosen(only: list[str] | None) -> list[tuple[str, str]]:
+    names = [name for name, _ in parameters.SECTIONS.values()]
+    if unknown := set(only or ()) - set(names):
+        raise parameters.ParameterError(f"{sorted(unknown)[0]}: unknown notebook; there are: {', '.join(names)}")
+    return [(section, name) for section, (name, _) in parameters.SECTIONS.items() if not only or name in only]
+
+
+def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
     """Keep a finished study as the committed one: notebooks in `notebooks/`, small tables in `outputs/reference/`.
+
+    Args:
+        params_file: as `study`.
+        only: notebooks to keep, None for all.
 
     Raises:
         RuntimeError: a notebook has not been run with these parameters and this source.
@@ -403,7 +410,7 @@ def store(params_file: str | Path) -> list[Path]:
     content = parameters.load_file(params_file)
     content.setdefault("size", Path(params_file).stem)
     kept = []
-    for section, (name, _) in parameters.SECTIONS.items():
+    for section, name in _chosen(only):
         checked = parameters.check(name, {k: v for k, v in content.items() if k in (*parameters.COMMON, section)})
         folder = output_root(checked.output_dir) / name / checked.run_name
         if not _complete(folder, name, checked):
@@ -494,10 +501,11 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("store", help="keep a finished study in notebooks/ and outputs/reference/")
     reference = str(repo_root() / "params" / "reference.yaml")
     command.add_argument("--params", default=reference, help="default: %(default)s")
+    command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
     options = parser.parse_args(arguments)
     try:
         if options.command == "store":
-            print("\n".join(_shown(path) for path in store(options.params)))
+            print("\n".join(_shown(path) for path in store(options.params, options.only)))
         else:
             study(options.params, options.only, options.force)
     except (parameters.ParameterError, RuntimeError) as error:
