@@ -123,9 +123,9 @@ def against_truth(format, count):
     return rows
 
 
-values = [row for format in ("guide", "act") for row in against_truth(format, p.steps)]
+values = [row for format in episodes for row in against_truth(format, p.steps)]
 run.write_table("counterfactual.csv", values)
-for signal in ("oracle", "label", "igpo", "step_agent"):
+for signal in ("oracle", "label", "online", "retrospective", "igpo", "step_agent"):
     pairs = np.array([(row[signal], row["advantage"]) for row in values if row.get(signal) is not None])
     if len(pairs) > 2 and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
         estimate, low, high = sglib.stats.correlation_interval(*pairs.T, seed=p.seed)

@@ -58,36 +58,33 @@ def signals(trajectories: Sequence[Trajectory]) -> dict[str, Signal]:
         distances = trajectory.distances
         if any(d is None for d in distances):
             raise ValueError(f"{trajectory.game_id}: recorded without oracle distances (rollout(..., oracle=True))")
-        last = None  # what hindsight said of the state before
-        for t, turn in enumerate(trajectory.turns):
-            values = said(trajectory, t)
-            rated = next((v for k, v in turn.rewards.items() if k.endswith("/retrospective")), None)
-            if rated is not None:
-                values["retrospective"] = (rated - (0.0 if last is None else last)) / 100
-            last = rated
-            for name, value in values.items():
+        for t in range(len(trajectory)):
+            for name, value in said(trajectory, t).items():
                 rows.setdefault(name, []).append((value, distances[t] - distances[t + 1], number))
     return {name: Signal(*(np.array(column) for column in zip(*of, strict=True))) for name, of in sorted(rows.items())}
 
 
 def said(trajectory: Trajectory, turn: int) -> dict[str, float]:
-    """What each signal says of one action, counted from 0; all but `retrospective`, which needs the turn before."""
-    following = trajectory.turns[turn + 1] if turn + 1 < len(trajectory) else None
-    return _said(trajectory.turns[turn], following)
-
-
-def _said(turn: Turn, after: Turn | None) -> dict[str, float]:
+    """What each signal says of one action, counted from 0; only those that say something of it."""
+    turns = trajectory.turns
+    now, after = turns[turn], turns[turn + 1] if turn + 1 < len(turns) else None
     found = {
         name: value
-        for name, value in turn.rewards.items()
+        for name, value in now.rewards.items()
         if "/" not in name and name not in ("outcome", "self_guide", "repro", "progress_reward", "progress_format")
         and not (name == "igpo" and after is None)  # defined as 0 there
     }  # fmt: skip
     if after is not None and after.label is not None:
         found["label"] = LABEL_VALUES[after.label]
-    if after is not None and turn.progress is not None and after.progress is not None:
-        found["online"] = (after.progress - turn.progress) / 100
+    if after is not None and now.progress is not None and after.progress is not None:
+        found["online"] = (after.progress - now.progress) / 100
+    if (rated := _hindsight(now)) is not None:
+        found["retrospective"] = (rated - ((_hindsight(turns[turn - 1]) if turn else None) or 0.0)) / 100
     return found
+
+
+def _hindsight(turn: Turn) -> float | None:
+    return next((value for name, value in turn.rewards.items() if name.endswith("/retrospective")), None)
 
 
 def correlation(value: np.ndarray, progress: np.ndarray) -> float | None:

@@ -190,7 +190,7 @@ class TruthParams(Params):
 
     Attributes:
         games: played in each format, and rated by every reward.
-        steps: of them are re-played in each of two formats, `k` times as they were and `k` times drawn anew.
+        steps: so many of each format's steps are re-played, `k` times as they were and `k` times drawn anew.
         arms, remedies: recipes trained as notebook 04 trains them; those that it has trained are not trained again.
         cells: as in 07_how_sure.
     """
