@@ -142,6 +142,7 @@ if complete:
     run.figure("success", sglib.figures.bars(
         [f"{row['recipe']} ({row['seeds']})" for row in complete], [row["success"] for row in complete], [row["low"] for row in complete],
         [row["high"] for row in complete], title="Success after training (seeds in brackets)", n=complete[0]["games"],
+        detectable=None if same is None else stats.minimum_detectable_effect(same.sd, same.seeds),
     ))  # fmt: skip
 
 # %% [markdown]

@@ -70,7 +70,8 @@ for recipe in dict.fromkeys(cell.recipe for cell in plan):
     if have < want:
         print(f"  {recipe}: {have} of {want} seeds")
 band, same = claims.noise_band(there), claims.aa(there)
-print("A/A:", "no band yet" if same is None else f"{same}; band {100 * band:.1f} points")
+seen = None if same is None else stats.minimum_detectable_effect(same.sd, same.seeds)  # in a comparison like the A/A's
+print("A/A:", "no band yet" if same is None else f"{same}; band {100 * band:.1f} points; detectable {100 * seen:.1f} points")
 
 # %% [markdown]
 # ## Paper versus ours, over seeds
@@ -102,13 +103,13 @@ run.write_table("rates.csv", pd.DataFrame(rates, columns=["recipe", "success", "
 if rates:
     run.figure("recipes", sglib.figures.bars(
         [f"{r['recipe']} ({r['seeds']})" for r in rates], [r["success"] for r in rates], [r["low"] for r in rates], [r["high"] for r in rates],
-        title="Success after training on the held-out panel (seeds in brackets)", n=rates[0]["games"],
+        title="Success after training on the held-out panel (seeds in brackets)", n=rates[0]["games"], detectable=seen,
     ))  # fmt: skip
     base = [r for r in rates if r["recipe"] in ("self_guide", "self_guide_no_annealing", "self_guide_early", "immediate", "guide")]
     if len(base) > 1:
         run.figure("schedule", sglib.figures.bars(
             [f"{r['recipe']} ({r['seeds']})" for r in base], [r["success"] for r in base], [r["low"] for r in base], [r["high"] for r in base],
-            title="Self-Guide's schedule ablation (paper, WebShop: 56.3, 53.2, 49.4, 39.7, 49.2)", n=base[0]["games"],
+            title="Self-Guide's schedule ablation (paper, WebShop: 56.3, 53.2, 49.4, 39.7, 49.2)", n=base[0]["games"], detectable=seen,
         ))  # fmt: skip
 
 # %% [markdown]

@@ -310,6 +310,29 @@ def how_many_tasks(
     return math.ceil((root / effect) ** 2)
 
 
+def detectable_difference(tasks: int, rate: float = 0.5, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest difference of two policies (one run each, the same games, no correlation between their outcomes)
+    that McNemar's test finds with probability `power`: the inverse of `how_many_tasks`; inf if none is found.
+
+    Args:
+        tasks: games, at least 1.
+        rate: success of the weaker one, in (0, 1).
+
+    Raises:
+        ValueError: a number out of range.
+    """
+    if tasks < 1 or not 0 < rate < 1:
+        raise ValueError(f"tasks = {tasks}, rate = {rate}: must be at least 1, and inside (0, 1)")
+    most = 1 - rate - 1e-9
+    if how_many_tasks(rate, most, power, level) > tasks:
+        return math.inf
+    low, high = 1e-4, most
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        low, high = (low, middle) if how_many_tasks(rate, middle, power, level) <= tasks else (middle, high)
+    return high
+
+
 def rejection_rate(
     a: Mapping[int, Sequence[int]],
     b: Mapping[int, Sequence[int]],

@@ -7,6 +7,7 @@ from sglib.stats import (
     compare,
     correlation_interval,
     crossed_mean,
+    detectable_difference,
     difference,
     how_many_seeds,
     how_many_tasks,
@@ -165,6 +166,8 @@ def test_power_by_known_numbers():
     p = stats.ttest_1samp(draws, 0, axis=1).pvalue
     assert np.mean(p < 0.05) == pytest.approx(0.8, abs=0.02)
     assert minimum_detectable_effect(0.0, 5) == 0.0
+    assert detectable_difference(1097, 0.75) == pytest.approx(0.05, abs=1e-4)
+    assert detectable_difference(256) == pytest.approx(0.123, abs=2e-3) and detectable_difference(3) == np.inf
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.subplots import make_subplots
 
+from sglib.stats import detectable_difference
+
 # Okabe and Ito's colours: told apart with any colour vision, on white and on black
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 LABEL_COLOURS = {"negative": "#D55E00", "neutral": "#8C8C8C", "positive": "#0072B2"}
@@ -38,6 +40,7 @@ def learning_curves(
     percent: bool = True,
     n: int | None = None,
     level: float | None = 0.95,
+    detectable: float | None = None,
 ) -> go.Figure:
     """One line for each arm, with its interval as a band.
 
@@ -47,6 +50,8 @@ def learning_curves(
         x_title, y_title: what the axes show, with the unit.
         percent: values are fractions 0..1, shown in percent.
         n, level: games behind each point and confidence of the band, named below the title.
+        detectable: smallest true difference (0..1) between two of them that is found with 80 % probability, named
+            there, too; None takes that of two runs near one half on the same `n` games.
 
     Raises:
         ValueError: an arm without a row that has `x` and `y`.
@@ -70,7 +75,7 @@ def learning_curves(
             x=list(frame[x]), y=list(frame[y]), mode="lines+markers", name=arm, legendgroup=arm,
             line={"color": colour}, marker={"color": colour, "size": 6},
         )  # fmt: skip
-    note = _note(n, level if banded else None, "band")
+    note = _note(n, level if banded else None, "band", detectable)
     return _finish(figure, title, note, x_title, y_title, percent)
 
 
@@ -88,6 +93,7 @@ def bars(
     level: float | None = 0.95,
     group: str | None = None,
     onto: go.Figure | None = None,
+    detectable: float | None = None,
 ) -> go.Figure:
     """One bar for each name, with its interval.
 
@@ -111,7 +117,7 @@ def bars(
         x=list(names), y=list(values), error_y=errors, name=group or "", showlegend=group is not None,
         marker_color=COLOURS[number % len(COLOURS)],
     )  # fmt: skip
-    note = _note(n, level if errors else None, "whiskers")
+    note = _note(n, level if errors else None, "whiskers", detectable)
     return _finish(figure, title, note, x_title, y_title, percent)
 
 
@@ -404,8 +410,14 @@ def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str
     return figure
 
 
-def _note(n: int | None, level: float | None, what: str) -> str:
-    parts = [f"n = {n} games" if n else "", f"{what}: {100 * level:g} % interval" if level else ""]
+def _note(n: int | None, level: float | None, what: str, detectable: float | None = None) -> str:
+    if n and detectable is None:
+        detectable = detectable_difference(n)
+    parts = [
+        f"n = {n} games" if n else "",
+        f"{what}: {100 * level:g} % interval" if level else "",
+        f"detectable: {100 * detectable:.0f} points" if detectable is not None and np.isfinite(detectable) else "",
+    ]
     return "; ".join(part for part in parts if part)
 
 
