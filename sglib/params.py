@@ -69,6 +69,23 @@ class Params(pydantic.BaseModel):
     temperature: float = Field(0.4, gt=0, le=2)
     batch_size: Count = 64
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _lists(cls, values: Any) -> Any:
+        """`papermill -p arms '[igpo, grpo]'` and `-p arms igpo` hand over a text: lists in YAML, or one name."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name, field in cls.model_fields.items():
+            text = values.get(name)
+            if isinstance(text, str) and str(field.annotation).startswith("list["):
+                try:
+                    found = yaml.safe_load(text) if text.strip().startswith("[") else [text]
+                except yaml.YAMLError:
+                    continue  # told as no list
+                values[name] = found
+        return values
+
     @property
     def run_name(self) -> str:
         if self.run:

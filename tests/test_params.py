@@ -138,3 +138,14 @@ def test_a_try_with_other_values_gets_a_folder_of_its_own():
     tried = check("grpo", {"size": "tiny", "games_per_iteration": 3})
     assert re.fullmatch(r"tiny-seed7-[0-9a-f]{6}", tried.run_name)
     assert check("grpo", {"size": "tiny", "games_per_iteration": 3, "run": "mine"}).run_name == "mine"
+
+
+@pytest.mark.parametrize("text", ["[igpo, grpo]", "['igpo', grpo]"])
+def test_papermills_command_line_hands_over_lists_as_text(text):
+    """`-p arms '[igpo]'` and `-p arms igpo`: papermill's -p knows numbers and texts only."""
+    assert check("grpo", {"size": "tiny", "arms": text}).arms == ["igpo", "grpo"]
+    assert check("grpo", {"size": "tiny", "arms": "igpo"}).arms == ["igpo"]
+    with pytest.raises(ParameterError, match="grpo.arms.*no recipe 'igpoo'"):
+        check("grpo", {"size": "tiny", "arms": "[igpoo]"})
+    with pytest.raises(ParameterError, match="grpo.arms"):
+        check("grpo", {"size": "tiny", "arms": "[igpo"})
