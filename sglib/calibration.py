@@ -6,6 +6,7 @@ below is laid on the action that it speaks of, whichever turn was paid for it:
 | signal | of action t | from |
 |---|---|---|
 | `label` | the label written at turn t + 1: +1, 0, -1 | Self-Guide |
+| `rater` | what the label of a side reading is worth there (`self_guide.hidden`, `frozen`) | Self-Guide, ours |
 | `online` | change of the progress stated before and after, in 0..1 | RePro's p~ |
 | `retrospective` | change of the progress rated after the episode, in 0..1 | RePro's P |
 | any component | its own value of the turn (Self-Guide's is the label already) | `turn.rewards` |
@@ -21,9 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sglib.records import Trajectory, Turn
+from sglib.records import Trajectory
 from sglib.rewards.repro import discrimination
 
+FEWEST = 5  # episodes that an interval needs
 LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
 
 
@@ -76,15 +78,13 @@ def said(trajectory: Trajectory, turn: int) -> dict[str, float]:
     }  # fmt: skip
     if after is not None and after.label is not None:
         found["label"] = LABEL_VALUES[after.label]
+    if after is not None and (rated := after.detail("label")) is not None:
+        found["rater"] = rated
     if after is not None and now.progress is not None and after.progress is not None:
         found["online"] = (after.progress - now.progress) / 100
-    if (rated := _hindsight(now)) is not None:
-        found["retrospective"] = (rated - ((_hindsight(turns[turn - 1]) if turn else None) or 0.0)) / 100
+    if (rated := now.detail("retrospective")) is not None:
+        found["retrospective"] = (rated - ((turns[turn - 1].detail("retrospective") if turn else None) or 0.0)) / 100
     return found
-
-
-def _hindsight(turn: Turn) -> float | None:
-    return next((value for name, value in turn.rewards.items() if name.endswith("/retrospective")), None)
 
 
 def correlation(value: np.ndarray, progress: np.ndarray) -> float | None:
@@ -130,7 +130,7 @@ def with_interval(
     signal: Signal, measure: str = "correlation", resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[float | None, float | None, float | None]:
     """(estimate, low, high) of one of `MEASURES`; the percentile interval resamples whole episodes, since the turns of
-    one are not independent.
+    one are not independent. Below `FEWEST` episodes it would be far too narrow: low and high are None.
 
     Raises:
         ValueError: another measure.
@@ -142,12 +142,16 @@ def with_interval(
     if estimate is None:
         return None, None, None
     members = [np.flatnonzero(signal.episode == e) for e in np.unique(signal.episode)]
+    if len(members) < FEWEST:
+        return estimate, None, None
     drawn = []
     for _ in range(resamples):
         index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         drawn.append(function(signal.value[index], signal.progress[index]))
     drawn = [x for x in drawn if x is not None]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) if drawn else (None, None)
+    if not drawn:
+        return estimate, None, None
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return estimate, float(low), float(high)
 
 

@@ -90,15 +90,18 @@ def what_if(
     if k < 1:
         raise ValueError(f"k={k!r}: must be at least 1")
     old = trajectory.turns[turn]
+    for needed in {"guide": ("guidance", "label"), "progress": ("progress",)}.get(trajectory.format, ()):
+        if getattr(old, needed) is None:  # what stays, or what the change is compared with
+            raise ValueError(f"turn={turn}: its {needed} could not be read; allowed: a turn whose answer has one")
     if action is not None:
-        response = write(
-            trajectory.format, action, guidance=old.guidance or "", label=old.label or "neutral",
-            progress=old.progress or 0.0,
-        )  # fmt: skip
+        kept = {"guidance": old.guidance, "label": old.label, "progress": old.progress}
+        response = write(trajectory.format, action, **{k: v for k, v in kept.items() if v is not None})
         forks = [Fork(trajectory, turn, response=old.response), Fork(trajectory, turn, response=response)]
     else:
         before = _guidance(old.guidance, old.label)
-        after = PREFIX["act"] if delete_guidance else _guidance(guidance or old.guidance, label or old.label)
+        after = PREFIX["act"] if delete_guidance else _guidance(
+            old.guidance if guidance is None else guidance, old.label if label is None else label
+        )  # fmt: skip
         forks = [Fork(trajectory, turn, prefix=before), Fork(trajectory, turn, prefix=after)]
     episodes = _play(policy, forks, k, max_turns, temperature, seed, games)
     kept, changed = ([t.won for t in part] for part in (episodes[:k], episodes[k:]))
@@ -109,8 +112,8 @@ def what_if(
     )  # fmt: skip
 
 
-def _guidance(guidance: str | None, label: str | None) -> str:
-    return f"Guidance: {guidance or ''} Label: {label or 'neutral'} {PREFIX['act']}"
+def _guidance(guidance: str, label: str) -> str:
+    return f"Guidance: {guidance} Label: {label} {PREFIX['act']}"
 
 
 def _interval(a: int, b: int, k: int) -> tuple[float, float]:

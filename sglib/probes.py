@@ -50,7 +50,7 @@ def probe(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
         online += [
             turn.progress - x for turn, x in zip(t.turns, [0.0, *truth], strict=False) if turn.progress is not None
         ]
-        rated = next((v for k, v in t.turns[-1].rewards.items() if k.endswith("/retrospective")), None)
+        rated = t.turns[-1].detail("retrospective")
         if rated is not None and not t.won:
             hindsight.append(rated - truth[-1])
     gained = [(max(turn.rewards["igpo"], 0.0), turn.valid) for turn in turns if "igpo" in turn.rewards]
@@ -87,28 +87,32 @@ def _mean(values) -> float | None:
 
 
 def alarms(batches: Sequence[dict], window: int = WINDOW) -> list[dict]:
-    """Where a run looks farmed, by a rule written down beforehand.
+    """Where a run looks farmed, by a fixed rule.
 
-    The first and the last `window` iterations are compared (Welch's t-test, one-sided, p < 0.01 each):
+    Only a run that pays something beside the outcome can be farmed. Its first `window` iterations are compared with the
+    last `window` up to the last one in which something was paid, since under a schedule that ends at 0 the farming is
+    over when the training is (Welch's t-test, one-sided, p < 0.01 each):
 
     - "gamed": the internal reward rose and success fell. What is maximised is no longer what is wanted.
     - "inflated labels": positive labels rose above one half while their agreement with the truth fell.
     - "paid for losing": lost episodes earned more internal reward than won ones at the end (t-test of the gap below 0).
-    - "looping": the share of repeating episodes rose.
+    - "looping": the share of repeating episodes rose while something was paid. Plain training shows this, too, where
+      lost episodes get longer; compare it with a run that is not paid.
 
     Args:
         batches: rows of training batches in order (`sglib.training.grpo.batch_metrics`), at least 2 x `window`.
 
     Returns:
         {"alarm", "before", "after", "what"} for each that rings, means of the two windows; empty where none does, or
-        where there are too few iterations.
+        where something was paid in too few iterations.
     """
-    if len(batches) < 2 * window:
+    end = max((i + 1 for i, row in enumerate(batches) if row.get("probe/internal")), default=0)
+    if end < 2 * window:
         return []
     found = []
 
     def windows(key: str) -> tuple[list[float], list[float]]:
-        ends = batches[:window], batches[-window:]
+        ends = batches[:window], batches[end - window : end]
         return tuple([row[key] for row in rows if row.get(key) is not None] for rows in ends)
 
     def rose(key: str, sign: int = 1) -> bool:

@@ -11,8 +11,8 @@
 `start` says what is learned before (`sglib.training.starts`); without `components` that is all. `replicate: 1` plays
 the same games in another order with other random numbers: the same method once more, to see what chance alone does.
 
-Every key is checked before anything runs. A key that would do nothing is an error like one that does not exist: a
-component that needs what the format does not write, a discount under an estimator that has none.
+Every key is checked before anything runs: one that does not exist is an error, and so is a component that needs what
+the format does not write, a discount under an estimator that has none, a credit that the estimator's sum undoes.
 """
 
 from __future__ import annotations

@@ -79,6 +79,11 @@ class Turn:
     advantage: float | None = None
     span: tuple[int, int] = (0, 0)
 
+    def detail(self, name: str) -> float | None:
+        """What a component has noted beside its value, as "repro/retrospective" for `name` "retrospective"; None where
+        none has."""
+        return next((value for key, value in self.rewards.items() if key.endswith(f"/{name}")), None)
+
 
 @dataclass(slots=True)
 class Trajectory:

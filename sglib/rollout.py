@@ -40,7 +40,8 @@ class Fork:
 
     Attributes:
         trajectory: with its token ids (not of an endpoint).
-        turn: 0..T-1; what was recorded before it stays.
+        turn: 0..T-1, written in this episode (an episode that is itself a fork begins with turns that were not); what
+            was recorded before it stays.
         response: this turn's answer, word for word, its prefix included; None lets the policy write it.
         prefix: how this turn's answer begins, for the policy to go on; None is the format's own, "" nothing. A guidance
             is edited with "Guidance: ... Label: positive Action:" and deleted with "Action:".
@@ -54,6 +55,9 @@ class Fork:
     def __post_init__(self):
         if not 0 <= self.turn < len(self.trajectory):
             raise ValueError(f"turn={self.turn!r}: must be in 0..{len(self.trajectory) - 1}, of the recorded turns")
+        start, end = self.trajectory.turns[self.turn].span
+        if start == end:  # an endpoint's, or a turn that this episode took over as its own prompt
+            raise ValueError(f"turn={self.turn!r}: this turn was not written in this episode and has no tokens in it")
         if self.response is not None and self.prefix is not None:
             raise ValueError("prefix: does nothing beside a response")
 
