@@ -35,13 +35,45 @@ NOTEBOOK = """# ---
 # ---
 
 # %%
-from sglib.records import Trajectory, Turn
-from sglib.view import bars, inspect, show
+from sglib.view import bars, show
 show(bars(["act", "guide"], [0.3, 0.5], [0.2, 0.4], [0.4, 0.6], title="bars of the test"))
+"""
+INSPECTOR = r"""# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
 
 # %%
-turns = [Turn("a room", "r", "go to shelf 1", True), Turn("<script>window.hacked = 1</script>", "r", "look", True)]
-inspect(Trajectory("g", "t", "put a mug in desk.", "act", turns))
+import dataclasses
+import sglib
+policy = sglib.load_policy("base")
+games = sglib.envs.alfworld.generate_games(3, seed=3)
+played = sglib.rollout(policy, games, format="guide", group_size=2, max_turns=8, temperature=1.0, seed=1)
+sglib.rewards.combine(played, [sglib.rewards.Outcome(), sglib.rewards.SelfGuide(schedule=1.0)], u=0.5)
+for t in played:
+    for n, turn in enumerate(t.turns):
+        turn.advantage = 0.5 - n / 4
+
+# %%
+HOSTILE = [
+    "<script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 2'>",
+    "<a href='javascript:window.hacked=3'>go</a>", "mug 1</pre></td></table><svg onload='window.hacked = 4'>",
+    "abc\u202edef\x07", "' onmouseover='window.hacked = 5' x='",
+]
+bad = []
+for text in HOSTILE:
+    turn = sglib.Turn("You see a " + text + " 1.", text, text, False, text, "positive", rewards={text: 0.5})
+    turns = [turn, dataclasses.replace(turn)]
+    bad.append(sglib.Trajectory("game " + text, text, text, "guide", turns, final_observation=text))
+
+# %%
+widget = sglib.inspect({"base": played, "bad": bad}, policy=policy)
+widget
 """
 
 
@@ -52,6 +84,7 @@ def server(tmp_path_factory):
     (root / "notebooks").mkdir()
     shutil.copy(ROOT / "pyproject.toml", root)  # holds the pairing rules
     (root / "notebooks" / "view.py").write_text(NOTEBOOK)
+    (root / "notebooks" / "inspector.py").write_text(INSPECTOR)
     config = root / "config.py"
     config.write_text("from jupyterlab.galata import configure_jupyter_server\nconfigure_jupyter_server(c)\n")
     with socket.socket() as free:
@@ -104,21 +137,135 @@ def test_pairing_needs_no_further_step(server):
     assert (folder / "new.ipynb").exists()
 
 
-def test_figure_and_inspector_in_the_browser(server, page):
-    address, folder = server
-    subprocess.run([sys.executable, "-m", "jupytext", "--to", "ipynb", "view.py"], cwd=folder, check=True, stdout=-3)
-    page.goto(f"{address}/lab/tree/notebooks/view.ipynb")
-    page.wait_for_selector(".jp-Notebook .jp-Cell")
-    page.wait_for_function("window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
-    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+def run_notebook(page, address: str, folder: Path, name: str):
+    """Open a notebook of the server in JupyterLab and run all its cells."""
+    subprocess.run([sys.executable, "-m", "jupytext", "--to", "ipynb", f"{name}.py"], cwd=folder, check=True, stdout=-3)
+    page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb")
+    page.wait_for_function(
+        """path => {
+            const open = window.jupyterapp?.shell.currentWidget
+            return open?.context?.path === path && open.context.isReady
+                && open.sessionContext?.session?.kernel?.status === 'idle'
+        }""",
+        arg=f"notebooks/{name}.ipynb",
+    )
+    done = page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    problem = page.locator(".jp-Notebook:visible [data-mime-type='application/vnd.jupyter.stderr']")
+    assert done and problem.count() == 0, problem.first.inner_text() if problem.count() else "the cells did not run"
+
+
+def shot(page, name: str):
+    """Keep a picture for people, where SGLIB_SCREENSHOTS says."""
+    if shots := os.environ.get("SGLIB_SCREENSHOTS"):
+        page.locator(".sglib-inspector").screenshot(path=f"{shots}/{name}.png")
+
+
+def test_a_figure_in_the_browser(server, page):
+    run_notebook(page, *server, "view")
     # the interactive figure, not its still image
     page.wait_for_selector(".jp-OutputArea .js-plotly-plot .barlayer .point")
     assert page.locator(".jp-OutputArea-output img:visible").count() == 0
-    # the inspector answers to its buttons, and shows markup from outside as text
+
+
+def test_the_inspector_clicked_through(server, page):
+    """List, filter, an episode, its turns by button and key, what-if, comparison, tokens, export."""
+    run_notebook(page, *server, "inspector")
+    root = page.locator(".sglib-inspector")
+    root.wait_for()
+    rows = root.locator("tbody tr")
+    page.wait_for_selector("text=1 to 12 of 12 episodes")
+    assert rows.count() == 12
+    shot(page, "inspector-list")
+
+    # filter: by run, by text as it is typed, and clear again
+    root.locator("#sglib-run").select_option("base")
+    page.wait_for_selector("text=1 to 6 of 6")
+    root.locator("#sglib-text").fill("no such words")
+    page.wait_for_selector("text=no episode fits")
+    root.locator("#sglib-text").fill("")
+    page.wait_for_selector("text=1 to 6 of 6")
+    root.locator("th[data-value=turns]").click()
+    page.wait_for_selector("th:has-text('turns ▴')")
+
+    # an episode; its turns by button, key and click on the timeline
+    rows.first.click()
+    page.wait_for_selector("text=Turn 1 of")
+    root.locator("button[title^='next turn']").click()
+    page.wait_for_selector("text=Turn 2 of")
+    root.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("text=Turn 3 of")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_selector("text=Turn 2 of")
+    goal = root.locator(".sglib-view b").first.inner_text()
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("text=Turn 1 of")
+    root.locator(".line").nth(1).click()
+    page.wait_for_selector("text=Turn 2 of")
+    assert root.locator(".place").count() > 3 and goal
+    assert root.locator("svg polyline").count() == 1
+    shot(page, "inspector-episode")
+
+    # what if: another action, played on
+    root.locator("#sglib-what").fill("look")
+    root.locator("#sglib-k").fill("3")
+    root.locator("button[data-do=whatif]").click()
+    page.wait_for_selector("#sglib-result:has-text('3 episodes each')")
+    root.locator("button[data-do=examples]").click()
+    page.wait_for_selector("text=they part at turn 2")
+    shot(page, "inspector-compare")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("text=Turn 2 of")
+
+    # the tokens that the trainer saw
+    root.locator("button[data-value=tokens]").click()
+    page.wait_for_selector("text=of them trained on")
+    coloured = root.locator(".tokens span[style*='rgba(0,114,178']")
+    assert coloured.count() > 0 and root.locator(".tokens .masked").count() > 10
+    shot(page, "inspector-tokens")
+    coloured.first.click()
+    page.wait_for_selector("text=Turn 1 of")
+
+    # back, and exported: the file opens without a kernel
+    page.keyboard.press("Escape")
+    page.wait_for_selector("button[data-do=export]")
+    root.locator("button[data-do=export]").click()
+    page.wait_for_selector("text=written:")
+    assert (server[1] / "inspector.html").exists()
+
+
+def test_hostile_texts_are_shown_and_run_nothing(server, page):
+    """In the widget, everywhere that texts come to, and in the exported file."""
+    root = page.locator(".sglib-inspector")
+    root.locator("#sglib-run").select_option("bad")
+    page.wait_for_selector("text=1 to 6 of 6")
+    for number in range(6):
+        root.locator("tbody tr").nth(number).click()
+        page.wait_for_selector("text=Turn 1 of 2")
+        for view in ("compare", "tokens"):
+            root.locator(f"button[data-value={view}]").click()
+            page.wait_for_selector("button[data-value=episode]")
+            root.locator("button[data-value=episode]").click()
+            page.wait_for_selector("text=Turn 1 of 2")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("text=1 to 6 of 6")
+    root.locator("tbody tr").first.click()
     page.wait_for_selector("text=Turn 1 of 2")
-    page.locator("button[title='next turn']").click()
-    page.wait_for_selector("text=Turn 2 of 2")
-    assert page.locator("text=window.hacked = 1").count() >= 1
+    assert root.locator("pre", has_text="<script>window.hacked = 1</script>").count() >= 1
+    page.keyboard.press("Escape")
+    page.wait_for_selector("button[data-do=export]")
+    root.locator("button[data-do=export]").click()
+    page.wait_for_selector("text=written:")
     assert page.evaluate("window.hacked") is None
-    if shots := os.environ.get("SGLIB_SCREENSHOTS"):
-        page.screenshot(path=f"{shots}/lab.png")
+    assert root.locator("script, img, a[href^=javascript]").count() == 0
+
+    exported = page.context.browser.new_page()
+    exported.goto((server[1] / "inspector.html").as_uri())
+    exported.wait_for_selector("text=6 episodes")
+    for summary in exported.locator("summary").all():
+        summary.click()
+    assert exported.locator("pre:visible", has_text="<script>window.hacked = 1</script>").count() >= 1
+    assert exported.locator("pre:visible", has_text="abc\\u202edef\\u0007").count() >= 1
+    assert exported.evaluate("window.hacked") is None
+    assert exported.locator("script, img, a[href^=javascript]").count() == 0
+    exported.close()

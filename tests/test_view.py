@@ -1,14 +1,9 @@
-import copy
-import dataclasses
-import re
 
 import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from sglib.records import Trajectory, Turn, write_trajectories
-from sglib.view import bars, figures, inspect, label_panels, learning_curves, live_plot
-from sglib.view.inspect import episode_html, story_html, turn_html
+from sglib.view import bars, figures, label_panels, learning_curves, live_plot
 
 ROWS = [{"iteration": i, "success": 0.3 + i / 100, "low": 0.2 + i / 100, "high": 0.4 + i / 100} for i in (0, 10, 20)]
 ATTACKS = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "'\"><svg onload=alert(1)>", "</pre></td>&lt;"]
@@ -138,93 +133,3 @@ def test_live_plot_outside_a_notebook_draws_nothing():
     live = live_plot()
     live.update(lambda: pytest.fail("drawn"))
     live.close()
-
-
-# Inspector ----------------------------------------------------------------------------------------------------------
-
-
-def test_every_number_is_on_the_page(trajectory):
-    page = turn_html(trajectory, 0)
-    texts = ("You are in a room.", "look on the shelf", "positive", "go to shelf 1", "+0.1", "+0.5", "3 → 2", "nearer")
-    for text in texts:
-        assert text in page, text
-    assert "not admissible" in turn_html(trajectory, 1)
-    last = turn_html(trajectory, -1)
-    assert "no_action" in last and "mumble" in last and "2 → 2" in last and "as far" in last
-    head = episode_html(trajectory)
-    assert "3 turns" in head and "2 without effect" in head and "0.125" in head and "put a mug in desk." in head
-
-
-def test_the_arithmetic_adds_up(trajectory):
-    trajectory.turns[0].reward = 1.0
-    numbers = [float(x) for x in re.findall(r"class='num'>([+-][\d.]+)<", turn_html(trajectory, 0))]
-    assert numbers == pytest.approx([1.0, 0.1, 1.1])
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_nothing_from_outside_becomes_markup(attack):
-    turn = Turn(attack, attack, attack, False, attack, attack, 50.0, attack, rewards={attack: 0.5}, advantage=1.0)
-    episode = Trajectory(attack, attack, attack, attack, [turn], final_observation=attack)
-    clean = Turn("x", "x", "x", False, "x", "x", 50.0, "x", rewards={"x": 0.5}, advantage=1.0)
-    harmless = Trajectory("x", "x", "x", "x", [clean], final_observation="x")
-    for view in (lambda t: turn_html(t, 0), episode_html, story_html):
-        tags = re.findall(r"<[^>]*>", view(episode))
-        assert tags == re.findall(r"<[^>]*>", view(harmless))
-        assert not [tag for tag in tags if "script" in tag or re.search(r"\son\w+=", tag)]
-
-
-def test_missing_measurements_are_dashes():
-    page = turn_html(Trajectory("g", "t", "goal", "act", [Turn("o", "r", "a", True)]), 0)
-    assert page.count("—") == 2  # advantage and oracle distance
-    assert "guidance" not in page
-
-
-def test_index_errors(trajectory):
-    for index in (3, -4):
-        with pytest.raises(IndexError, match="episode of 3 turns"):
-            turn_html(trajectory, index)
-
-
-def test_long_episodes_are_cut_in_stored_notebooks(trajectory):
-    trajectory.turns *= 50
-    page = story_html(trajectory)
-    assert "and 90 more turns" in page and len(page) < 120_000
-    assert "more turns" not in story_html(trajectory, limit=None)
-
-
-def test_widget(trajectory):
-    other = dataclasses.replace(copy.deepcopy(trajectory), won=True, turns=trajectory.turns[:1])
-    widget = inspect([trajectory, other], game=0, step=1)
-    assert "Turn 2 of 3" in widget._body.value
-    widget._on.click()
-    assert widget.step == 2 and widget._on.disabled and "Turn 3 of 3" in widget._body.value
-    widget._back.click()
-    assert widget.step == 1
-    widget.game = 1  # a shorter episode: back to its first turn
-    assert widget.step == 0 and "Turn 1 of 1" in widget._body.value and "won" in widget._head.value
-    assert widget._back.disabled and widget._on.disabled
-
-
-def test_stored_fallback(trajectory):
-    bundle = inspect(trajectory)._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert "go to shelf 1" in bundle["text/html"] and "<script" not in bundle["text/html"]
-
-
-def test_what_inspect_takes(trajectory, tmp_path):
-    path = write_trajectories(tmp_path / "t.jsonl", [trajectory])
-    for given in (path, str(path), trajectory, [trajectory], iter([trajectory])):
-        assert inspect(given).trajectory == trajectory
-    assert "without a turn" in inspect(Trajectory("g", "t", "goal", "act"))._body.value
-    with pytest.raises(TypeError, match="expected a path or trajectories, got int"):
-        inspect(3)
-    with pytest.raises(TypeError, match="item 0 is no Trajectory but dict"):
-        inspect([{}])
-    with pytest.raises(ValueError, match="no episode"):
-        inspect([])
-    with pytest.raises(IndexError, match="game = 1: there are 1 episodes"):
-        inspect(trajectory, game=1)
-    with pytest.raises(IndexError, match="step = 3: episode 0 has 3 turns"):
-        inspect(trajectory, step=3)
-    with pytest.raises(FileNotFoundError):
-        inspect(tmp_path / "absent.jsonl")

@@ -1,252 +1,365 @@
-"""Look at episodes turn by turn: what was seen, thought, done, and exactly what each turn was rewarded with.
+"""Look at episodes: a list that sorts and filters, each turn with exactly what it was rewarded with, the tokens that
+the trainer saw, two episodes side by side, and what would have happened otherwise.
 
-The widget's controls are ipywidgets; everything that it shows is an HTML string made by the pure functions below. Texts
-of models and environments are escaped before they become part of a page.
+The widget is one page of HTML, made in Python (`sglib.view.pages`) of plain data (`sglib.view.episodes`); the browser
+only reports clicks and keys. Texts of models and environments are escaped before they become part of a page.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
-import ipywidgets
+import anywidget
+import traitlets
 
-from sglib.records import Trajectory, Turn, read_trajectories
+from sglib import counterfactual
+from sglib.policy import Policy, load_policy
+from sglib.records import Trajectory, read_trajectories, write_atomic
+from sglib.view import episodes, pages
+from sglib.view.episodes import Query
 
-STATIC_TURNS = 60  # a stored notebook keeps one episode of at most this many turns
-
-# JupyterLab's colours where they exist, so that dark pages stay dark; `inherit` keeps any other page's own
-STYLE = """<style>
-.sglib-view{font-family:var(--jp-content-font-family,sans-serif);color:var(--jp-content-font-color1,inherit);
- font-size:13px;line-height:1.45;max-width:62em}
-.sglib-view pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:4px 8px;font-size:12px;
- background:var(--jp-cell-editor-background,rgba(128,128,128,.1));color:inherit;
- border-left:3px solid var(--jp-border-color1,#888)}
-.sglib-view table{border-collapse:collapse;margin:4px 0}
-.sglib-view td,.sglib-view th{padding:2px 10px 2px 0;text-align:left;vertical-align:top;
- border:0;background:none;color:inherit}
-.sglib-view .num{text-align:right;font-variant-numeric:tabular-nums}
-.sglib-view .good{color:var(--jp-success-color0,#2e9b4f)} .sglib-view .bad{color:var(--jp-error-color1,#d9534f)}
-.sglib-view .dim{opacity:.7} .sglib-view summary{cursor:pointer}
-</style>"""
+KEPT = 200  # episodes of an export, unless told
+VIEWS = ("list", "episode", "compare", "tokens")
 
 
-def _number(value: float | None, signed: bool = False) -> str:
-    """Up to 4 significant digits; — for what was not measured."""
-    if value is None:
-        return "—"
-    return f"{value:{'+' if signed else ''}.4g}"
+class Inspector(anywidget.AnyWidget):
+    """The widget that `inspect` returns. What it shows can be read and set: `view`, `query`, `game`, `step`, `other`.
 
-
-def turn_html(trajectory: Trajectory, index: int) -> str:
-    """One turn as HTML: observation, guidance with its label, action, rewards, advantage, oracle distance.
-
-    Args:
-        index: 0..len(trajectory) - 1, negative values from the end.
-
-    Raises:
-        IndexError: naming the number of turns.
+    Attributes:
+        trajectories, runs: the episodes, and which run each is of.
+        found: numbers of the episodes that the list shows, in its order.
+        result: of the last what-if, None before.
     """
-    if not -len(trajectory) <= index < len(trajectory):
-        raise IndexError(f"turn {index} of an episode of {len(trajectory)} turns")
-    index %= len(trajectory)
-    turn = trajectory.turns[index]
-    rows = [("observation", f"<pre>{escape(turn.observation)}</pre>")]
-    if turn.guidance is not None or turn.label is not None:
-        label = f"<b class='{_class(turn.label)}'>{escape(turn.label)}</b> " if turn.label else ""
-        rows.append(("guidance", f"{label}<pre>{escape(turn.guidance or '')}</pre>"))
-    if turn.progress is not None:
-        rows.append(("own progress estimate", f"{_number(turn.progress)} %"))
-    rows.append(("action", f"<pre>{escape(turn.action)}</pre>{_validity(turn)}"))
-    if turn.parse_error:
-        raw = f"<details><summary>what it wrote</summary><pre>{escape(turn.response)}</pre></details>"
-        rows.append(("not parsed", f"<span class='bad'>{escape(turn.parse_error)}</span>{raw}"))
-    rows.append(("rewards", _rewards(turn)))
-    rows.append(("advantage", _number(turn.advantage, signed=True)))
-    rows.append(("oracle distance", _distance(trajectory, index)))
-    cells = "".join(f"<tr><th scope='row' class='dim'>{name}</th><td>{value}</td></tr>" for name, value in rows)
-    return f"<div class='sglib-view'><b>Turn {index + 1} of {len(trajectory)}</b><table>{cells}</table></div>"
 
+    _esm = Path(__file__).parent / "inspector.js"
+    page = traitlets.Unicode().tag(sync=True)
 
-def episode_html(trajectory: Trajectory) -> str:
-    """The episode's head as HTML: task, outcome, counts, return."""
-    invalid = sum(not turn.valid for turn in trajectory.turns)
-    outcome = "<b class='good'>won</b>" if trajectory.won else "<b class='bad'>not won</b>"
-    facts = [
-        outcome,
-        f"{len(trajectory)} turns",
-        f"{invalid} without effect",
-        f"format {escape(trajectory.format)}",
-        f"seed {trajectory.seed}",
-        f"return {_number(trajectory.total_return)}",
-    ]
-    return (
-        f"<div class='sglib-view'><b>{escape(trajectory.goal)}</b><br>"
-        f"<span class='dim'>{escape(trajectory.task_type)} · {escape(trajectory.game_id)}</span><br>"
-        f"{' · '.join(facts)}</div>"
-    )
+    def __init__(
+        self, trajectories: list[Trajectory], runs: list[str], view: str = "list", game: int = 0, step: int = 0,
+        other: int | None = None, policy: Policy | None = None, source: str = "trajectories",
+    ):  # fmt: skip
+        self.trajectories, self.runs, self.policy, self.source = trajectories, runs, policy, source
+        self.rows = episodes.table(trajectories, runs)
+        self.query, self.first = Query(), 0
+        self.view, self.game, self.step, self.other, self.colour = view, game, step, other, "advantage"
+        self.result: counterfactual.WhatIf | None = None
+        self.note = ""
+        self.found = episodes.select(self.rows, self.query)
+        super().__init__()
+        self.on_msg(lambda widget, content, buffers: self.act(content.get("do"), content.get("value")))
+        self.draw()
 
+    # -- what happens -------------------------------------------------------------------------------------------------
 
-def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
-    """The whole episode as HTML that needs no script: a line per turn, which opens to everything about it.
+    def act(self, do: str | None, value=None) -> None:
+        """One thing that a person did: `do` and `value` as in the page's `data-do` and `data-value`. What makes no
+        sense changes nothing, and is said."""
+        handler = getattr(self, f"_do_{do}", None) if isinstance(do, str) else None
+        self.note = ""
+        try:
+            if handler is not None:
+                handler(value)
+            elif do in Query.__dataclass_fields__:
+                self._filter(do, value)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            self.note = str(error)
+        self.draw()
 
-    Args:
-        limit: turns shown, None for all; how many are left out is said.
-    """
-    shown = trajectory.turns[:limit]
-    parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>"]
-    for index, turn in enumerate(shown):
-        reward = paid(turn)
-        line = (
-            f"{index + 1}. <code>{escape(turn.action)}</code> {_validity(turn)} "
-            f"<span class='{_class(turn.label)}'>{escape(turn.label or '')}</span> "
-            f"<span class='dim'>rewards {_number(reward, signed=True)}</span>"
+    def _filter(self, field: str, value) -> None:
+        if field in ("shortest", "longest"):
+            value = int(value) if str(value).strip().isdigit() else None
+        elif field in ("looping", "invalid", "disagreeing"):
+            value = bool(value)
+        else:
+            value = str(value or "")
+        self.query = replace(self.query, **{field: value})
+        self._list()
+
+    def _list(self) -> None:
+        self.found, self.first = episodes.select(self.rows, self.query, lambda: self._texts), 0
+
+    def _do_sort(self, column) -> None:
+        descending = self.query.sort == column and not self.query.descending
+        self.query = replace(self.query, sort=str(column), descending=descending)
+        self._list()
+
+    def _do_page(self, by) -> None:
+        last = max(0, (len(self.found) - 1) // pages.PAGE * pages.PAGE)
+        self.first = min(max(self.first + int(by) * pages.PAGE, 0), last)
+
+    def _do_open(self, game) -> None:
+        self.show(int(game))
+
+    def _do_list(self, _) -> None:
+        self.view = "list"
+
+    def _do_view(self, view) -> None:
+        if view not in VIEWS:
+            raise ValueError(f"view={view!r}: allowed: {', '.join(VIEWS)}")
+        self.view = view
+
+    def _do_colour(self, by) -> None:
+        self.colour = "logprob" if by == "logprob" else "advantage"
+
+    def _do_turn(self, by) -> None:
+        self.goto(self.step + int(by))
+
+    def _do_goto(self, turn) -> None:
+        self.view = "episode"
+        self.goto(int(turn))
+
+    def _do_episode(self, by) -> None:
+        place = self._place() + int(by)
+        if 0 <= place < len(self.found):
+            self.show(int(self.found[place]))
+
+    def _do_other(self, number) -> None:
+        self.other = int(number) if str(number).strip() else None
+
+    def _do_key(self, key) -> None:
+        if self.view == "list":
+            moves = {"ArrowRight": 1, "ArrowLeft": -1, "l": 1, "h": -1}
+            if key in moves:
+                self._do_page(moves[key])
+            elif key in ("ArrowDown", "j") and len(self.found):
+                self.show(int(self.found[self.first]))
+            return
+        if key == "Escape":
+            self.view = "list" if self.view == "episode" else "episode"
+        elif key in ("ArrowRight", "l", "ArrowLeft", "h"):
+            self._do_turn(1 if key in ("ArrowRight", "l") else -1)
+        elif key in ("ArrowDown", "j", "ArrowUp", "k"):
+            self._do_episode(1 if key in ("ArrowDown", "j") else -1)
+        elif key in ("Home", "End"):
+            self.goto(0 if key == "Home" else len(self.trajectory) - 1)
+
+    def _do_whatif(self, form) -> None:
+        """Play on from the open turn with another action or guidance, `k` times; beside it as often without."""
+        if self.policy is None:
+            raise ValueError("what if needs a policy: inspect(..., policy=...)")
+        form = form if isinstance(form, Mapping) else {}
+        kind, k = str(form.get("kind", "action")), int(form.get("k") or 16)
+        if not 1 <= k <= 256:
+            raise ValueError(f"k = {k}: allowed: 1 to 256")
+        change = {
+            "action": {"action": str(form.get("text", "")).strip()},
+            "guidance": {"guidance": str(form.get("text", "")).strip() or None, "label": form.get("label") or None},
+            "delete": {"delete_guidance": True},
+        }.get(kind)
+        if change is None or change.get("action") == "":
+            raise ValueError("what if: choose an action, a guidance, or to delete it")
+        self.result = counterfactual.what_if(
+            self.policy, self.trajectory, self.step, k=k, max_turns=max(30, len(self.trajectory)), **change
         )
-        parts.append(f"<details><summary>{line}</summary>{turn_html(trajectory, index)}</details>")
-    if len(shown) < len(trajectory):
-        parts.append(f"<p>… and {len(trajectory) - len(shown)} more turns</p>")
-    parts.append(f"<p class='dim'>at the end</p><pre>{escape(trajectory.final_observation)}</pre></div>")
-    return "".join(parts)
 
+    def _do_examples(self, _) -> None:
+        """Add the last what-if's episodes to the list, beside the one that they were forked from."""
+        if self.result is not None:
+            self.trajectories += self.result.examples
+            self.runs += [f"what if {self.game}:{self.step + 1}"] * len(self.result.examples)
+            self.rows = episodes.table(self.trajectories, self.runs)
+            self.__dict__.pop("_texts", None)
+            self.other, self.view = len(self.trajectories) - len(self.result.examples), "compare"
+            self._list()
 
-def _class(label: str | None) -> str:
-    return {"positive": "good", "negative": "bad"}.get(label or "", "dim")
+    def _do_export(self, _) -> None:
+        self.note = f"written: {self.export()}"
 
-
-def _validity(turn: Turn) -> str:
-    return "" if turn.valid else " <span class='bad'>not admissible: nothing happened</span>"
-
-
-def paid(turn: Turn) -> float:
-    """What entered the return at a turn: the weighted components where `combine` was applied, else the environment's
-    reward and the components. Details beside a component ("repro/retrospective") are no rewards."""
-    weighted = [value for name, value in turn.rewards.items() if name.endswith("/weighted")]
-    if weighted:
-        return sum(weighted)
-    return turn.reward + sum(value for name, value in turn.rewards.items() if "/" not in name)
-
-
-def _rewards(turn: Turn) -> str:
-    """Every component with what it came from, and what was paid in all."""
-    components = {"environment": turn.reward, **turn.rewards}
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td><td class='num'>{_number(value, signed=True)}</td></tr>"
-        for name, value in components.items()
-    )
-    total = f"<tr><td class='dim'>paid</td><td class='num'>{_number(paid(turn), signed=True)}</td></tr>"
-    return f"<table>{rows}{total if len(components) > 1 else ''}</table>"
-
-
-def _distance(trajectory: Trajectory, index: int) -> str:
-    before, after = trajectory.distances[index : index + 2]
-    if before is None:
-        return "—"
-    if after is None:
-        return f"{before}"
-    kind, word = ("good", "nearer") if after < before else ("bad", "farther") if after > before else ("dim", "as far")
-    return f"{before} → {after} <span class='{kind}'>{word}</span>"
-
-
-class Inspector(ipywidgets.VBox):
-    """The widget that `inspect` returns. `game` and `step` say what it shows and can be set."""
-
-    def __init__(self, trajectories: list[Trajectory], game: int = 0, step: int = 0):
-        self.trajectories = trajectories
-        names = [
-            (f"{i}: {'won' if t.won else 'not won'}, {len(t)} turns: {t.goal}"[:110], i)
-            for i, t in enumerate(trajectories)
-        ]
-        wide = ipywidgets.Layout(width="60em", max_width="100%")
-        self._games = ipywidgets.Dropdown(options=names, value=game, description="episode", layout=wide)
-        self._steps = ipywidgets.IntSlider(description="turn", continuous_update=True, min=1, max=1)
-        self._back = ipywidgets.Button(icon="arrow-left", tooltip="turn before", layout={"width": "3em"})
-        self._on = ipywidgets.Button(icon="arrow-right", tooltip="next turn", layout={"width": "3em"})
-        self._head, self._body = ipywidgets.HTML(), ipywidgets.HTML()
-        super().__init__(
-            [self._games, ipywidgets.HBox([self._back, self._steps, self._on]), self._head, self._body],
-        )
-        self._games.observe(lambda change: self._select(), "value")
-        self._steps.observe(lambda change: self._draw(), "value")
-        self._back.on_click(lambda button: self._move(-1))
-        self._on.on_click(lambda button: self._move(+1))
-        self._select()
-        self.step = step
-
-    @property
-    def game(self) -> int:
-        """Number of the episode shown, from 0."""
-        return self._games.value
-
-    @game.setter
-    def game(self, value: int) -> None:
-        self._games.value = value
-
-    @property
-    def step(self) -> int:
-        """Number of the turn shown, from 0."""
-        return self._steps.value - 1
-
-    @step.setter
-    def step(self, value: int) -> None:
-        self._steps.value = value + 1
+    # -- what is shown ------------------------------------------------------------------------------------------------
 
     @property
     def trajectory(self) -> Trajectory:
+        """The open episode."""
         return self.trajectories[self.game]
 
-    def _select(self) -> None:
-        turns = len(self.trajectory)
-        self._steps.disabled = turns == 0
-        self._steps.value = 1
-        self._steps.max = max(turns, 1)
-        self._head.value = STYLE + episode_html(self.trajectory)
-        self._draw()
+    def show(self, game: int, step: int = 0) -> None:
+        """Open an episode at a turn, both counted from 0."""
+        if not 0 <= game < len(self.trajectories):
+            raise IndexError(f"game = {game}: there are {len(self.trajectories)} episodes, counted from 0")
+        self.game, self.result = game, None
+        self.view, self.other = "episode" if self.view == "list" else self.view, None
+        self.goto(step)
 
-    def _move(self, by: int) -> None:
-        self._steps.value = min(max(self._steps.value + by, 1), self._steps.max)
+    def goto(self, step: int) -> None:
+        """Open a turn of the open episode; beyond its ends, the first or last one."""
+        step = min(max(step, 0), max(len(self.trajectory) - 1, 0))
+        if step != self.step:
+            self.result = None
+        self.step = step
 
-    def _draw(self) -> None:
-        turns = len(self.trajectory)
-        self._body.value = turn_html(self.trajectory, self.step) if turns else "<i>an episode without a turn</i>"
-        self._back.disabled, self._on.disabled = self.step <= 0, self.step >= turns - 1
+    @property
+    def call(self) -> str:
+        """The Python call that shows the same."""
+        other = "" if self.other is None or self.view != "compare" else f", other={self.other}"
+        view = "" if self.view == "episode" else f", view={self.view!r}"
+        return f"sglib.inspect({self.source}, game={self.game}, step={self.step}{other}{view})"
+
+    def draw(self) -> None:
+        """Make the page anew."""
+        self.page = getattr(self, f"_{self.view}_page")() + (
+            f"<p class='sglib-view bad' role='status'>{pages.escape(self.note)}</p>" if self.note else ""
+        )
+
+    def _list_page(self) -> str:
+        return pages.list_page(self.rows, self.query, self.found, self.first) + pages.bar(
+            pages.button("export", "export as HTML", title="a file that opens without a kernel"),
+            "<span class='dim'>keys: ← → pages or turns, ↑ ↓ episodes, / search, Escape back</span>",
+        )
+
+    def _episode_page(self) -> str:
+        members = [t for t in self.trajectories if self._grouped(t)]
+        shared = set(episodes.anchors(members)) if len(members) > 1 else set()
+        return pages.episode_page(
+            self.trajectory, self.step, place=self._place(), count=len(self.found), call=self.call, shared=shared,
+            extra=pages.what_if_html(self.trajectory, self.step, self.result, self.policy is not None, self._actions()),
+        )  # fmt: skip
+
+    def _compare_page(self) -> str:
+        same = [i for i, t in enumerate(self.trajectories) if t.game_id == self.trajectory.game_id and i != self.game]
+        choices = [(i, f"{i}: {self._name(i)}") for i in same[:200]]
+        other = None if self.other is None else self.trajectories[self.other]
+        names = (self._name(self.game), "" if self.other is None else self._name(self.other))
+        return pages.compare_page(self.trajectory, other, choices, self.other, names)
+
+    def _tokens_page(self) -> str:
+        return pages.tokens_page(self.trajectory, self._decode, self.colour)
+
+    def _name(self, number: int) -> str:
+        t = self.trajectories[number]
+        run = f"{self.runs[number]}, " if self.runs[number] else ""
+        return f"{run}{t.format}, {'won' if t.won else 'not won'}, {len(t)} turns, seed {t.seed}"
+
+    def _grouped(self, t: Trajectory) -> bool:
+        mine = self.trajectory
+        return (t.game_id, t.group, t.seed, t.format) == (mine.game_id, mine.group, mine.seed, mine.format)
+
+    def _place(self) -> int:
+        places = (self.found == self.game).nonzero()[0]
+        return int(places[0]) if len(places) else 0
+
+    def _actions(self) -> list[str]:
+        """What the environment would admit at the open turn; nothing where the game cannot be made again."""
+        if self.policy is None:
+            return []
+        from sglib.envs.alfworld import game_of, replay
+
+        try:
+            game = game_of(self.trajectory)
+            *_, env = replay(game, [turn.action for turn in self.trajectory.turns[: self.step]])
+        except ValueError:
+            return []
+        return list(env.admissible())
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return [episodes.search_text(t) for t in self.trajectories]
+
+    @cached_property
+    def _decode(self) -> Callable[[int], str]:
+        tokenizer = (self.policy or load_policy("base")).tokenizer
+        size = len(tokenizer)
+        return lambda id_: tokenizer.convert_ids_to_tokens(id_) if 0 <= id_ < size else f"<{id_}>"
+
+    def export(self, path: str | os.PathLike = "inspector.html", most: int = KEPT) -> Path:
+        """Write the listed episodes as one HTML file that opens without a kernel. Returns its path."""
+        return export_html(
+            [self.trajectories[i] for i in self.found], path, most=most, runs=[self.runs[i] for i in self.found]
+        )
 
     def _repr_mimebundle_(self, **kwargs):
         """The widget, and beside it HTML without a script: what a stored notebook shows where nothing runs."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        return {**(bundle or {}), "text/html": story_html(self.trajectory)}
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        listed = "" if len(self.trajectories) == 1 else pages.summary_html(self.rows)
+        return {**data, "text/html": listed + pages.story_html(self.trajectory)}
+
+
+def export_html(
+    trajectories: Sequence[Trajectory], path: str | os.PathLike, most: int = KEPT, runs: Sequence[str] | None = None
+) -> Path:
+    """Write episodes as one HTML file: a list that opens into every turn, without a kernel, a script or a network.
+
+    Args:
+        most: episodes that are written; how many are left out is said in the file.
+        runs: name of the run of each.
+
+    Returns:
+        The path, absolute.
+
+    Raises:
+        ValueError: no episode, or a number below 1.
+    """
+    if not trajectories or most < 1:
+        raise ValueError(f"trajectories: {len(trajectories)}, most = {most}: must be at least one of at least one")
+    return write_atomic(path, pages.export_page(trajectories, most, runs)).resolve()
 
 
 def inspect(
-    trajectories: str | os.PathLike | Trajectory | Iterable[Trajectory], game: int = 0, step: int = 0
+    trajectories: str | os.PathLike | Trajectory | Iterable[Trajectory] | Mapping[str, object],
+    game: int | None = None,
+    step: int = 0,
+    *,
+    other: int | None = None,
+    view: str | None = None,
+    policy: Policy | str | None = None,
 ) -> Inspector:
-    """Look at episodes turn by turn.
+    """Look at episodes: the list of them, or one turn of one of them.
 
     Args:
-        trajectories: a file that `write_trajectories` wrote, an episode, or several.
-        game, step: what is shown first, counted from 0: copy the call to show somebody else the same turn.
+        trajectories: a file that `write_trajectories` wrote, a folder of such files, an episode, several, or several
+            runs by name, {"before": ..., "after": ...}, each of any of these.
+        game, step: episode and turn that are opened, counted from 0; without `game` the list. Copy the call that the
+            page shows to show somebody else the same.
+        other: the episode beside it, with view="compare".
+        view: "list", "episode", "compare" or "tokens".
+        policy: what plays on in a what-if (with its tokens), or its name; None leaves that out.
 
     Raises:
         TypeError: something that is no trajectory.
-        ValueError: no episode at all.
-        IndexError: a game or step that does not exist.
+        ValueError: no episode at all, an unknown view, a file that holds none.
+        IndexError: an episode or turn that does not exist.
         FileNotFoundError: no such file.
     """
-    if isinstance(trajectories, (str, os.PathLike)):
-        trajectories = read_trajectories(Path(trajectories))
-    elif isinstance(trajectories, Trajectory):
-        trajectories = [trajectories]
-    elif not isinstance(trajectories, Iterable):
-        raise TypeError(f"expected a path or trajectories, got {type(trajectories).__name__}")
-    trajectories = list(trajectories)
-    for number, trajectory in enumerate(trajectories):
+    found, runs = _gather(trajectories)
+    if not found:
+        raise ValueError("no episode to look at: the list or file is empty")
+    view = view or ("episode" if game is not None or len(found) == 1 else "list")
+    if view not in VIEWS:
+        raise ValueError(f"view={view!r}: allowed: {', '.join(VIEWS)}")
+    game = game or 0
+    for name, value in (("game", game), ("other", other)):
+        if value is not None and not 0 <= value < len(found):
+            raise IndexError(f"{name} = {value}: there are {len(found)} episodes, counted from 0")
+    if not 0 <= step < max(len(found[game]), 1):
+        raise IndexError(f"step = {step}: episode {game} has {len(found[game])} turns, counted from 0")
+    if isinstance(policy, str):
+        policy = load_policy(policy)
+    source = repr(str(trajectories)) if isinstance(trajectories, (str, os.PathLike)) else "trajectories"
+    return Inspector(found, runs, view, game, step, other, policy, source)
+
+
+def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str]]:
+    if isinstance(given, Mapping):
+        parts = [_gather(of, str(name)) for name, of in given.items()]
+        return [t for part, _ in parts for t in part], [name for _, names in parts for name in names]
+    if isinstance(given, (str, os.PathLike)):
+        path = Path(given)
+        if path.is_dir():
+            files = sorted(path.rglob("*.jsonl"))
+            if not files:
+                raise ValueError(f"{path}: no file of trajectories (*.jsonl) in it")
+            return _gather({str(file.relative_to(path).with_suffix("")): file for file in files})
+        given = read_trajectories(path)
+    elif isinstance(given, Trajectory):
+        given = [given]
+    elif not isinstance(given, Iterable):
+        raise TypeError(f"expected a path or trajectories, got {type(given).__name__}")
+    found = list(given)
+    for number, trajectory in enumerate(found):
         if not isinstance(trajectory, Trajectory):
             raise TypeError(f"item {number} is no Trajectory but {type(trajectory).__name__}")
-    if not trajectories:
-        raise ValueError("no episode to look at: the list or file is empty")
-    if not 0 <= game < len(trajectories):
-        raise IndexError(f"game = {game}: there are {len(trajectories)} episodes, counted from 0")
-    if not 0 <= step < max(len(trajectories[game]), 1):
-        raise IndexError(f"step = {step}: episode {game} has {len(trajectories[game])} turns, counted from 0")
-    return Inspector(trajectories, game, step)
+    return found, [run] * len(found)

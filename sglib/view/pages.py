@@ -1,0 +1,572 @@
+"""The inspector's pages as HTML strings: made of `sglib.view.episodes`, everything from outside escaped.
+
+No page has a script or an event handler of its own: what can be clicked carries `data-do` and `data-value`, which
+`inspector.js` hands to Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from html import escape as _escape
+
+import numpy as np
+import pandas as pd
+
+from sglib.counterfactual import WhatIf
+from sglib.records import LABELS, Trajectory, Turn
+from sglib.view import episodes
+
+PAGE = 40  # rows of the list
+STATIC_TURNS = 60  # a stored notebook keeps one episode of at most this many turns
+
+# JupyterLab's colours where they exist, so that dark pages stay dark; `inherit` keeps any other page's own
+STYLE = """<style>
+.sglib-view{font-family:var(--jp-content-font-family,sans-serif);color:var(--jp-content-font-color1,inherit);
+ font-size:13px;line-height:1.45}
+.sglib-view pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:4px 8px;font-size:12px;
+ background:var(--jp-cell-editor-background,rgba(128,128,128,.1));color:inherit;
+ border-left:3px solid var(--jp-border-color1,#888);unicode-bidi:plaintext}
+.sglib-view table{border-collapse:collapse;margin:4px 0}
+.sglib-view td,.sglib-view th{padding:2px 10px 2px 0;text-align:left;vertical-align:top;
+ border:0;background:none;color:inherit}
+.sglib-view .num{text-align:right;font-variant-numeric:tabular-nums}
+.sglib-view .good{color:var(--jp-success-color0,#2e9b4f)} .sglib-view .bad{color:var(--jp-error-color1,#d9534f)}
+.sglib-view .dim{opacity:.7} .sglib-view summary,.sglib-view [data-do]{cursor:pointer}
+.sglib-view .row{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin:4px 0}
+.sglib-view .columns{display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start}
+.sglib-view .columns>div{flex:1 1 22em;min-width:0;max-width:60em}
+.sglib-view button,.sglib-view input,.sglib-view select{font:inherit;color:inherit;padding:1px 6px;border-radius:3px;
+ background:var(--jp-layout-color1,transparent);border:1px solid var(--jp-border-color1,#888)}
+.sglib-view button[disabled]{opacity:.4;cursor:default} .sglib-view option{color:#000;background:#fff}
+.sglib-view .on{background:var(--jp-brand-color3,rgba(0,114,178,.25))}
+.sglib-view tr[data-do]:hover,.sglib-view .line:hover{background:var(--jp-layout-color2,rgba(128,128,128,.15))}
+.sglib-view .sglib-scroll{max-height:34em;overflow:auto} .sglib-view .line{padding:1px 6px;border-left:3px solid transparent}
+.sglib-view .line.on{border-color:var(--jp-brand-color1,#0072B2)} .sglib-view .anchor{border-bottom:2px dotted #E69F00}
+.sglib-view .tokens span{white-space:pre-wrap;border-radius:2px;unicode-bidi:isolate}
+.sglib-view .tokens .masked{opacity:.45}
+.sglib-view .place{border:1px solid var(--jp-border-color1,#888);border-radius:4px;padding:2px 6px;margin:2px;
+ display:inline-block;vertical-align:top;max-width:16em} .sglib-view .place.here{outline:2px solid #0072B2}
+.sglib-view .place.unseen{border-style:dashed;opacity:.7}
+.sglib-inspector:focus{outline:1px solid var(--jp-brand-color1,#0072B2);outline-offset:3px}
+</style>"""
+
+# Characters that change how what follows is read: right-to-left marks and overrides, other controls.
+_HIDDEN = {
+    code: f"\\u{code:04x}"
+    for code in [*range(32), *range(0x7F, 0xA0), 0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F),
+                 *range(0x2060, 0x2070), 0xFEFF]
+    if chr(code) not in "\n\t"
+}  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Text as HTML that shows it and does nothing: markup escaped, invisible and direction-changing characters named."""
+    return _escape(str(text).translate(_HIDDEN), quote=True)
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Up to 4 significant digits; — for what was not measured."""
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "—"
+    return f"{value:{'+' if signed else ''}.4g}"
+
+
+def button(do: str, text: str, value: object = "", disabled: bool = False, title: str = "", on: bool = False) -> str:
+    """A button that tells Python `do` and `value`."""
+    attributes = f" title='{escape(title)}'" if title else ""
+    attributes += " disabled" if disabled else ""
+    return (
+        f"<button type='button' data-do='{escape(do)}' data-value='{escape(str(value))}'"
+        f"{' class=on' if on else ''}{attributes}>{escape(text)}</button>"
+    )
+
+
+def _select(do: str, options: Sequence[tuple[str, str]], chosen: str, title: str, name: str = "") -> str:
+    items = "".join(
+        f"<option value='{escape(value)}'{' selected' if value == chosen else ''}>{escape(text)}</option>"
+        for value, text in options
+    )
+    bound = f"data-do='{do}'" if do else f"name='{name}'"
+    return f"<select {bound} id='sglib-{escape(do or name)}' title='{escape(title)}'>{items}</select>"
+
+
+# -- the list ---------------------------------------------------------------------------------------------------------
+
+
+def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, first: int, note: str = "") -> str:
+    """The list of episodes: filters, heads that sort, `PAGE` rows from `first` on."""
+    runs, tasks = sorted(set(rows["run"]) - {""}), sorted(set(rows["task"]))
+    parts = ["<div class='row'>"]
+    parts.append(
+        f"<input type='search' id='sglib-text' data-do='text' value='{escape(query.text)}' placeholder='search texts ( / )'>"
+    )
+    parts.append(_select("outcome", [("", "won and lost"), ("won", "won"), ("lost", "lost")], query.outcome, "outcome"))
+    if len(runs) > 1:
+        parts.append(_select("run", [("", "all runs"), *((run, run) for run in runs)], query.run, "run"))
+    parts.append(_select("task", [("", "all task types"), *((task, task) for task in tasks)], query.task, "task type"))
+    for do, text, value in (("shortest", "turns from", query.shortest), ("longest", "to", query.longest)):
+        shown = "" if value is None else value
+        parts.append(
+            f"<label>{text} <input type='number' min='0' id='sglib-{do}' data-do='{do}' value='{shown}' style='width:4em'></label>"
+        )
+    for do, text in (
+        ("looping", "loops"),
+        ("invalid", "invalid actions"),
+        ("disagreeing", "labels contradict the oracle"),
+    ):
+        ticked = " checked" if getattr(query, do) else ""
+        parts.append(f"<label><input type='checkbox' id='sglib-{do}' data-do='{do}'{ticked}> {text}</label>")
+    parts.append("</div>")
+    columns = [c for c in episodes.COLUMNS if c != "run" or len(runs) > 1]
+    head = "".join(_head(column, query) for column in columns)
+    shown = rows.iloc[found[first : first + PAGE]]
+    body = "".join(_row(row, columns) for row in shown.to_dict("records"))
+    parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    last = min(first + PAGE, len(found))
+    where = f"{first + 1} to {last} of {len(found):,}" if len(found) else "no episode fits"
+    of = f" (of {len(rows):,} episodes)" if len(found) != len(rows) else " episodes"
+    parts.append(
+        f"<div class='row'>{button('page', '‹', -1, first == 0, 'page before')}<span>{where}{of}</span>"
+        f"{button('page', '›', 1, last >= len(found), 'next page')}<span class='dim'>{escape(note)}</span></div>"
+    )
+    return _view("".join(parts))
+
+
+def _head(column: str, query: episodes.Query) -> str:
+    arrow = ("▾" if query.descending else "▴") if query.sort == column else ""
+    return f"<th data-do='sort' data-value='{column}' title='sort'>{escape(episodes.COLUMNS[column])} {arrow}</th>"
+
+
+def _row(row: dict, columns: Sequence[str]) -> str:
+    cells = {
+        "number": str(row["number"]),
+        "won": outcome(row["won"]),
+        "looping": "yes" if row["looping"] else "",
+        "disagreement": "" if np.isnan(row["disagreement"]) else f"{100 * row['disagreement']:.0f} %",
+        "internal": number(row["internal"], signed=True),
+        "total": number(row["total"], signed=True),
+        "invalid": str(row["invalid"]),
+        "turns": str(row["turns"]),
+    }
+    filled = "".join(f"<td>{cells[c] if c in cells else escape(row[c])}</td>" for c in columns)
+    return f"<tr data-do='open' data-value='{row['number']}'>{filled}</tr>"
+
+
+def outcome(won: bool) -> str:
+    return "<b class='good'>won</b>" if won else "<b class='bad'>not won</b>"
+
+
+# -- an episode -------------------------------------------------------------------------------------------------------
+
+
+def episode_html(trajectory: Trajectory) -> str:
+    """The episode's head as HTML: task, outcome, counts, return."""
+    invalid = sum(not turn.valid for turn in trajectory.turns)
+    facts = [
+        outcome(trajectory.won),
+        f"{len(trajectory)} turns",
+        f"{invalid} without effect",
+        f"format {escape(trajectory.format)}",
+        f"seed {trajectory.seed}",
+        f"return {number(trajectory.total_return)}",
+    ]
+    return (
+        f"<div class='sglib-view'><b>{escape(trajectory.goal)}</b><br>"
+        f"<span class='dim'>{escape(trajectory.task_type)} · {escape(trajectory.game_id)}</span><br>"
+        f"{' · '.join(facts)}</div>"
+    )
+
+
+def turn_html(trajectory: Trajectory, index: int) -> str:
+    """One turn as HTML: observation, guidance with its label, action, rewards, advantage, oracle distance.
+
+    Args:
+        index: 0..len(trajectory) - 1, negative values from the end.
+
+    Raises:
+        IndexError: naming the number of turns.
+    """
+    if not -len(trajectory) <= index < len(trajectory):
+        raise IndexError(f"turn {index} of an episode of {len(trajectory)} turns")
+    index %= len(trajectory)
+    turn = trajectory.turns[index]
+    rows = [("observation", f"<pre>{escape(turn.observation)}</pre>")]
+    if turn.guidance is not None or turn.label is not None:
+        label = f"<b class='{tone(turn.label)}'>{escape(turn.label)}</b> " if turn.label else ""
+        rows.append(("guidance", f"{label}<pre>{escape(turn.guidance or '')}</pre>"))
+    if turn.progress is not None:
+        rows.append(("own progress estimate", f"{number(turn.progress)} %"))
+    rows.append(("action", f"<pre>{escape(turn.action)}</pre>{_validity(turn)}"))
+    if turn.parse_error:
+        raw = f"<details><summary>what it wrote</summary><pre>{escape(turn.response)}</pre></details>"
+        rows.append(("not parsed", f"<span class='bad'>{escape(turn.parse_error)}</span>{raw}"))
+    rows.append(("rewards", _rewards(turn)))
+    rows.append(("advantage", number(turn.advantage, signed=True)))
+    rows.append(("oracle distance", _distance(trajectory, index)))
+    cells = "".join(f"<tr><th scope='row' class='dim'>{name}</th><td>{value}</td></tr>" for name, value in rows)
+    return f"<div class='sglib-view'><b>Turn {index + 1} of {len(trajectory)}</b><table>{cells}</table></div>"
+
+
+def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
+    """The whole episode as HTML that needs no script: a line per turn, which opens to everything about it.
+
+    Args:
+        limit: turns shown, None for all; how many are left out is said.
+    """
+    shown = trajectory.turns[:limit]
+    parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>", timeline_svg(trajectory)]
+    for index, turn in enumerate(shown):
+        line = (
+            f"{index + 1}. <code>{escape(turn.action)}</code> {_validity(turn)} "
+            f"<span class='{tone(turn.label)}'>{escape(turn.label or '')}</span> "
+            f"<span class='dim'>rewards {number(paid(turn), signed=True)}</span>"
+        )
+        parts.append(f"<details><summary>{line}</summary>{turn_html(trajectory, index)}</details>")
+    if len(shown) < len(trajectory):
+        parts.append(f"<p>… and {len(trajectory) - len(shown)} more turns</p>")
+    parts.append(f"<p class='dim'>at the end</p><pre>{escape(trajectory.final_observation)}</pre></div>")
+    return "".join(parts)
+
+
+def episode_page(
+    trajectory: Trajectory, turn: int, *, place: int, count: int, call: str, extra: str = "",
+    shared: Container[str] = frozenset(),
+) -> str:  # fmt: skip
+    """An episode with one turn open.
+
+    Args:
+        turn: the open one, from 0.
+        place, count: place of the episode among those listed, from 0, and how many these are.
+        call: the Python call that shows the same.
+        extra: what stands below the turn, already HTML.
+        shared: observations that other members of its group met, too.
+    """
+    last = len(trajectory) - 1
+    bar = [
+        button("list", "list", title="back to the list (Escape)"),
+        button("episode", "‹ episode", -1, place <= 0, "episode before (↑)"),
+        button("episode", "episode ›", 1, place >= count - 1, "next episode (↓)"),
+        button("turn", "‹", -1, turn <= 0, "turn before (←)"),
+        f"<span>turn {turn + 1 if last >= 0 else 0} of {last + 1}</span>",
+        button("turn", "›", 1, turn >= last, "next turn (→)"),
+        button("view", "compare", "compare"),
+        button("view", "tokens", "tokens"),
+        f"<code class='dim'>{escape(call)}</code>",
+    ]
+    lines = "".join(
+        _line(trajectory, t, t == turn, turn_.observation in shared) for t, turn_ in enumerate(trajectory.turns)
+    )
+    end = "" if turn < last else f"<p class='dim'>at the end</p><pre>{escape(trajectory.final_observation)}</pre>"
+    body = turn_html(trajectory, turn) + end if last >= 0 else "<i>an episode without a turn</i>"
+    return _view(
+        f"<div class='row'>{''.join(bar)}</div>{episode_html(trajectory)}{timeline_svg(trajectory, turn)}"
+        f"<div class='columns'><div class='sglib-scroll'>{lines}</div><div>{body}{extra}</div>"
+        f"<div>{room_html(trajectory, turn)}</div></div>"
+    )
+
+
+def _line(trajectory: Trajectory, t: int, on: bool, shared: bool) -> str:
+    turn = trajectory.turns[t]
+    mark = f"<span class='{tone(turn.label)}'>{escape((turn.label or '')[:3])}</span>" if turn.label else ""
+    progress = f"<span class='dim'>{number(turn.progress)} %</span>" if turn.progress is not None else ""
+    return (
+        f"<div class='line{' on' if on else ''}' data-do='goto' data-value='{t}'{' data-scroll' if on else ''}>"
+        f"<span class='dim'>{t + 1}</span> <span class='{'' if turn.valid else 'bad'}{' anchor' if shared else ''}'>"
+        f"{escape(turn.action) or '(no action)'}</span> {mark} {progress} "
+        f"<span class='dim'>{number(paid(turn), signed=True) if paid(turn) else ''}</span></div>"
+    )
+
+
+def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
+    """True progress (line), stated progress (circles), hindsight (squares) and the guidance's polarity (triangles at the
+    foot) over turns; the open turn is marked, a click opens another."""
+    line = episodes.timeline(trajectory)
+    points, width, height = len(line.true), 640, 96
+    if points < 2:
+        return ""
+    step = (width - 60) / (points - 1)
+
+    def at(i: int, value: float) -> tuple[float, float]:
+        return 40 + i * step, 8 + (1 - value) * (height - 34)
+
+    parts = []
+    if turn is not None:
+        x, _ = at(turn, 0)
+        parts.append(
+            f"<rect x='{x - step / 2:.1f}' y='4' width='{step:.1f}' height='{height - 8}' fill='#0072B2' opacity='.18'/>"
+        )
+    for value, text in ((0, "0"), (1, "100 %")):
+        _, y = at(0, value)
+        parts.append(f"<line x1='40' x2='{width - 20}' y1='{y:.1f}' y2='{y:.1f}' stroke='currentColor' opacity='.2'/>")
+        parts.append(f"<text x='36' y='{y + 4:.1f}' text-anchor='end' font-size='10' fill='currentColor'>{text}</text>")
+    known = [(i, value) for i, value in enumerate(line.true) if value is not None]
+    path = " ".join("{:.1f},{:.1f}".format(*at(i, value)) for i, value in known)
+    parts.append(
+        f"<polyline points='{path}' fill='none' stroke='#009E73' stroke-width='2'><title>true progress</title></polyline>"
+    )
+    for i, value in enumerate(line.stated):
+        if value is not None:
+            x, y = at(i, value)
+            parts.append(
+                f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#D55E00'><title>stated {100 * value:.0f} %</title></circle>"
+            )
+    for i, value in enumerate(line.hindsight):
+        if value is not None:
+            x, y = at(i, value)
+            parts.append(
+                f"<rect x='{x - 2.5:.1f}' y='{y - 2.5:.1f}' width='5' height='5' fill='#CC79A7'><title>hindsight {100 * value:.0f} %</title></rect>"
+            )
+    for i, value in enumerate(line.polarity):
+        if value is not None:
+            x, y = at(i, 0)[0], height - 14
+            shape = {
+                1: f"{x - 4},{y + 3} {x + 4},{y + 3} {x},{y - 5}",
+                -1: f"{x - 4},{y - 5} {x + 4},{y - 5} {x},{y + 3}",
+            }
+            colour, label = {1: "#0072B2", 0: "#8C8C8C", -1: "#D55E00"}[int(value)], LABELS[int(value) + 1]
+            drawn = (
+                f"<polygon points='{shape[int(value)]}'"
+                if value
+                else f"<rect x='{x - 3:.1f}' y='{y - 2}' width='6' height='3'"
+            )
+            parts.append(f"{drawn} fill='{colour}'><title>{label}</title></{'polygon' if value else 'rect'}>")
+    for i in range(points - 1):
+        parts.append(
+            f"<rect data-do='goto' data-value='{i}' x='{at(i, 0)[0] - step / 2:.1f}' y='0' width='{step:.1f}' "
+            f"height='{height}' fill='transparent'><title>turn {i + 1}</title></rect>"
+        )
+    key = [("— true progress", "#009E73", True), ("● stated", "#D55E00", any(x is not None for x in line.stated)),
+           ("■ hindsight", "#CC79A7", any(x is not None for x in line.hindsight)),
+           ("▲▼ guidance's label", "#0072B2", any(x is not None for x in line.polarity))]  # fmt: skip
+    legend = " ".join(f"<span style='color:{colour}'>{text}</span>" for text, colour, shown in key if shown)
+    return (
+        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='progress over turns' style='width:100%;max-width:52em'>"
+        f"{''.join(parts)}</svg><div class='dim'>{legend}</div>"
+    )
+
+
+def room_html(trajectory: Trajectory, turn: int) -> str:
+    """The receptacles with what was seen in them when turn `turn` began, and what is carried."""
+    room = episodes.room(trajectory, max(turn, 0))
+    if not room.places:
+        return "<p class='dim'>no map: the texts name no receptacles</p>"
+    boxes = []
+    for place in room.places.values():
+        state = "not seen" if place.things is None and not place.closed else "closed" if place.closed else ""
+        things = "<br>".join(map(escape, place.things)) if place.things else ("empty" if place.things == [] else "")
+        style = f"place{' here' if place.here else ''}{' unseen' if place.things is None else ''}"
+        boxes.append(
+            f"<div class='{style}'><b>{escape(place.name)}</b> <span class='dim'>{state}</span><br>{things}</div>"
+        )
+    carried = ", ".join(map(escape, room.carried)) or "nothing"
+    return f"<p>carries: <b>{carried}</b></p><div>{''.join(boxes)}</div>"
+
+
+# -- tokens and comparison --------------------------------------------------------------------------------------------
+
+
+def tokens_page(trajectory: Trajectory, decode: Callable[[int], str], by: str) -> str:
+    """The exact sequence that the trainer saw, coloured by advantage or log-probability; what was not trained on greyed."""
+    found = episodes.tokens(trajectory, decode)
+    bar = button("view", "‹ episode", "episode") + "".join(
+        button("colour", text, value, on=by == value)
+        for value, text in (("advantage", "advantage"), ("logprob", "log-probability"))
+    )
+    if not found:
+        return _view(f"<div class='row'>{bar}</div><p>This recording has no tokens (it came from an endpoint).</p>")
+    values = [getattr(token, by) for token in found if getattr(token, by) is not None]
+    scale = max((abs(value) for value in values), default=0.0) or 1.0
+    spans = []
+    for token in found:
+        value = getattr(token, by)
+        text = escape(token.text) + " "
+        if not token.trained:
+            spans.append(f"<span class='masked'>{text}</span>")
+            continue
+        colour = ""
+        if value is not None:
+            rgb = "0,114,178" if value > 0 else "213,94,0"
+            colour = f" style='background:rgba({rgb},{0.12 + 0.7 * abs(value) / scale:.2f})'"
+        title = f"turn {(token.turn or 0) + 1}, advantage {number(token.advantage, True)}, log-probability {number(token.logprob)}"
+        spans.append(f"<span{colour} title='{title}' data-do='goto' data-value='{token.turn or 0}'>{text}</span>")
+    trained = sum(token.trained for token in found)
+    note = f"{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}."
+    if by == "advantage" and not values:
+        note += " This episode was not trained on."
+    return _view(
+        f"<div class='row'>{bar}<span class='dim'>{note}</span></div><div class='tokens'>{''.join(spans)}</div>"
+    )
+
+
+def compare_page(
+    a: Trajectory, b: Trajectory | None, choices: Sequence[tuple[int, str]], chosen: int | None, names: tuple[str, str]
+) -> str:
+    """Two episodes side by side, the turn marked where they part."""
+    options = [("", "choose an episode"), *((str(i), text) for i, text in choices)]
+    bar = button("view", "‹ episode", "episode") + _select(
+        "other", options, "" if chosen is None else str(chosen), "beside"
+    )
+    if b is None:
+        note = "" if choices else " There is no other episode of this game."
+        return _view(f"<div class='row'>{bar}{note}</div>{episode_html(a)}")
+    parted = episodes.divergence(a, b) if a.game_id == b.game_id else 0
+    met = {turn.observation for turn in a.turns} & {turn.observation for turn in b.turns}
+    rows = []
+    for t in range(max(len(a), len(b))):
+        cells = "".join(_side(e, t, parted, met) for e in (a, b))
+        rows.append(f"<tr{' data-scroll' if t == parted else ''}><td class='dim'>{t + 1}</td>{cells}</tr>")
+    if a.game_id != b.game_id:
+        where = "another game"
+    elif parted is None:
+        where = "they never part" if len(a) == len(b) else "one is the beginning of the other"
+    else:
+        where = f"they part at turn {parted + 1}"
+    head = "".join(
+        f"<th>{escape(name)}<br>{outcome(e.won)}, {len(e)} turns, return {number(e.total_return)}</th>"
+        for name, e in zip(names, (a, b))
+    )
+    same = f"{len(met)} observations were met by both (dotted)" if met else "no state was met by both"
+    return _view(
+        f"<div class='row'>{bar}<b>{where}</b><span class='dim'>{same}</span></div>"
+        f"<b>{escape(a.goal)}</b><div class='sglib-scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _side(episode: Trajectory, t: int, parted: int | None, met: set[str]) -> str:
+    if t >= len(episode):
+        return "<td></td>"
+    turn = episode.turns[t]
+    label = f" <span class='{tone(turn.label)}'>{escape(turn.label)}</span>" if turn.label else ""
+    seen = turn.observation if len(turn.observation) < 160 else turn.observation[:157] + "…"
+    return (
+        f"<td class='{'on' if t == parted else ''}'><span class='dim{' anchor' if turn.observation in met else ''}'>{escape(seen)}</span><br>"
+        f"<code class='{'' if turn.valid else 'bad'}'>{escape(turn.action)}</code>{label} "
+        f"<span class='dim'>paid {number(paid(turn), signed=True)}, advantage {number(turn.advantage, signed=True)}</span></td>"
+    )
+
+
+# -- what if, and pages that stand alone ---------------------------------------------------------------------------------
+
+
+def what_if_html(
+    trajectory: Trajectory, turn: int, result: WhatIf | None, possible: bool, actions: Sequence[str]
+) -> str:
+    """The form of a what-if below a turn, and its last result."""
+    if not len(trajectory):
+        return ""
+    if not possible:
+        return "<p class='dim'>what if? <code>inspect(..., policy='base')</code> plays on from here with another action or guidance</p>"
+    kinds = [("action", "another action")]
+    labels = ""
+    if trajectory.format == "guide":
+        kinds += [("guidance", "another guidance"), ("delete", "no guidance")]
+        labels = _select("", [("", "its label"), *((label, label) for label in LABELS)], "", "label", name="label")
+    listed = "".join(f"<option value='{escape(action)}'></option>" for action in actions)
+    shown = ""
+    if result is not None:
+        kind = "good" if result.low > 0 else "bad" if result.high < 0 else "dim"
+        shown = f"<p id='sglib-result'>as it was → changed: <b class='{kind}'>{escape(str(result))}</b> {button('examples', 'compare with one of them')}</p>"
+    return (
+        "<div data-form='whatif' style='margin-top:8px'><b>What if?</b> <div class='row'>"
+        f"{_select('', kinds, 'action', 'what is changed', name='kind')}"
+        f"<input type='text' name='text' id='sglib-what' list='sglib-actions' placeholder='action or guidance' style='width:20em'>"
+        f"<datalist id='sglib-actions'>{listed}</datalist>{labels}"
+        "<label>episodes <input type='number' name='k' id='sglib-k' value='16' min='1' max='256' style='width:4em'></label>"
+        f"{button('whatif', 'play on', title='from this turn, that often with the change and without')}</div></div>{shown}"
+    )
+
+
+def summary_html(rows: pd.DataFrame, most: int = 12) -> str:
+    """A small still list of episodes, for notebooks where nothing runs."""
+    columns = ["number", "won", "task", "goal", "turns", "invalid"]
+    head = "".join(f"<th>{escape(episodes.COLUMNS[c])}</th>" for c in columns)
+    body = "".join(_row(row, columns) for row in rows.iloc[:most].to_dict("records"))
+    more = f"<p class='dim'>and {len(rows) - most:,} more</p>" if len(rows) > most else ""
+    won = int(rows["won"].sum())
+    return _view(
+        f"<b>{len(rows):,} episodes, {won:,} won</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+    )
+
+
+def export_page(trajectories: Sequence[Trajectory], most: int, runs: Sequence[str] | None) -> str:
+    """A whole HTML document: the list, and below it every episode; links and `details` alone, no script."""
+    shown = trajectories[:most]
+    rows = episodes.table(shown, runs[:most] if runs else None)
+    lines, bodies = [], []
+    for row, t in zip(rows.to_dict("records"), shown, strict=True):
+        where = f"episode-{row['number']}"
+        run = f"<td>{escape(row['run'])}</td>" if runs and any(runs) else ""
+        lines.append(
+            f"<tr><td><a href='#{where}'>{row['number']}</a></td>{run}<td>{outcome(t.won)}</td><td>{escape(t.task_type)}</td>"
+            f"<td><a href='#{where}'>{escape(t.goal)}</a></td><td class='num'>{len(t)}</td><td class='num'>{row['invalid']}</td>"
+            f"<td class='num'>{number(row['internal'], True)}</td><td class='num'>{number(row['total'], True)}</td></tr>"
+        )
+        bodies.append(
+            f"<section id='{where}'><p><a href='#top'>list</a></p>{story_html(t, None).removeprefix(STYLE)}{room_html(t, len(t))}</section><hr>"
+        )
+    left = (
+        f"<p>{len(trajectories) - len(shown):,} more episodes are left out.</p>"
+        if len(trajectories) > len(shown)
+        else ""
+    )
+    run = "<th>run</th>" if runs and any(runs) else ""
+    head = f"<tr><th>#</th>{run}<th>outcome</th><th>task type</th><th>goal</th><th>turns</th><th>invalid</th><th>internal</th><th>return</th></tr>"
+    return (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>trajectories</title>"
+        "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        "<meta name='viewport' content='width=device-width'><style>body{color-scheme:light dark;margin:1em;"
+        "background:Canvas;color:CanvasText}a{color:LinkText}</style>"
+        f"{STYLE}</head><body id='top'><div class='sglib-view'><h1>{len(trajectories):,} episodes</h1>{left}"
+        f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table></div>{''.join(bodies)}</body></html>"
+    )
+
+
+# -- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def bar(*parts: str) -> str:
+    """A row of controls."""
+    return f"<div class='sglib-view row'>{''.join(parts)}</div>"
+
+
+def _view(inside: str) -> str:
+    return f"{STYLE}<div class='sglib-view'>{inside}</div>"
+
+
+def tone(label: str | None) -> str:
+    """The CSS class of a label."""
+    return {"positive": "good", "negative": "bad"}.get(label or "", "dim")
+
+
+def _validity(turn: Turn) -> str:
+    return "" if turn.valid else " <span class='bad'>not admissible: nothing happened</span>"
+
+
+def paid(turn: Turn) -> float:
+    """What entered the return at a turn: the weighted components where `combine` was applied, else the environment's
+    reward and the components. Details beside a component ("repro/retrospective") are no rewards."""
+    weighted = [value for name, value in turn.rewards.items() if name.endswith("/weighted")]
+    if weighted:
+        return sum(weighted)
+    return turn.reward + sum(value for name, value in turn.rewards.items() if "/" not in name)
+
+
+def _rewards(turn: Turn) -> str:
+    """Every component with what it came from, and what was paid in all."""
+    components = {"environment": turn.reward, **turn.rewards}
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td class='num'>{number(value, signed=True)}</td></tr>"
+        for name, value in components.items()
+    )
+    total = f"<tr><td class='dim'>paid</td><td class='num'>{number(paid(turn), signed=True)}</td></tr>"
+    return f"<table>{rows}{total if len(components) > 1 else ''}</table>"
+
+
+def _distance(trajectory: Trajectory, index: int) -> str:
+    before, after = trajectory.distances[index : index + 2]
+    if before is None:
+        return "—"
+    if after is None:
+        return f"{before}"
+    kind, word = ("good", "nearer") if after < before else ("bad", "farther") if after > before else ("dim", "as far")
+    return f"{before} → {after} <span class='{kind}'>{word}</span>"
