@@ -57,18 +57,20 @@ for format, components in paid_for.items():
     played = sglib.rollout(policy, games, format=format, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed)
     rewards.combine(played, components, u=0.6, policy=policy, games=by_id)
     episodes[format] = played
-    print(f"{format:9s} {sum(t.won for t in played)} of {len(played)} won, {sum(map(len, played))} steps")
+    unread = sum(turn.parse_error is not None for t in played for turn in t.turns)
+    print(f"{format:9s} {sum(t.won for t in played)} of {len(played)} won, {sum(map(len, played))} steps, {unread} answers not in the format")
 
 # %% [markdown]
 # A step *helped* if it brought the goal nearer: $d_{t+1} < d_t$. For each signal: the correlation of its value with the change of distance, the
 # share of its non-zero values with the right sign, and AUROC, the probability that a step that helped is valued above one that did not (0.5 is chance).
-# Intervals resample whole episodes.
+# Intervals resample whole episodes. *episodes* counts those of which the signal says anything: the base model states progress before it has been warmed up
+# for it (notebook 03), and what it states afterwards can be read in few episodes only.
 
 # %%
 table, shown = [], {}
 for format, played in episodes.items():
     for name, signal in calibration.signals(played).items():
-        row = {"signal": name, "format": format, "steps": len(signal.value), "helped": float(signal.helped.mean())}
+        row = {"signal": name, "format": format, "episodes": len(np.unique(signal.episode)), "steps": len(signal.value), "helped": float(signal.helped.mean())}
         for measure in calibration.MEASURES:
             row |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), calibration.with_interval(signal, measure, seed=p.seed)))
         table.append(row)
@@ -80,12 +82,14 @@ def interval(row, measure):
     """One cell: estimate and interval, or a dash."""
     if row[measure] is None:
         return "-"
+    if row[f"{measure}_low"] is None:
+        return f"{row[measure]:.2f} (too few episodes)"
     return f"{row[measure]:.2f} [{row[f'{measure}_low']:.2f}, {row[f'{measure}_high']:.2f}]"
 
 
-print(f"{'signal':14s} {'steps':>5s} {'helped':>6s}   " + "   ".join(f"{m:20s}" for m in calibration.MEASURES))
+print(f"{'signal':14s} {'episodes':>8s} {'steps':>5s} {'helped':>6s}   " + "   ".join(f"{m:20s}" for m in calibration.MEASURES))
 for row in table:
-    print(f"{row['signal']:14s} {row['steps']:5d} {100 * row['helped']:5.0f}%   " + "   ".join(f"{interval(row, m):20s}" for m in calibration.MEASURES))
+    print(f"{row['signal']:14s} {row['episodes']:8d} {row['steps']:5d} {100 * row['helped']:5.0f}%   " + "   ".join(f"{interval(row, m):20s}" for m in calibration.MEASURES))
 found = rewards.discrimination(episodes["progress"])
 print("intermediate discrimination of retrospective progress (RePro):", "nothing to compare" if found is None else f"{found:.1f} points of 100")
 
@@ -127,9 +131,12 @@ values = [row for format in episodes for row in against_truth(format, p.steps)]
 run.write_table("counterfactual.csv", values)
 for signal in ("oracle", "label", "online", "retrospective", "igpo", "step_agent"):
     pairs = np.array([(row[signal], row["advantage"]) for row in values if row.get(signal) is not None])
-    if len(pairs) > 2 and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
-        estimate, low, high = sglib.stats.correlation_interval(*pairs.T, seed=p.seed)
-        print(f"{signal:10s} with the counterfactual advantage: r = {estimate:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} steps, k = {p.k}")
+    origin = np.array([f"{row['format']}-{row['episode']}" for row in values if row.get(signal) is not None])
+    if len(set(origin)) >= calibration.FEWEST and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
+        estimate, low, high = sglib.stats.correlation_interval(*pairs.T, origin, seed=p.seed)
+        print(f"{signal:13s} with the counterfactual advantage: r = {estimate:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} steps of {len(set(origin))} episodes, k = {p.k}")
+    else:
+        print(f"{signal:13s} too few episodes say anything of these steps, or always the same")
 clear = sum(row["low"] > 0 or row["high"] < 0 for row in values)
 print(f"{clear} of {len(values)} steps have an advantage whose own interval leaves out zero: most single steps hardly matter, or k is too small to tell")
 
@@ -137,23 +144,26 @@ print(f"{clear} of {len(values)} steps have an advantage whose own interval leav
 # The same for one guidance: delete it, or say the opposite, and look at what the policy makes of it.
 
 # %%
-place = next(((i, t) for i, episode in enumerate(episodes["guide"]) for t, turn in enumerate(episode.turns) if t and turn.label == "negative"), (0, 0))
-episode, turn = episodes["guide"][place[0]], place[1]
-options = {"k": p.k, "max_turns": p.max_turns, "temperature": p.temperature, "seed": p.seed, "games": by_id}
-print(f"{episode.goal}; turn {turn + 1}: {episode.turns[turn].response}")
-print("without it:      ", counterfactual.what_if(policy, episode, turn, delete_guidance=True, **options))
-print("called positive: ", counterfactual.what_if(policy, episode, turn, label="positive", **options))
+place = next(((episode, t) for episode in episodes["guide"] for t, turn in enumerate(episode.turns) if t and turn.label == "negative" and turn.guidance), None)
+if place is None:
+    print("no turn of these episodes is called negative")
+else:
+    episode, turn = place
+    options = {"k": p.k, "max_turns": p.max_turns, "temperature": p.temperature, "seed": p.seed, "games": by_id}
+    print(f"{episode.goal}; turn {turn + 1}: {episode.turns[turn].response}")
+    print("without it:      ", counterfactual.what_if(policy, episode, turn, delete_guidance=True, **options))
+    print("called positive: ", counterfactual.what_if(policy, episode, turn, label="positive", **options))
 
 # %% [markdown]
 # ## A reward that is farmed
 #
-# The trainings of notebook 04, in which a success pays 1 and a label ±0.1: guidance that is not paid (`guide`), paid on a schedule (`self_guide`), paid in
-# full at once (`immediate`). **The mechanism.** In a group whose episodes all fail, the outcomes are equal and the sum of labels alone decides every
+# The trainings of notebook 04, in which a label pays ±0.1 (what a success pays is below the figure): guidance that is not paid (`guide`), paid on a schedule
+# (`self_guide`), paid in full at once (`immediate`). **The mechanism.** In a group whose episodes all fail, the outcomes are equal and the sum of labels alone decides every
 # advantage, blown up to unit size by the division by the group's own spread. Saying *positive* is always possible, so this is what is learned first. Nothing
 # pulls back, since in these groups no episode shows what success would have paid.
 
 # %%
-settings = sglib.params.check("grpo", {"size": p.size, "seed": p.seed, "output_dir": p.output_dir, "arms": [*p.arms, *p.remedies]})
+settings = sglib.params.sibling("grpo", globals(), arms=[*p.arms, *p.remedies])
 trained, batch = arms.train_arms(settings), settings.games_per_iteration * settings.group_size
 quantities = {"success, training batches": "success", "positive labels": "label_positive", "agreement with the truth": "label_agreement",
               "internal reward an episode": "probe/internal"}  # fmt: skip
@@ -189,9 +199,9 @@ _ = run.write_table("farmed.csv", rows)
 
 # %%
 found = evidence.read_evidence(evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml"))
+print(found)
 tried = ["guide", "immediate_win1", "self_guide_win1", "remedy_length", "remedy_frozen", "remedy_steps", "remedy_small", "immediate"]
-over = {title: {r: evidence.over_seeds(found, r, key) for r in tried} for title, key in quantities.items()}
-over = {title: {r: rows for r, rows in of.items() if rows} for title, of in over.items()}
+over, note = evidence.panels(found, {title: dict.fromkeys(tried, key) for title, key in quantities.items()})
 for recipe in tried:
     outcomes = found.outcomes(recipe)
     if len(outcomes) > 1:
@@ -199,8 +209,8 @@ for recipe in tried:
         print(f"{recipe:18s} {100 * x.estimate:5.1f} % [{100 * x.low:.1f}, {100 * x.high:.1f}] of {x.tasks} held-out games, {x.seeds} seeds")
     else:
         print(f"{recipe:18s} {len(outcomes)} seeds so far")
-if any(over.values()):
-    run.figure("remedies", sglib.figures.small_multiples({k: v for k, v in over.items() if v}, title="Remedies over seeds", note="mean over seeds, 64 episodes a batch; bands: 95 % t interval over seeds"))
+if over:
+    run.figure("remedies", sglib.figures.small_multiples(over, title="Remedies over seeds", note=note))
 
 # %%
 for arm in p.remedies:  # -p remedies '[remedy_length]' trains one here, beside the arms above
@@ -212,13 +222,12 @@ for arm in p.remedies:  # -p remedies '[remedy_length]' trains one here, beside 
 # How true the labels, the information gain and the hindsight stay while the policy learns, over the seeds of the evidence:
 
 # %%
-truths = {
-    "label: agreement with the truth": {r: evidence.over_seeds(found, r, "label_agreement") for r in ("guide", "self_guide", "immediate", "immediate_win1")},
-    "AUROC of what is paid": {r: evidence.over_seeds(found, r, f"calibration/{s}/auroc") for r, s in (("igpo", "igpo"), ("step_agent", "step_agent"), ("repro", "retrospective"))},
-}
-truths = {title: {r: rows for r, rows in of.items() if rows} for title, of in truths.items()}
-if any(truths.values()):
-    run.figure("calibration_over_training", sglib.figures.small_multiples({k: v for k, v in truths.items() if v}, title="Calibration over training", note="mean over seeds, 64 episodes a batch; bands: 95 % t interval over seeds"))
+truths, note = evidence.panels(found, {
+    "label: agreement with the truth": dict.fromkeys(("guide", "self_guide", "immediate", "immediate_win1"), "label_agreement"),
+    "AUROC of what is paid": {r: f"calibration/{s}/auroc" for r, s in (("igpo", "igpo"), ("step_agent", "step_agent"), ("repro", "retrospective"))},
+})  # fmt: skip
+if truths:
+    run.figure("calibration_over_training", sglib.figures.small_multiples(truths, title="Calibration over training", note=note))
 else:
     print(f"no cells yet: {found}")
 run.finish(calibration={row["signal"]: row["correlation"] for row in table}, clear_steps=clear, farmed={row["arm"]: float(row["after"]) for row in rows})

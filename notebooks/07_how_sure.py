@@ -84,21 +84,21 @@ for text, count in (("one seed each, McNemar over games", naive), ("ten seeds x 
 plan = cells.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml")
 found = cells.read_evidence(plan)
 print(found)
-sources = {cell["card"]["source"] for cell in found.cells.values()}
 panels = {cell["panel"] for cell in found.cells.values()}
-print(f"panels: {', '.join(sorted(panels)) or 'none'}; versions of the code: {len(sources)}; checkpoint: always the last")
+print(f"panel: {', '.join(panels) or 'none'}; versions of the code: {len(found.sources)}; checkpoint: always the last")
 recipes = list(dict.fromkeys(cell.recipe for cell in plan))
 
 # %% [markdown]
 # ## The same method twice
 #
 # Plain GRPO (`grpo`) and plain GRPO once more with the same games in another order and other random numbers (`grpo_again`). Whatever differs between them is
-# noise, and no gain below that band is claimed anywhere.
+# noise, and no gain below that band is claimed anywhere. The size of the test over seeds is measured on these outcomes, too: dealing the two names anew to
+# each seed makes tables in which the truth is no difference, spread like the real ones.
 
 # %%
 same = claims.aa(found)
 if same is None:
-    print("fewer than two pairs of seeds: no band yet, and no claim")
+    print(f"fewer than {claims.FEWEST} pairs of seeds: no band yet, and no claim")
 else:
     band = claims.noise_band(found)
     one, two = found.outcomes(claims.METHOD), found.outcomes(claims.AGAIN)
@@ -109,29 +109,42 @@ else:
     rate = stats.rejection_rate(two, one, draws=draws, seed=p.seed)
     low, high = stats.wilson(round(rate * draws), draws)
     print(f"with the two names dealt anew to each seed: 'significant' in {100 * rate:.1f} % of {draws} tables [{100 * low:.1f}, {100 * high:.1f}]; promised: 5 %")
+    alone = [stats.difference(two[s], one[s]).p_value < 0.05 for s in sorted(set(one) & set(two))]
+    print(f"by games alone, one seed each: 'significant' in {sum(alone)} of {len(alone)} pairs of runs of the same method")
 
 # %% [markdown]
 # ## Every cell
 #
-# Success on the full panel, mean over seeds; the interval covers other seeds and other games. `iqm`: interquartile mean over seeds with its stratified
-# bootstrap interval. `sd`: what another seed changes. `seeds`: complete of planned; a cell that is missing is counted as missing, never averaged over.
+# Success on the full panel, mean over seeds; the interval covers other seeds and other games. `iqm`: interquartile mean over seeds and the six task types
+# with its bootstrap interval, stratified by task type (a dash below five seeds, where that interval would be far too narrow; it is too narrow still). `sd`:
+# what another seed changes. `seeds`: complete of planned; a cell that is missing is counted as missing, never averaged over.
 
 # %%
+def by_task_type(outcomes):
+    """(seeds, task types) success rates, for the panel's rows."""
+    kinds = np.array([game["id"].split("/")[1].split("-")[0] for game in sglib.panels.manifest()])
+    if any(len(x) > len(kinds) for x in outcomes.values()):
+        return np.array([[x.mean()] for x in outcomes.values()])  # beyond the manifest: one kind
+    return np.array([[x[kinds[: len(x)] == kind].mean() for kind in dict.fromkeys(kinds[: len(x)])] for x in outcomes.values()])
+
+
 planned = pd.Series([cell.recipe for cell in plan]).value_counts()
 table = []
 for recipe in recipes:
     outcomes = found.outcomes(recipe)
     row = {"recipe": recipe, "seeds": len(outcomes), "planned": int(planned[recipe]), "games": len(next(iter(outcomes.values()))) if outcomes else 0}
     if len(outcomes) > 1:
-        s, (middle, middle_low, middle_high) = stats.success(outcomes), stats.iqm([x.mean() for x in outcomes.values()], seed=p.seed)
-        row |= {"success": s.estimate, "low": s.low, "high": s.high, "sd": s.sd, "iqm": middle, "iqm_low": middle_low, "iqm_high": middle_high}
+        s = stats.success(outcomes)
+        row |= {"success": s.estimate, "low": s.low, "high": s.high, "sd": s.sd}
+    if len(outcomes) >= 5:
+        row |= dict(zip(("iqm", "iqm_low", "iqm_high"), stats.iqm(by_task_type(outcomes), seed=p.seed)))
     table.append(row)
 run.write_table("cells.csv", table)
 print(f"{'recipe':26s} {'success [95 %]':22s} {'iqm [95 %]':22s} {'sd':>5s}  seeds")
 for row in table:
     if "success" in row:
         text = f"{100 * row['success']:5.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-        middle = f"{100 * row['iqm']:5.1f} [{100 * row['iqm_low']:.1f}, {100 * row['iqm_high']:.1f}]"
+        middle = f"{100 * row['iqm']:5.1f} [{100 * row['iqm_low']:.1f}, {100 * row['iqm_high']:.1f}]" if "iqm" in row else "    -"
         print(f"{row['recipe']:26s} {text:22s} {middle:22s} {100 * row['sd']:5.1f}  {row['seeds']} of {row['planned']}, {row['games']} games")
     else:
         print(f"{row['recipe']:26s} {'too few seeds':22s} {'':22s} {'':5s}  {row['seeds']} of {row['planned']}")
@@ -148,8 +161,8 @@ if complete:
 # %% [markdown]
 # ## What could we have seen?
 #
-# The smallest true difference that a paired comparison finds with 80 % probability, from the spread of the seeds' differences that was found; and how many
-# seeds 3 points would take.
+# The smallest true difference that a paired comparison finds with 80 % probability, from the spread of the seeds' differences that was found (which the
+# luck of the panel's games adds to: on the same games); and how many seeds 3 points would take.
 
 # %%
 power = []

@@ -345,7 +345,7 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     size = values.get("size", Params.model_fields["size"].default)
     known = _params_file(size)
     stored = load_file(known) if known else {}
-    if not known and not values.get(section):
+    if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
         raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
     for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
         if other != section and other in values:
@@ -355,6 +355,21 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     single = {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
     base = {k: v for k, v in stored.items() if k in COMMON}
     return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
+
+
+def sibling(section: str, values: dict[str, Any], **own: Any) -> Params:
+    """The parameters that another notebook has under the same sections and shared fields, as 06 trains what 04 trains.
+
+    Args:
+        section: of the other notebook, "grpo".
+        values: as for `check`; of single fields those that all notebooks share (`Params`) count.
+        own: fields of the other's section that are fixed here.
+
+    Raises:
+        ParameterError: as `check`.
+    """
+    values = _notebook_values(values)
+    return check(section, {k: v for k, v in values.items() if k in Params.model_fields or k in SECTIONS} | own)
 
 
 def load_file(path: str | Path) -> dict[str, Any]:

@@ -122,3 +122,26 @@ def test_steps_are_sampled_from_all(policy, games):
     assert len(set(steps)) == 6 and all(0 <= t < len(episodes[i]) for i, t in steps)
     assert len(counterfactual.sample_steps(episodes, 1000)) == sum(map(len, episodes))
     assert counterfactual.step_values(policy, episodes, []) == []
+
+
+def test_an_empty_guidance_is_a_change(policy, games):
+    (episode,) = sglib.rollout(policy, games[:1], format="guide", max_turns=4, seed=4)
+    found = counterfactual.what_if(policy, episode, 1, guidance="", k=2, max_turns=4)
+    assert all(not t.turns[1].guidance and t.turns[1].label == episode.turns[1].label for t in found.examples)
+
+
+def test_what_could_not_be_read_cannot_stay(policy, games):
+    (episode,) = sglib.rollout(policy, games[:1], format="guide", max_turns=4, seed=4)
+    episode.turns[1].label = None
+    with pytest.raises(ValueError, match="turn=1: its label could not be read"):
+        counterfactual.what_if(policy, episode, 1, action="look", k=2, max_turns=4)
+
+
+def test_a_fork_can_be_forked_behind_its_own_turn(policy, games):
+    options = {"max_turns": 10, "temperature": 0.0}
+    (whole,) = sglib.rollout(policy, games[:1], **options)
+    (fork,) = sglib.rollout(policy, games[:1], forks=[Fork(whole, 3)], **options)
+    (again,) = sglib.rollout(policy, games[:1], forks=[Fork(fork, 6)], **options)
+    assert same(whole, again)
+    with pytest.raises(ValueError, match="turn=2: this turn was not written in this episode"):
+        Fork(fork, 2)

@@ -7,6 +7,7 @@ import pytest
 
 from sglib import claims, params
 from sglib.params import ParameterError
+from sglib.stats import minimum_detectable_effect
 from sglib.training import evidence
 
 TEXT = """
@@ -62,7 +63,8 @@ def made(cell, rate, rng, games=400):
     outcomes = (rng.random(games) < rate).astype(int)
     return {
         "recipe": cell.recipe, "seed": cell.seed, "key": cell.key, "panel": "p",
-        "params": {"eval_games": games}, "card": {"source": "s"},
+        "params": {"eval_games": games, "games_per_iteration": 8, "group_size": 8},
+        "card": {"source": "s", "episodes": {}, "versions": {}, "machine": {}},
         "before": "0" * games, "start": "", "after": "".join(map(str, outcomes)),
         "batches": {"iteration": [0, 1], "success": [0.1 * cell.seed, None]},
     }  # fmt: skip
@@ -115,6 +117,12 @@ def test_every_deleted_file_changes_the_counts(file, tmp_path):
         ({"after": "01"}, "after: not one outcome"),
         ({"after": "2" * 400}, "after: not one outcome"),
         ({"params": {}}, "eval_games"),
+        ({"recipe": "guide"}, "it holds 'guide' with seed 1"),
+        ({"seed": 7}, "it holds 'grpo' with seed 7"),
+        ({"key": None}, "key: None"),
+        ({"card": {}}, "source"),
+        ({"start": "012"}, "start: not one outcome"),
+        ({"batches": {"iteration": [0, 1], "success": [0.1]}}, "different lengths"),
     ],
 )
 def test_a_damaged_file_is_named(file, tmp_path, change, what):
@@ -135,22 +143,47 @@ def test_means_over_seeds_say_how_many(file, tmp_path):
     (row,) = evidence.over_seeds(evidence.read_evidence(cells, [folder]), "grpo", "success")
     assert row["value"] == pytest.approx(0.2) and row["n"] == 3 and row["iteration"] == 0
     assert row["high"] - row["value"] == pytest.approx(4.3027 * 0.1 / np.sqrt(3), rel=1e-3)  # t with 2 degrees
+    found = evidence.read_evidence(cells, [folder])
+    panels, note = evidence.panels(found, {"won": {"grpo": "success", "guide": "success"}, "none": {"grpo": "entropy"}})
+    assert {title: list(of) for title, of in panels.items()} == {"won": ["grpo (3)", "guide (2)"]}
+    # sd 0.1 of three seeds and 0.0707 of two: a difference has sqrt(2 (0.01 + 0.005) / 2), and two seeds see it
+    assert "64 episodes a batch" in note and f"won: {minimum_detectable_effect(0.015**0.5, 2):.2g}" in note
+
+
+def test_another_panel_or_code_is_told(file, tmp_path):
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    path = folder / "guide-seed2.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"panel": "other games"}))
+    found = evidence.read_evidence(cells, [folder])
+    assert found.stale == ["guide-seed2"] and "7 of 8 cells; 1 stale" in str(found)
+    path.write_text(json.dumps(content | {"card": content["card"] | {"source": "newer"}}))
+    assert str(evidence.read_evidence(cells, [folder])) == "8 of 8 cells; made by 2 versions of the code"
 
 
 def test_the_verdict_follows_the_rule(file, tmp_path):
     cells = evidence.plan(file)
     claim = claims.Claim("x", "guidance beats GRPO", "", "guide", "grpo")
     worse = claims.Claim("x", "guidance is below GRPO", "", "guide", "grpo", sign=-1)
+    file.write_text(TEXT.replace("other_seeds: 2", "other_seeds: 3"))
+    cells = evidence.plan(file)
     expected = {0.8: ("holds", "does not hold"), 0.2: ("does not hold", "holds"), 0.5: ("inconclusive",) * 2}
     for rate, (says, contrary) in expected.items():
         folder = tmp_path / str(rate)
         written(cells, folder, {"grpo": 0.5, "grpo_again": 0.5, "guide": rate}, seed=5)
         found = evidence.read_evidence(cells, [folder])
         one, two = claims.judge(found, [claim, worse])
-        assert (one["verdict"], two["verdict"]) == (says, contrary) and one["seeds"] == 2 and one["games"] == 400
+        assert (one["verdict"], two["verdict"]) == (says, contrary) and one["seeds"] == 3 and one["games"] == 400
+        assert one["p_holm"] == min(1.0, 2 * one["p"])
     gap = claims.aa(found)
     assert claims.noise_band(found) == max(abs(gap.low), abs(gap.high))
-    assert claims.verdict(claim, None, 0.1) == "no data" and claims.verdict(claim, gap, None) == "no A/A band"
+    assert claims.verdict(claim, None, 0.1) == "too few seeds" and claims.verdict(claim, gap, None) == "no A/A band"
+    for cell in cells:
+        if cell.seed == 3:
+            (folder / f"{cell.name}.json").unlink()
+    found = evidence.read_evidence(cells, [folder])
+    assert claims.aa(found) is None and claims.judge(found, [claim])[0]["verdict"] == "too few seeds"
 
 
 def test_inside_the_band_nothing_is_claimed():
@@ -159,6 +192,10 @@ def test_inside_the_band_nothing_is_claimed():
     gap = Comparison(0.03, 0.01, 0.05, 0.01, 10, 512, 0.02, 9)
     claim = claims.CLAIMS[1]
     assert claims.verdict(claim, gap, 0.04) == "inconclusive" and claims.verdict(claim, gap, 0.02) == "holds"
+
+
+def test_reasons_belong_to_claims():
+    assert set(claims.REASONS) <= {(claim.a, claim.b) for claim in claims.CLAIMS}
 
 
 def test_every_claim_is_about_planned_recipes():

@@ -7,7 +7,7 @@ import pytest
 
 import sglib
 from sglib.records import Trajectory, Turn, write_trajectories
-from sglib.view import episodes, export_html, inspect, pages
+from sglib.view import episodes, escape_markdown, export_html, inspect, pages
 from sglib.view.episodes import Query
 from sglib.view.pages import episode_html, story_html, turn_html
 
@@ -401,3 +401,9 @@ def test_what_inspect_takes(trajectory, tmp_path):
 def _empty(folder):
     (folder / "empty").mkdir()
     return folder / "empty"
+
+
+def test_text_in_a_markdown_table_is_text():
+    text = escape_markdown("a|b\n<b>[x](javascript:1)</b> *y* $z$ `c` \u202e")
+    assert "\n" not in text and "<" not in text and "\u202e" not in text
+    assert not re.search(r"(?<!\\)[|*`$\[\]]", text)

@@ -149,3 +149,18 @@ def test_papermills_command_line_hands_over_lists_as_text(text):
         check("grpo", {"size": "tiny", "arms": "[igpoo]"})
     with pytest.raises(ParameterError, match="grpo.arms"):
         check("grpo", {"size": "tiny", "arms": "[igpo"})
+
+
+def test_another_notebooks_parameters_under_the_same_values():
+    """06 trains what 04 trains: with the same file, sections and shared fields; its own fields do not count."""
+    values = {"size": "tiny", "seed": 3, "max_turns": 9, "k": 4, "grpo": {"eval_games": 5}, "truth": {"steps": 2}}
+    assert params.sibling("grpo", values, arms=["igpo"]) == check(
+        "grpo", {"size": "tiny", "seed": 3, "max_turns": 9, "grpo": {"eval_games": 5}, "arms": ["igpo"]}
+    )
+
+
+def test_a_file_of_ones_own_need_not_have_every_section(folder):
+    """papermill -f mine.yaml hands over its sections; a notebook without one of its own there has its defaults."""
+    assert check("game", {"size": "mine", "grpo": {"iterations": 2}, "game": {}}).games == 6
+    with pytest.raises(ParameterError, match="there is no params/mine.yaml"):
+        check("game", {"size": "mine", "game": {}})

@@ -76,6 +76,14 @@ def test_an_alarm_rings_where_the_reward_is_farmed():
     assert first["before"] > first["after"] and "success" in first["what"]
 
 
+def test_a_schedule_is_looked_at_while_it_pays():
+    """At the end lambda is 0 and all is well again; what rings is what happened before."""
+    gamed = run(success=(0.4, 0.2), internal_reward=(0.1, 2.0), positive=(0.2, 0.9), agreement=(0.7, 0.2))
+    after = [row | {"probe/internal": 0.0, "success": 0.6} for row in gamed]
+    assert {row["alarm"] for row in alarms(gamed + after)} == {"gamed", "inflated labels"}
+    assert alarms([row | {"probe/internal": 0.0} for row in gamed]) == []  # not paid, so not farmed
+
+
 def test_no_alarm_where_it_is_not():
     assert alarms(run((0.3, 0.7), (0.0, 1.0), (0.3, 0.45), (0.6, 0.65), gap=0.3)) == []
     assert alarms(run((0.4, 0.2), (0.0, 2.0), (0.2, 0.9), (0.7, 0.2), n=6)) == []  # too short to say

@@ -19,9 +19,11 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from sglib import params as parameters
 from sglib.params import GRPOParams, ParameterError
 from sglib.records import write_atomic
 from sglib.runs import output_root, repo_root
+from sglib.stats import minimum_detectable_effect
 from sglib.training.arms import ArmResult, arm_folder, arm_recipe, read_arm, train_all
 
 FOLDER = "evidence/cells"
@@ -138,7 +141,8 @@ class Found:
     Attributes:
         cells: name -> content of each complete cell of the plan.
         missing: names of planned cells without a file.
-        stale: names of planned cells whose file was made with other settings; not in `cells`.
+        stale: names of planned cells whose file was made with other settings, or evaluated on another panel than most
+            cells; not in `cells`.
         failed: name -> its error in one line.
         unknown: files that no planned cell has.
     """
@@ -156,7 +160,14 @@ class Found:
             if names := list(getattr(self, name)):
                 shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
                 text += f"; {len(names)} {name}: {shown}"
+        if len(self.sources) > 1:
+            text += f"; made by {len(self.sources)} versions of the code"
         return text
+
+    @property
+    def sources(self) -> set[str]:
+        """Hashes of the code that made the cells."""
+        return {cell["card"]["source"] for cell in self.cells.values()}
 
     def seeds(self, recipe: str) -> dict[int, dict]:
         """seed -> content of a recipe's cells."""
@@ -168,20 +179,53 @@ class Found:
 
 
 def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> list[dict]:
-    """A column of the training batches over iterations: rows of `iteration`, `value` (mean over seeds), `low`, `high`
-    (t interval over seeds; absent for one seed) and `n` (seeds that have a number there)."""
+    """A column of the training batches over iterations: rows of `iteration`, `value` (mean over seeds), `n` (seeds
+    that have a number there), and unless that is one `low`, `high` (t interval over seeds) and `sd`."""
     tables = [cell["batches"] for cell in found.seeds(recipe).values() if column in cell["batches"]]
     rows = []
-    for i in range(max((len(t["iteration"]) for t in tables), default=0)):
-        values = [t[column][i] for t in tables if i < len(t[column]) and t[column][i] is not None]
+    for i in range(len(tables[0]["iteration"]) if tables else 0):  # a recipe's cells are equally long
+        values = [t[column][i] for t in tables if t[column][i] is not None]
         if not values:
             continue
-        row = {"iteration": i, "value": float(np.mean(values)), "n": len(values)}
+        row = {"iteration": tables[0]["iteration"][i], "value": float(np.mean(values)), "n": len(values)}
         if len(values) > 1:
             half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
             row |= {"low": row["value"] - float(half), "high": row["value"] + float(half)}
+            row["sd"] = float(np.std(values, ddof=1))
         rows.append(row)
     return rows
+
+
+def panels(found: Found, columns: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, dict[str, list[dict]]], str]:
+    """Curves over seeds for `sglib.figures.small_multiples`, and what has to be said below them.
+
+    Args:
+        columns: panel -> recipe -> column of the training batches.
+
+    Returns:
+        panel -> "recipe (seeds)" -> rows as by `over_seeds`, without what has none; and a note: seeds, episodes a
+        batch, what the bands are, and for each panel the difference between two curves at one iteration that so few
+        seeds would show (80 % power, from the pooled spread over seeds).
+    """
+    drawn: dict[str, dict[str, list[dict]]] = {}
+    seen = []
+    for title, of in columns.items():
+        spreads, fewest = [], math.inf
+        for recipe, column in of.items():
+            if rows := over_seeds(found, recipe, column):
+                counts = sorted({row["n"] for row in rows})
+                n = str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
+                drawn.setdefault(title, {})[f"{recipe} ({n})"] = rows
+                several = [row["sd"] for row in rows if "sd" in row]
+                spreads += [sd**2 for sd in several]
+                fewest = min(fewest, *(row["n"] for row in rows if "sd" in row)) if several else fewest
+        if spreads:
+            effect = minimum_detectable_effect(math.sqrt(2 * np.mean(spreads)), int(fewest))
+            seen.append(f"{title}: {effect:.2g}")
+    sizes = {c["params"]["games_per_iteration"] * c["params"]["group_size"] for c in found.cells.values()}
+    size = ", ".join(map(str, sorted(sizes)))
+    note = f"mean over seeds (in brackets), {size} episodes a batch; bands: 95 % t interval"
+    return drawn, note + (f"<br>detectable with 80 % power: {'; '.join(seen)}" if seen else "")
 
 
 def folders(output_dir: str | Path = "outputs") -> list[Path]:
@@ -198,7 +242,7 @@ def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None) ->
     where = folders(cells[0].params.output_dir if cells else "outputs") if where is None else where
     found, wanted = Found({}, [], [], {}, []), {cell.name: cell for cell in cells}
     for name, cell in wanted.items():
-        contents = [_read(folder / f"{name}.json") for folder in where if (folder / f"{name}.json").exists()]
+        contents = [_read(folder / f"{name}.json", cell) for folder in where if (folder / f"{name}.json").exists()]
         fitting = [content for content in contents if content["key"] == cell.key]
         if fitting:
             found.cells[name] = fitting[0]
@@ -207,6 +251,11 @@ def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None) ->
         for folder in where:
             if (error := folder / f"{name}.failed.txt").exists():
                 found.failed[name] = _reason(error.read_text(encoding="utf-8"))
+    panels = Counter(cell["panel"] for cell in found.cells.values())
+    if len(panels) > 1:
+        most = panels.most_common(1)[0][0]
+        found.stale += [name for name, cell in found.cells.items() if cell["panel"] != most]
+        found.cells = {name: cell for name, cell in found.cells.items() if cell["panel"] == most}
     there = {path.stem for folder in where for path in folder.glob("*.json")}
     found.unknown = sorted(there - set(wanted))
     return found
@@ -219,14 +268,26 @@ def _reason(error: str) -> str:
     return next(named, lines[-1])
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, cell: Cell) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        for when in ("before", "after"):
+        if (content["recipe"], content["seed"]) != (cell.recipe, cell.seed):
+            raise ValueError(f"it holds {content['recipe']!r} with seed {content['seed']!r}")
+        for name, kind in (("key", str), ("panel", str), ("card", dict), ("batches", dict), ("start", str)):
+            if not isinstance(content[name], kind):
+                raise ValueError(f"{name}: {content[name]!r}")
+        for name, kind in (("source", str), ("episodes", dict), ("versions", dict), ("machine", dict)):
+            if not isinstance(content["card"][name], kind):
+                raise ValueError(f"card.{name}: {content['card'][name]!r}")
+        for when in ("before", "start", "after"):
+            if when == "start" and not content[when]:
+                continue
             if set(content[when]) - {"0", "1"} or len(content[when]) != content["params"]["eval_games"]:
                 raise ValueError(f"{when}: not one outcome of 0 or 1 for each of the panel's games")
+        if len({len(column) for column in content["batches"].values()}) > 1:
+            raise ValueError("batches: columns of different lengths")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a cell of the evidence: {error}") from error
+        raise ValueError(f"{path}: not a cell of the evidence: {error!r}") from error
     return content
 
 
@@ -290,9 +351,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise ParameterError(f"--only {unknown[0]}: no such recipe in {options.params}; there are: {names}")
         if options.jobs is not None and options.jobs < 1:
             raise ParameterError(f"--jobs {options.jobs}: must be at least 1")
+        cells = [cell for cell in cells if not options.only or cell.recipe in options.only]
         if options.store:
             return _store(cells)
-        cells = [cell for cell in cells if not options.only or cell.recipe in options.only]
         failed = {}
         if not options.status:
             _, failed = fill(cells, options.jobs, lambda line: print(line, flush=True))

@@ -2,5 +2,6 @@
 
 from sglib.view.figures import bars, label_panels, learning_curves, live_plot, show
 from sglib.view.inspect import export_html, inspect
+from sglib.view.pages import escape_markdown
 
-__all__ = ["bars", "export_html", "inspect", "label_panels", "learning_curves", "live_plot", "show"]
+__all__ = ["bars", "escape_markdown", "export_html", "inspect", "label_panels", "learning_curves", "live_plot", "show"]

@@ -6,6 +6,7 @@ No page has a script or an event handler of its own: what can be clicked carries
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Sequence
 from html import escape as _escape
 
@@ -62,6 +63,11 @@ _HIDDEN = {
 def escape(text: str) -> str:
     """Text as HTML that shows it and does nothing: markup escaped, invisible and direction-changing characters named."""
     return _escape(str(text).translate(_HIDDEN), quote=True)
+
+
+def escape_markdown(text: str) -> str:
+    """Text for a Markdown cell or table that shows it and does nothing; lines become one."""
+    return re.sub(r"([\\`*_{}\[\]#|~!$])", r"\\\1", escape(" ".join(str(text).split())))
 
 
 def number(value: float | None, signed: bool = False) -> str:
