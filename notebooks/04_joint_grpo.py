@@ -91,6 +91,9 @@ run.figure("schedule", sglib.figures.learning_curves(
 #
 # The panel is never trained on; it is played at temperature 0.4, as the paper validates. Training games come from other seeds and
 # each is played once, `group_size` times. One optimiser step an iteration. Arms run side by side, one thread each without a GPU.
+#
+# In JupyterLab the view below has a line for each arm, its latest episodes, and **stop** and **continue**; interrupting the kernel stops it, too, and running
+# the cell again goes on. `-p report_to tensorboard` sends every number to TensorBoard as well.
 
 # %%
 def draw(results):
@@ -114,24 +117,8 @@ def draw_labels(results):
 
 
 # %%
-live, live_labels = sglib.figures.live_plot(), sglib.figures.live_plot()
-bar = sglib.runs.progress(desc="iterations of all arms", total=p.iterations * len(p.arms))
-
-
-def follow(results):
-    """Called every few seconds while the arms train."""
-    bar.update(sum(len(r.batches) for r in results.values()) - bar.n)
-    bar.set_postfix_str(", ".join(f"{arm} {100 * r.curve[-1]['success']:.0f} %" for arm, r in results.items() if r.curve))
-    if any(r.curve for r in results.values()):
-        live.update(lambda: draw(results))
-    if label_rows(results):
-        live_labels.update(lambda: draw_labels(results))
-
-
-results = training.train_arms(p, on_update=follow)
-bar.close()
-live.close()
-live_labels.close()
+view = sglib.view.TrainingView(p.arms, p.iterations, n=p.eval_games)
+results = await view.follow(lambda: training.train_arms(p, on_update=view.update, paused=view.paused))
 
 # %% [markdown]
 # ## Result: success on the panel

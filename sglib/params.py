@@ -158,6 +158,8 @@ class GRPOParams(Params):
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
         lora: train a LoRA adapter rather than all weights.
         temperature: of the training rollouts.
+        report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
+            must be installed.
     """
 
     temperature: float = Field(1.0, gt=0, le=2)
@@ -176,6 +178,16 @@ class GRPOParams(Params):
     eval_every: Count = 10
     eval_temperature: float = Field(0.4, gt=0, le=2)
     lora: bool = False
+    report_to: list[str] = []
+
+    @pydantic.field_validator("report_to")
+    @classmethod
+    def _trackers(cls, value: list[str]) -> list[str]:
+        if value:  # transformers is not imported for nothing
+            from sglib.training.grpo import check_trackers
+
+            check_trackers(value)
+        return _distinct(value)
 
     @pydantic.field_validator("arms")
     @classmethod

@@ -64,6 +64,34 @@ def branch_logprobs(
     return [next(read).logprobs if len(t) else [] for t in trajectories]
 
 
+@torch.no_grad()
+def token_logprobs(policy: Policy, trajectory: Trajectory, temperature: float = 1.0) -> list[float]:
+    """Log-probabilities of a recorded episode's own tokens under a policy, which need not be the one that wrote them.
+
+    Args:
+        policy: with the tokenizer of the recording.
+        trajectory: with its token ids.
+        temperature: what the logits are divided by, > 0; that of the rollout, to be compared with its `logprobs`.
+
+    Returns:
+        (C,) like `trajectory.logprobs`: 0.0 where `mask` is 0.
+
+    Raises:
+        ValueError: a temperature that is not positive, or tokens that the policy does not have.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature={temperature!r}: must be above 0")
+    ids = torch.tensor([trajectory.prompt_ids + trajectory.completion_ids], device=policy.device)
+    count, size = len(trajectory.completion_ids), policy.model.config.vocab_size
+    if not count:
+        return []
+    if int(ids.max()) >= size:
+        raise ValueError(f"trajectory: token {int(ids.max())}; allowed: below {size}, those of the policy's tokenizer")
+    logits = policy.model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float() / temperature
+    found = logits.log_softmax(-1).gather(1, ids[0, -count:, None])[:, 0]
+    return (found * torch.tensor(trajectory.mask, device=found.device)).tolist()
+
+
 class _Row:
     """One episode cut into what is new at each of its context points."""
 

@@ -1,6 +1,7 @@
 """The arms of notebook 04: side by side in processes, resumable, complete arms kept, failures told."""
 
 import json
+import shutil
 
 import pytest
 
@@ -101,3 +102,27 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert (result.before, result.after, result.done) == ([0, 1], [1, 1], False)
     assert [(row["iteration"], row["success"]) for row in result.curve] == [(0, 0.5), (5, 1.0)]
     assert result.batches == [{"arm": "grpo", "iteration": 4, "success": 0.25}]
+
+
+@pytest.mark.slow
+def test_stopped_and_continued_it_comes_to_the_same():
+    """A person stops an arm while it runs; it ends behind an iteration, rests, and goes on to the same result."""
+    p = small(iterations=8, eval_every=8, arms=["guide"])
+    folder = arms.arm_folder("guide", p)
+    folder.mkdir(parents=True)
+    arms.train_arm("guide", p, folder)
+    whole = arms.read_arm("guide", folder)
+    shutil.rmtree(folder)
+    done, rests = [0], []
+
+    def paused():
+        if 0 < done[-1] < 8 and len(rests) < 8:
+            rests.append(done[-1])
+        return 0 < len(rests) < 8
+
+    arms.train_all([("guide", p)], lambda number, error: None, 1,
+                   lambda: done.append(len(arms.read_arm("guide", folder).batches)), 0.3, paused)  # fmt: skip
+    result = arms.read_arm("guide", folder)
+    assert len(rests) == 8 and rests[-1] < 8, "it was over before it could be stopped"
+    assert result.done and (result.before, result.after, result.curve) == (whole.before, whole.after, whole.curve)
+    assert [b["success"] for b in result.batches] == [b["success"] for b in whole.batches]

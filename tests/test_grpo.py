@@ -524,3 +524,37 @@ def test_linear_rate_falls_to_zero_over_the_run():
     assert [m["learning_rate"] for m in result.metrics] == pytest.approx(falling, abs=2e-3)
     _, constant = run(settings(iterations=2))
     assert [m["learning_rate"] for m in constant.metrics] == [0.01, 0.01]
+
+
+def test_stopped_behind_an_iteration_and_continued_is_as_if_it_had_not_been(tmp_path):
+    straight, _ = run(settings(iterations=4))
+    asked = []
+    stopped, first = run(settings(iterations=4), run_dir=tmp_path, stop=lambda: asked.append(1) or len(asked) == 2)
+    assert first.stopped and len(first.metrics) == 2 and not same(weights(stopped), weights(straight))
+    resumed, rest = run(settings(iterations=4), run_dir=tmp_path, stop=lambda: False)
+    assert not rest.stopped and rest.resumed_from == 2 and same(weights(resumed), weights(straight))
+
+
+def test_trackers_get_every_iterations_numbers(tmp_path):
+    """TRL's `report_to`: TensorBoard's events hold ours, counted in iterations of the whole run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = {"iterations": 4, "eval_every": 2, "report_to": ("tensorboard",)}
+    asked = []
+    run(settings(**options), run_dir=tmp_path, stop=lambda: asked.append(1) or len(asked) == 2)
+    _, result = run(settings(**options), run_dir=tmp_path, evaluate_fn=lambda policy: {"success": 0.25, "note": "text"})
+    found = {}
+    for folder in sorted((tmp_path / "runs").iterdir()):
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        for name in events.Tags()["scalars"]:
+            found.setdefault(name, []).extend((event.step, event.value) for event in events.Scalars(name))
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    expected = [(m["iteration"] + 1, pytest.approx(m["success"])) for m in metrics]
+    assert sorted(found["train/success"]) == expected and len(expected) == 4
+    assert found["eval/success"] == [(4, 0.25)] and "train/entropy" in found and "train/u" in found
+
+
+def test_an_unknown_tracker_is_named():
+    with pytest.raises(ValueError, match="'tensorbord' is unknown or not installed; installed: .*tensorboard"):
+        settings(report_to=("tensorbord",))

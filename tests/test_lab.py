@@ -75,6 +75,26 @@ for text in HOSTILE:
 widget = sglib.inspect({"base": played, "bad": bad}, policy=policy)
 widget
 """
+TRAINING = """# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %%
+import sglib
+from sglib.training import arms
+small = {"iterations": 60, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 1, "max_turns": 4}
+p = sglib.params.check("grpo", {"size": "smoke", "arms": ["guide"], **small})
+
+# %%
+view = sglib.view.TrainingView(p.arms, p.iterations, n=p.eval_games)
+results = await view.follow(lambda: arms.train_arms(p, on_update=view.update, paused=view.paused, poll=0.5))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +105,7 @@ def server(tmp_path_factory):
     shutil.copy(ROOT / "pyproject.toml", root)  # holds the pairing rules
     (root / "notebooks" / "view.py").write_text(NOTEBOOK)
     (root / "notebooks" / "inspector.py").write_text(INSPECTOR)
+    (root / "notebooks" / "training.py").write_text(TRAINING)
     config = root / "config.py"
     config.write_text("from jupyterlab.galata import configure_jupyter_server\nconfigure_jupyter_server(c)\n")
     with socket.socket() as free:
@@ -94,6 +115,7 @@ def server(tmp_path_factory):
                f"--ServerApp.port={port}", "--LabApp.default_url=/lab/tree/notebooks"]  # fmt: skip
     environment = {**os.environ, "JUPYTERLAB_GALATA_ROOT_DIR": str(root), "PYTHONPATH": str(ROOT)}
     environment |= {"JUPYTER_CONFIG_DIR": str(root / "jupyter"), "IPYTHONDIR": str(root / "ipython")}
+    environment["SGLIB_OUTPUT"] = str(root / "outputs")
     with open(root / "log", "w") as log:
         process = subprocess.Popen(command, env=environment, cwd=root, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
@@ -137,8 +159,8 @@ def test_pairing_needs_no_further_step(server):
     assert (folder / "new.ipynb").exists()
 
 
-def run_notebook(page, address: str, folder: Path, name: str):
-    """Open a notebook of the server in JupyterLab and run all its cells."""
+def run_notebook(page, address: str, folder: Path, name: str, wait: bool = True):
+    """Open a notebook of the server in JupyterLab and run all its cells, to their end unless told not to `wait`."""
     subprocess.run([sys.executable, "-m", "jupytext", "--to", "ipynb", f"{name}.py"], cwd=folder, check=True, stdout=-3)
     page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb")
     page.wait_for_function(
@@ -149,7 +171,11 @@ def run_notebook(page, address: str, folder: Path, name: str):
         }""",
         arg=f"notebooks/{name}.ipynb",
     )
-    done = page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    run = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
+    if not wait:
+        page.evaluate(f"void {run}")
+        return
+    done = page.evaluate(run)
     problem = page.locator(".jp-Notebook:visible [data-mime-type='application/vnd.jupyter.stderr']")
     assert done and problem.count() == 0, problem.first.inner_text() if problem.count() else "the cells did not run"
 
@@ -269,3 +295,35 @@ def test_hostile_texts_are_shown_and_run_nothing(server, page):
     assert exported.evaluate("window.hacked") is None
     assert exported.locator("script, img, a[href^=javascript]").count() == 0
     exported.close()
+
+
+def test_a_training_is_watched_stopped_and_continued(server, page):
+    """While its cell is running: numbers, a stop behind an iteration, episodes in the inspector, and on to the end."""
+    run_notebook(page, *server, "training", wait=False)
+    root = page.locator(".sglib-inspector")
+    status = root.locator("[role=status]").first
+    page.wait_for_function(
+        "Number(document.querySelector('.sglib-inspector [role=status]')?.innerText.match(/^(\\d+) of 60/)?.[1]) >= 3"
+    )
+    root.locator("button[data-do=stop]").click()
+    page.wait_for_selector("button[data-do=continue]")
+    assert "stopped" in status.inner_text()
+    arm = next((server[1].parent / "outputs" / "cache").glob("grpo-guide-*"))
+    for _ in range(240):  # until its process has written its checkpoint
+        done = [int(path.name.split("-")[1]) for path in arm.glob("checkpoint-*")]
+        if done and done[0] == len((arm / "metrics.jsonl").read_text().splitlines()):
+            break
+        time.sleep(0.5)
+    time.sleep(3)
+    assert not (arm / "done.json").exists() and done[0] < 60
+    assert len((arm / "metrics.jsonl").read_text().splitlines()) == done[0]  # at rest
+    root.locator("button[data-do=episodes]").click()
+    page.wait_for_selector("text=1 to 4 of 4 episodes")
+    root.locator("tbody tr[data-do=open]").first.click()
+    page.wait_for_selector("text=Turn 1 of")
+    shot(page, "training-view")
+    root.locator("button[data-do=leave]").click()
+    root.locator("button[data-do=continue]").click()
+    page.wait_for_selector("text=60 of 60 iterations; ended")
+    page.wait_for_selector(".jp-OutputArea .js-plotly-plot .scatterlayer")  # the curves stay
+    assert (arm / "done.json").exists()

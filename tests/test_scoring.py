@@ -12,7 +12,7 @@ from sglib import decoding, formats, scoring
 from sglib.decoding import Question, SlotCache, feed
 from sglib.envs.alfworld import generate_games
 from sglib.policy import Policy, build_model
-from sglib.scoring import branch_logprobs
+from sglib.scoring import branch_logprobs, token_logprobs
 
 GAMES = generate_games(5, seed=6)
 SHORT = generate_games(3, seed=10, max_receptacles=6)
@@ -325,3 +325,19 @@ def test_tokens_that_are_read_aside(base, path):
                 torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
         texts = [text + n for text, n in zip(texts, new)]
         assert cache.lengths.tolist() == [len(text) for text in texts]
+
+
+def test_log_probabilities_of_an_episodes_own_tokens():
+    """Under the policy that wrote them they are the recorded ones; at another temperature they are not."""
+    policy = sglib.load_policy("base")
+    games = sglib.envs.alfworld.generate_games(2, seed=5)
+    for t in sglib.rollout(policy, games, format="guide", max_turns=5, temperature=1.0):
+        assert token_logprobs(policy, t) == pytest.approx(t.logprobs, abs=1e-4)
+        cool = token_logprobs(policy, t, temperature=0.5)
+        assert cool != pytest.approx(t.logprobs, abs=1e-2) and all(x == 0 for x, m in zip(cool, t.mask) if not m)
+    assert token_logprobs(policy, sglib.Trajectory("g", "t", "goal", "act")) == []
+    with pytest.raises(ValueError, match="temperature=0"):
+        token_logprobs(policy, t, temperature=0)
+    t.prompt_ids[0] = 10**6
+    with pytest.raises(ValueError, match="token 1000000; allowed: below"):
+        token_logprobs(policy, t)

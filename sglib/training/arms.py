@@ -9,6 +9,7 @@ resumes there after an interruption, and is not run again when it is complete.
     policy/           the trained policy
     trajectories.jsonl  its first episodes on the panel
     trajectories/     the last training batch, with every reward and advantage as trained on
+    runs/             TensorBoard's events, with `report_to: [tensorboard]`
     done.json         the run card, written last
 """
 
@@ -69,6 +70,7 @@ SOURCES = (
     "sglib/training/arms.py",
 )
 REPLICATE_SEED = 1_000_003  # a replicate's seed is so far from the seeds that people choose
+STOP = "stop"  # a file that asks an arm to end behind its present iteration
 SHOWN = 16  # episodes kept of the trained policy
 
 
@@ -118,7 +120,7 @@ def arm_recipe(arm: str, p: GRPOParams) -> Recipe:
 def arm_folder(arm: str, p: GRPOParams) -> Path:
     """The folder of an arm, by everything that decides its result."""
     # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its path
-    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward"})
+    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward", "report_to"})
     fixed["recipe"] = repr(dataclasses.replace(arm_recipe(arm, p), about=""))
     digest = hashlib.sha256(json.dumps([fixed, source_hash(*_sources(p))], sort_keys=True).encode()).hexdigest()[:12]
     return output_root(p.output_dir) / "cache" / f"grpo-{Path(arm).stem}-{digest}"
@@ -129,7 +131,7 @@ def _sources(p: GRPOParams) -> tuple[str, ...]:
 
 
 def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
-    """Train one arm to the end in `folder`, going on from what is there."""
+    """Train one arm in `folder`, going on from what is there, to the end or until a file `stop` lies there."""
     if (folder / "done.json").exists():
         return
     began = time.perf_counter(), time.process_time()
@@ -180,10 +182,15 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
             seed=p.seed + REPLICATE_SEED * recipe.replicate,
             eval_every=p.eval_every,
             save_trajectories_every=p.iterations,
+            report_to=tuple(p.report_to),
         )
-        metrics = train(
-            policy, training_games, settings, recipe.components, recipe.estimator, evaluate_fn=measure, run_dir=folder
-        ).metrics
+        result = train(
+            policy, training_games, settings, recipe.components, recipe.estimator, evaluate_fn=measure, run_dir=folder,
+            stop=lambda: _asked_to_stop(folder),
+        )  # fmt: skip
+        if result.stopped:
+            return
+        metrics = result.metrics
     policy.save(folder / "policy")
     card = run_card(metrics) | {
         "recipe": arm,
@@ -194,6 +201,12 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
         "threads": torch.get_num_threads(),
     }
     write_atomic(folder / "done.json", json.dumps(card))
+
+
+def _asked_to_stop(folder: Path) -> bool:
+    """Whether a file says so, or nobody waits for this process any more (its kernel was restarted or killed)."""
+    parent = multiprocessing.parent_process()
+    return (folder / STOP).exists() or (parent is not None and not parent.is_alive())
 
 
 def run_card(metrics: Sequence[dict]) -> dict:
@@ -263,6 +276,7 @@ def train_all(
     jobs: int | None = None,
     on_poll: Callable[[], None] | None = None,
     poll: float = 2.0,
+    paused: Callable[[], bool] | None = None,
 ) -> None:
     """Train arms, several at a time, one process each; those that are complete are not run again.
 
@@ -272,6 +286,8 @@ def train_all(
             stops the others.
         jobs: processes at a time; None takes one a core without a GPU and one with.
         on_poll: called every `poll` seconds.
+        paused: asked as often; while it says True, those that run end behind their present iteration and a checkpoint,
+            and none is started; then they go on from there.
     """
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     threads = torch.get_num_threads() if jobs == 1 else 1
@@ -280,21 +296,28 @@ def train_all(
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
+            resting = paused is not None and paused()
+            for _, folder in running.values() if resting else ():
+                (folder / STOP).touch()
+            while waiting and len(running) < jobs and not resting:
                 number, (arm, p) = waiting.pop(0)
                 folder = arm_folder(arm, p)
                 if (folder / "done.json").exists():
                     on_end(number, None)
                     continue
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / "error.txt").unlink(missing_ok=True)
+                for left in ("error.txt", STOP):
+                    (folder / left).unlink(missing_ok=True)
                 process = context.Process(target=_work, args=(arm, p, str(folder), threads))
                 process.start()
                 running[number] = process, folder
-            if running:
+            if running or resting:
                 time.sleep(poll)
             for number in [n for n, (process, _) in running.items() if not process.is_alive()]:
                 process, folder = running.pop(number)
+                if not process.exitcode and not (folder / "done.json").exists():  # it was asked to stop
+                    waiting.insert(0, (number, tasks[number]))
+                    continue
                 error = folder / "error.txt"
                 reason = error.read_text() if error.exists() else f"exit code {process.exitcode}"
                 on_end(number, reason if process.exitcode else None)
@@ -311,13 +334,14 @@ def train_arms(
     on_update: Callable[[dict[str, ArmResult]], None] | None = None,
     jobs: int | None = None,
     poll: float = 2.0,
+    paused: Callable[[], bool] | None = None,
 ) -> dict[str, ArmResult]:
     """Train `p.arms`, several at a time; interrupted and called again, it goes on where it was.
 
     Args:
         p: see `sglib.params.GRPOParams`.
         on_update: called every `poll` seconds with what every begun arm has written.
-        jobs: see `train_all`.
+        jobs, poll, paused: see `train_all`.
 
     Returns:
         arm -> result, in the order of `p.arms`.
@@ -337,5 +361,5 @@ def train_arms(
         if on_update:
             on_update({arm: read_arm(arm, folder) for arm, folder in folders.items() if folder.exists()})
 
-    train_all([(arm, p) for arm in p.arms], end, jobs, look, poll)
+    train_all([(arm, p) for arm in p.arms], end, jobs, look, poll, paused)
     return {arm: read_arm(arm, folder) for arm, folder in folders.items()}

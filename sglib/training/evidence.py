@@ -68,7 +68,8 @@ class Cell:
     def key(self) -> str:
         """12 hex digits of everything that a reader could change and that decides the result: not the code, whose hash
         each cell keeps beside it."""
-        fixed = self.params.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward", "batch_size"})
+        without = {"arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to"}
+        fixed = self.params.model_dump(exclude=without)
         fixed["recipe"] = repr(dataclasses.replace(arm_recipe(self.recipe, self.params), about=""))
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -27,6 +27,7 @@ from datasets import Dataset
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, ProgressCallback
+from transformers.integrations import get_available_reporting_integrations
 from trl import GRPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
@@ -40,6 +41,19 @@ from sglib.rewards.igpo import asking
 from sglib.training.borrowed import lent
 from sglib.training.estimators import GRPO, Estimator
 from sglib.training.trainer import TrajectoryGRPOTrainer
+
+
+def check_trackers(names: Sequence[str]) -> Sequence[str]:
+    """Trackers as they are, if each is installed.
+
+    Raises:
+        ValueError: one is unknown or not installed.
+    """
+    installed = get_available_reporting_integrations()
+    for name in names:
+        if name not in installed:
+            raise ValueError(f"{name!r} is unknown or not installed; installed: {', '.join(installed) or 'none'}")
+    return names
 
 
 class GRPOSettings(pydantic.BaseModel):
@@ -66,6 +80,8 @@ class GRPOSettings(pydantic.BaseModel):
         lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
         eval_every, checkpoint_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always
             evaluated and checkpointed.
+        report_to: trackers that get every iteration's numbers, by transformers' names: "tensorboard" (into `run_dir`),
+            "trackio", "wandb", ...; each must be installed.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -94,10 +110,12 @@ class GRPOSettings(pydantic.BaseModel):
     eval_every: int = Field(0, ge=0)
     checkpoint_every: int = Field(10, ge=0)
     save_trajectories_every: int = Field(0, ge=0)
+    report_to: tuple[str, ...] = ()
+    _there = pydantic.field_validator("report_to")(check_trackers)
 
 
 # Settings that may differ between an interrupted run and its continuation, since they do not change what is learned.
-FREE_SETTINGS = {"eval_every", "checkpoint_every", "save_trajectories_every"}
+FREE_SETTINGS = {"eval_every", "checkpoint_every", "save_trajectories_every", "report_to"}
 
 
 @dataclass
@@ -109,12 +127,14 @@ class TrainingResult:
         metrics: one dict per iteration; see `batch_metrics` and `train`.
         resumed_from: the iteration a checkpoint let this call start at, 0 where there was none.
         run_dir: where metrics and checkpoints lie, None where nothing was written.
+        stopped: whether `stop` ended it before its last iteration.
     """
 
     policy: object
     metrics: list[dict] = field(default_factory=list)
     resumed_from: int = 0
     run_dir: Path | None = None
+    stopped: bool = False
 
 
 def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> list[int]:
@@ -176,15 +196,20 @@ def _mean(values) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def training_arguments(settings: GRPOSettings, device: torch.device, updates: int, beta: float) -> GRPOConfig:
-    """TRL's arguments for `updates` optimiser steps on `device`."""
+def training_arguments(
+    settings: GRPOSettings, device: torch.device, updates: int, beta: float, run_dir: Path | None = None
+) -> GRPOConfig:
+    """TRL's arguments for `updates` optimiser steps on `device`; trackers that write files write into `run_dir`."""
     batch = settings.games_per_iteration * settings.group_size
     micro = max(size for size in range(1, min(settings.micro_batch_size, batch) + 1) if batch % size == 0)
     cuda = device.type == "cuda"
     return GRPOConfig(
-        output_dir=tempfile.gettempdir(),  # nothing is written there: checkpoints are ours, see `_write_checkpoint`
+        # nothing but TensorBoard's events is written there: checkpoints are ours, see `_write_checkpoint`
+        output_dir=str(run_dir or tempfile.gettempdir()),
         save_strategy="no",
-        report_to="none",
+        report_to=list(settings.report_to) or "none",
+        project="sglib",
+        run_name=run_dir.name if run_dir else None,
         disable_tqdm=True,
         logging_steps=1,  # `log` marks the end of an iteration
         max_steps=updates,
@@ -223,6 +248,7 @@ def train(
     on_iteration: Callable[[dict, list[Trajectory]], None] | None = None,
     run_dir: str | Path | None = None,
     resume: bool = True,
+    stop: Callable[[], bool] | None = None,
     rollout_fn: Callable[..., list[Trajectory]] | None = None,
 ) -> TrainingResult:
     """Train `policy` in place by GRPO on whole trajectories.
@@ -243,6 +269,7 @@ def train(
         on_iteration: called with the metrics and the trajectories of each finished iteration.
         run_dir: where to write; None writes nothing.
         resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
+        stop: asked after each iteration; True ends the call there, behind a checkpoint to continue from.
         rollout_fn: plays the games, with the signature of `sglib.rollout.rollout`, which is the default.
 
     Returns:
@@ -324,6 +351,7 @@ def train(
         entry |= {"rollout_seconds": batch["rollout"], "reward_seconds": batch["reward"], "update_seconds": update}
         entry["episodes"] = len(batch["trajectories"])
         last = done == settings.iterations
+        result.stopped = not last and stop is not None and stop()
         if evaluate_fn is not None and (last or (settings.eval_every and done % settings.eval_every == 0)):
             model.eval()
             try:
@@ -336,21 +364,25 @@ def train(
                 file.write(json.dumps(entry) + "\n")
             if settings.save_trajectories_every and done % settings.save_trajectories_every == 0:
                 write_trajectories(run_dir / "trajectories" / f"{iteration:06d}.jsonl", batch["trajectories"])
-            if last or (settings.checkpoint_every and done % settings.checkpoint_every == 0):
+            if last or result.stopped or (settings.checkpoint_every and done % settings.checkpoint_every == 0):
                 new = {"iteration": done, "fingerprint": fingerprint, "metrics": metrics}
                 _write_checkpoint(run_dir, new, model, trainer.optimizer_tensors())
         if on_iteration is not None:
             on_iteration(entry, batch["trajectories"])
+        trainer.report(done, entry)
+        if result.stopped:
+            trainer.control.should_training_stop = True
 
+    result = TrainingResult(policy, metrics, start, run_dir)
     if start == settings.iterations:
         _load_weights(model, checkpoint)
-        return TrainingResult(policy, metrics, start, run_dir)
+        return result
 
     adapted = hasattr(model, "peft_config")
     # TRL loads its reference from a hub id or path, which a model in memory need not have.
     reference = copy.deepcopy(model).requires_grad_(False) if settings.beta and not adapted else None
     updates = (settings.iterations - start) * settings.updates_per_batch
-    arguments = training_arguments(settings, device, updates, beta=settings.beta if adapted else 0.0)
+    arguments = training_arguments(settings, device, updates, settings.beta if adapted else 0.0, run_dir)
     rows = (settings.iterations - start) * settings.games_per_iteration
     linear = settings.lr_schedule == "linear"
     with lent(model):
@@ -375,7 +407,7 @@ def train(
         if checkpoint:  # after the reference was copied from the weights that training began with
             _load_weights(model, checkpoint)
         trainer.train()
-    return TrainingResult(policy, metrics, start, run_dir)
+    return result
 
 
 def _fingerprint(settings: GRPOSettings, components: Sequence[Component], estimator: Estimator) -> dict:

@@ -167,9 +167,26 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         state = self.optimizer.state_dict()["state"]
         return {f"{slot}|{names[i]}": t.detach().cpu().contiguous() for i, s in state.items() for slot, t in s.items()}
 
+    def report(self, iteration: int, numbers: dict) -> None:
+        """Hand an iteration's numbers (of `sglib.training.train`) to the trackers of `args.report_to`."""
+        there = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+        logs = {k.replace("eval/", "eval_", 1): v for k, v in there.items()}  # which trackers group as eval/
+        with self._counted(iteration):
+            self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    @contextlib.contextmanager
+    def _counted(self, iteration: int):
+        # trackers read the step from the state; a resumed run's own starts at 0 again
+        step, self.state.global_step = self.state.global_step, iteration
+        try:
+            yield
+        finally:
+            self.state.global_step = step
+
     def log(self, logs, start_time=None):
         step = self.state.global_step
-        super().log(logs, start_time)
+        with self._counted(self._first_iteration + step // self.num_iterations):
+            super().log(logs, start_time)
         if "grad_norm" in logs and step % self.num_iterations == 0:
             gap, self._gap = self._gap, [0.0, 0]
             logs["logprob_gap"] = gap[0] / gap[1] if gap[1] else None

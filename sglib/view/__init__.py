@@ -3,5 +3,17 @@
 from sglib.view.figures import bars, label_panels, learning_curves, live_plot, show
 from sglib.view.inspect import export_html, inspect
 from sglib.view.pages import escape_markdown
+from sglib.view.training import TrainingView, training_panels
 
-__all__ = ["bars", "escape_markdown", "export_html", "inspect", "label_panels", "learning_curves", "live_plot", "show"]
+__all__ = [
+    "TrainingView",
+    "bars",
+    "escape_markdown",
+    "export_html",
+    "inspect",
+    "label_panels",
+    "learning_curves",
+    "live_plot",
+    "show",
+    "training_panels",
+]

@@ -280,6 +280,7 @@ class Token:
         turn: the turn (from 0) that wrote it, None elsewhere.
         advantage: that turn's, None where it was not trained on.
         logprob: when it was sampled, None elsewhere.
+        ratio: log of its probability under another policy over that when it was sampled, None elsewhere.
     """
 
     text: str
@@ -287,13 +288,17 @@ class Token:
     turn: int | None
     advantage: float | None
     logprob: float | None
+    ratio: float | None = None
 
 
-def tokens(trajectory: Trajectory, decode: Callable[[int], str]) -> list[Token]:
+def tokens(
+    trajectory: Trajectory, decode: Callable[[int], str], logprobs: Sequence[float] | None = None
+) -> list[Token]:
     """The exact sequence that the trainer saw; empty where the recording has no tokens.
 
     Args:
         decode: token id -> text.
+        logprobs: (C,) of another policy (`sglib.scoring.token_logprobs`), for the ratio.
     """
     owner = {i: t for t, turn in enumerate(trajectory.turns) for i in range(*turn.span)}
     found = [Token(decode(i), False, None, None, None) for i in trajectory.prompt_ids]
@@ -302,5 +307,6 @@ def tokens(trajectory: Trajectory, decode: Callable[[int], str]) -> list[Token]:
     ):
         turn = owner.get(i)
         advantage = trajectory.turns[turn].advantage if turn is not None and mask else None
-        found.append(Token(decode(id_), bool(mask), turn, advantage, logprob if mask else None))
+        ratio = logprobs[i] - logprob if logprobs is not None and mask else None
+        found.append(Token(decode(id_), bool(mask), turn, advantage, logprob if mask else None, ratio))
     return found

@@ -173,6 +173,7 @@ def small_multiples(
     title: str = "",
     x_title: str = "iteration",
     note: str = "",
+    columns: int | None = None,
 ) -> go.Figure:
     """The same arms in several quantities side by side, each with a scale of its own.
 
@@ -180,15 +181,19 @@ def small_multiples(
         panels: quantity (with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour, and one
             without rows in a panel is not drawn there.
         note: below the title.
+        columns: panels in a row; None puts all into one.
 
     Raises:
         ValueError: no panel.
     """
     if not panels:
         raise ValueError("panels: none to draw")
-    figure = make_subplots(1, len(panels), subplot_titles=list(panels))
+    wide = min(columns or len(panels), len(panels))
+    tall = -(-len(panels) // wide)
+    figure = make_subplots(tall, wide, subplot_titles=list(panels), vertical_spacing=0.35 / tall if tall > 1 else None)
     arms = list(dict.fromkeys(arm for of in panels.values() for arm in of))
-    for column, of in enumerate(panels.values(), 1):
+    for number, of in enumerate(panels.values()):
+        row, column = number // wide + 1, number % wide + 1
         for arm in (arm for arm in arms if len(of.get(arm, ()))):
             part = learning_curves({arm: of[arm]}, x, y, low, high, percent=False)
             colour = COLOURS[arms.index(arm) % len(COLOURS)]
@@ -199,10 +204,12 @@ def small_multiples(
                     trace.line.color = trace.marker.color = colour
                     trace.marker.size = 3
                     trace.showlegend = not any(t.name == arm and t.showlegend for t in figure.data)
-                figure.add_trace(trace, row=1, col=column)
-        figure.update_xaxes(title_text=x_title, row=1, col=column)
+                figure.add_trace(trace, row=row, col=column)
+        if number >= len(panels) - wide:
+            figure.update_xaxes(title_text=x_title, row=row, col=column)
     text = title + (f"<br><sup>{note}</sup>" if note else "")
-    figure.update_layout(title=text or None, height=380, template="plotly_white")
+    height = 130 + 250 * tall if tall > 1 else 380
+    figure.update_layout(title=text or None, height=height, template="plotly_white", meta={"columns": wide})
     return figure
 
 
@@ -254,9 +261,15 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
 
     panels = sorted({(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data} or {("x", "y")}, key=_order)
     # no pyplot: its global state would leak figures into whatever notebook this runs in
-    picture = Figure(figsize=((figure.layout.width or max(700, 300 * len(panels))) / 100, 4.2), layout="constrained")
+    wide = (figure.layout.meta or {}).get("columns", len(panels))
+    tall = -(-len(panels) // wide)
+    size = (figure.layout.width or max(700, 300 * wide)) / 100, 4.2 if tall == 1 else 1 + 2.4 * tall
+    picture = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(picture)
-    axes = dict(zip(panels, picture.subplots(1, len(panels), squeeze=False)[0]))
+    places = picture.subplots(tall, wide, squeeze=False).ravel()
+    axes = dict(zip(panels, places))
+    for unused in places[len(panels) :]:
+        unused.set_visible(False)
     titles = [_plain(a.text) for a in figure.layout.annotations if a.xref == "paper"] if len(panels) > 1 else []
     missing = set()
     stacks = {panel: [t for t in figure.data if _panel(t) == panel and t.type == "bar"] for panel in panels}
@@ -379,12 +392,18 @@ class LivePlot:
         if self.pending is not None:
             self._redraw()
 
-    def _redraw(self) -> None:
+    @staticmethod
+    def possible() -> bool:
+        """Whether there is a notebook to show anything in."""
         from IPython import get_ipython
+
+        return hasattr(get_ipython(), "kernel")
+
+    def _redraw(self) -> None:
         from IPython.display import display
 
         draw, self.pending = self.pending, None
-        if not hasattr(get_ipython(), "kernel"):
+        if not self.possible():
             return
         bundle = mimebundle(draw())
         if self.handle is None:

@@ -7,6 +7,7 @@ only reports clicks and keys. Texts of models and environments are escaped befor
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +20,11 @@ import traitlets
 from sglib import counterfactual
 from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory, read_trajectories, write_atomic
+from sglib.scoring import token_logprobs
 from sglib.view import episodes, pages
 from sglib.view.episodes import Query
 
+SCRIPT = Path(__file__).parent / "inspector.js"
 KEPT = 200  # episodes of an export, unless told
 VIEWS = ("list", "episode", "compare", "tokens")
 
@@ -35,7 +38,7 @@ class Inspector(anywidget.AnyWidget):
         result: of the last what-if, None before.
     """
 
-    _esm = Path(__file__).parent / "inspector.js"
+    _esm = SCRIPT
     page = traitlets.Unicode().tag(sync=True)
 
     def __init__(
@@ -103,7 +106,9 @@ class Inspector(anywidget.AnyWidget):
         self.view = view
 
     def _do_colour(self, by) -> None:
-        self.colour = "logprob" if by == "logprob" else "advantage"
+        if by not in pages.COLOURINGS:
+            raise ValueError(f"colour={by!r}: allowed: {', '.join(pages.COLOURINGS)}")
+        self.colour = by
 
     def _do_turn(self, by) -> None:
         self.goto(self.step + int(by))
@@ -226,7 +231,12 @@ class Inspector(anywidget.AnyWidget):
         return pages.compare_page(self.trajectory, other, choices, self.other, names)
 
     def _tokens_page(self) -> str:
-        return pages.tokens_page(self.trajectory, self._decode, self.colour)
+        logprobs = None
+        if self.policy is not None and self.trajectory.completion_ids:
+            with contextlib.suppress(ValueError):  # recorded with another tokenizer
+                logprobs = token_logprobs(self.policy, self.trajectory)
+        colour = "advantage" if self.colour == "ratio" and logprobs is None else self.colour
+        return pages.tokens_page(self.trajectory, self._decode, colour, logprobs)
 
     def _name(self, number: int) -> str:
         t = self.trajectories[number]
@@ -316,7 +326,8 @@ def inspect(
             page shows to show somebody else the same.
         other: the episode beside it, with view="compare".
         view: "list", "episode", "compare" or "tokens".
-        policy: what plays on in a what-if (with its tokens), or its name; None leaves that out.
+        policy: what plays on in a what-if (with its tokens), and what the tokens' log-probability ratio is taken to, at
+            temperature 1; or its name. None leaves both out.
 
     Raises:
         TypeError: something that is no trajectory.

@@ -371,13 +371,21 @@ def room_html(trajectory: Trajectory, turn: int) -> str:
 # -- tokens and comparison --------------------------------------------------------------------------------------------
 
 
-def tokens_page(trajectory: Trajectory, decode: Callable[[int], str], by: str) -> str:
-    """The exact sequence that the trainer saw, coloured by advantage or log-probability; what was not trained on greyed."""
-    found = episodes.tokens(trajectory, decode)
-    bar = button("view", "‹ episode", "episode") + "".join(
-        button("colour", text, value, on=by == value)
-        for value, text in (("advantage", "advantage"), ("logprob", "log-probability"))
-    )
+COLOURINGS = {"advantage": "advantage", "logprob": "log-probability", "ratio": "log-probability ratio"}
+
+
+def tokens_page(
+    trajectory: Trajectory, decode: Callable[[int], str], by: str, logprobs: Sequence[float] | None = None
+) -> str:
+    """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; what was not trained on greyed.
+
+    Args:
+        logprobs: of the policy that the ratio is taken to; None leaves that out.
+    """
+    found = episodes.tokens(trajectory, decode, logprobs)
+    shown = {value: text for value, text in COLOURINGS.items() if value != "ratio" or logprobs is not None}
+    bar = button("view", "‹ episode", "episode")
+    bar += "".join(button("colour", text, value, on=by == value) for value, text in shown.items())
     if not found:
         return _view(f"<div class='row'>{bar}</div><p>This recording has no tokens (it came from an endpoint).</p>")
     values = [getattr(token, by) for token in found if getattr(token, by) is not None]
@@ -394,11 +402,15 @@ def tokens_page(trajectory: Trajectory, decode: Callable[[int], str], by: str) -
             rgb = "0,114,178" if value > 0 else "213,94,0"
             colour = f" style='background:rgba({rgb},{0.12 + 0.7 * abs(value) / scale:.2f})'"
         title = f"turn {(token.turn or 0) + 1}, advantage {number(token.advantage, True)}, log-probability {number(token.logprob)}"
+        if token.ratio is not None:
+            title += f", {np.exp(token.ratio):.3g} times as likely under the policy"
         spans.append(f"<span{colour} title='{title}' data-do='goto' data-value='{token.turn or 0}'>{text}</span>")
     trained = sum(token.trained for token in found)
     note = f"{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}."
     if by == "advantage" and not values:
         note += " This episode was not trained on."
+    if by == "ratio":
+        note += " Blue: likelier under the policy than when it was sampled."
     return _view(
         f"<div class='row'>{bar}<span class='dim'>{note}</span></div><div class='tokens'>{''.join(spans)}</div>"
     )
