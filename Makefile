@@ -18,12 +18,12 @@ export OMP_WAIT_POLICY = PASSIVE
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make study    run the whole study (notebooks 00 to 07 and the report) with $(PARAMS) into outputs/"
+	@echo "make study    run the whole study (notebooks 00 to 08 and the report) with $(PARAMS) into outputs/"
 	@echo "make evidence  train what is missing of params/full.yaml: recipes over many seeds, hours on every core, resumable"
 	@echo "make test     install what the tests need and run them"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
-	@echo "              BENCHMARK=rollout, update, scoring or iteration: what takes the time in training (see benchmarks/README.md)"
+	@echo "              BENCHMARK=rollout, update, scoring, iteration or inspector (see benchmarks/README.md)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model again"

@@ -255,6 +255,15 @@ class HowSureParams(Params):
     _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
 
 
+class LookParams(Params):
+    """08_inspecting_trajectories: `games` played by `group_size` episodes in each of two formats; a what-if of `k`."""
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    games: Count = 6
+    group_size: int = Field(4, ge=2)
+    k: Count = 16
+
+
 class ReportParams(Params):
     """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's; `cells` as in
     07_how_sure."""
@@ -334,6 +343,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "credit": ("05_credit_assignment", CreditParams),
     "truth": ("06_is_the_reward_true", TruthParams),
     "sure": ("07_how_sure", HowSureParams),
+    "look": ("08_inspecting_trajectories", LookParams),
     "report": ("09_report", ReportParams),
 }
 

@@ -73,12 +73,12 @@ def probe(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
 
 def internal(trajectory: Trajectory) -> float:
     """What all components but the outcome added to an episode's return."""
-    return sum(
-        value
-        for turn in trajectory.turns
-        for name, value in turn.rewards.items()
-        if name.endswith("/weighted") and name != "outcome/weighted"
-    )
+    total = 0.0
+    for turn in trajectory.turns:
+        for name, value in turn.rewards.items():
+            if name[-9:] == "/weighted" and name != "outcome/weighted":
+                total += value
+    return total
 
 
 def _mean(values) -> float | None:

@@ -7,7 +7,9 @@ self-guidance, an action. One `Turn` is one such triple together with every rewa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import json
 import os
 import tempfile
@@ -15,7 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
+
+import msgspec
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -178,6 +182,26 @@ def write_atomic(path: str | Path, text: str | bytes) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def uncollected():
+    """No garbage collection inside: a million new objects make the collector look through all of them again and again,
+    and find nothing."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+TOKENS = ("prompt_ids", "completion_ids", "mask", "logprobs")  # the fields with one entry a token
+_DECODER = msgspec.json.Decoder(Trajectory)
+_WITHOUT_TOKENS = msgspec.json.Decoder(
+    msgspec.defstruct("WithoutTokens", [(k, v) for k, v in get_type_hints(Trajectory).items() if k not in TOKENS])
+)
+
+
 def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
     """Write trajectories as JSON lines, atomically. Returns the path."""
     return write_atomic(path, "".join(json.dumps(t.to_dict()) + "\n" for t in trajectories))
@@ -197,6 +221,30 @@ def iter_trajectories(path: str | Path) -> Iterator[Trajectory]:
                 raise ValueError(f"{path}, line {number}: not a trajectory: {error}") from error
 
 
-def read_trajectories(path: str | Path) -> list[Trajectory]:
-    """Read a JSON-lines file written by `write_trajectories`."""
-    return list(iter_trajectories(path))
+def read_trajectories(path: str | Path, tokens: bool = True) -> list[Trajectory]:
+    """Read a JSON-lines file written by `write_trajectories`: what `iter_trajectories` yields, several times as fast.
+
+    Only the first line is searched for fields that do not exist, since the lines of a file come from one writer.
+
+    Args:
+        tokens: False leaves token ids, mask and log-probabilities empty; faster still, and half the memory.
+
+    Raises:
+        ValueError: naming the file and line that is no trajectory.
+    """
+    with uncollected():
+        try:
+            decoder = _DECODER if tokens else _WITHOUT_TOKENS
+            found = decoder.decode_lines(Path(path).read_bytes())
+            found = found if tokens else [Trajectory(**msgspec.structs.asdict(row)) for row in found]
+            first = next(iter_trajectories(path), None)
+            if found and (first if tokens else without_tokens(first)) == found[0]:
+                return found
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # numbers that are not finite, which JSON proper does not have; or no trajectory, which is told below
+        return [t if tokens else without_tokens(t) for t in iter_trajectories(path)]
+
+
+def without_tokens(trajectory: Trajectory) -> Trajectory:
+    """The episode without token ids, mask and log-probabilities."""
+    return dataclasses.replace(trajectory, **{name: [] for name in TOKENS})

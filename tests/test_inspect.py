@@ -407,3 +407,19 @@ def test_text_in_a_markdown_table_is_text():
     text = escape_markdown("a|b\n<b>[x](javascript:1)</b> *y* $z$ `c` \u202e")
     assert "\n" not in text and "<" not in text and "\u202e" not in text
     assert not re.search(r"(?<!\\)[|*`$\[\]]", text)
+
+
+def test_tokens_of_a_file_are_read_when_an_episode_is_opened(tmp_path):
+    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(2, seed=1), max_turns=2)
+    path = write_trajectories(tmp_path / "t.jsonl", played)
+    widget = inspect(path)
+    assert widget.trajectories[0] == played[0] and widget.trajectories[1].prompt_ids == []  # the first one is open
+    widget.act("open", "1")
+    assert widget.trajectory == played[1]
+    widget.act("view", "tokens")
+    assert "of them trained on" in widget.page
+    for change in (lambda: write_trajectories(path, played[::-1]), path.unlink):
+        widget = inspect(write_trajectories(path, played))
+        change()
+        widget.act("open", "1")
+        assert "line 2: changed since the list was made" in widget.page and widget.view == "list"

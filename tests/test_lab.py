@@ -106,6 +106,7 @@ def server(tmp_path_factory):
     (root / "notebooks" / "view.py").write_text(NOTEBOOK)
     (root / "notebooks" / "inspector.py").write_text(INSPECTOR)
     (root / "notebooks" / "training.py").write_text(TRAINING)
+    shutil.copy(ROOT / "notebooks" / "08_inspecting_trajectories.py", root / "notebooks" / "teaching.py")
     config = root / "config.py"
     config.write_text("from jupyterlab.galata import configure_jupyter_server\nconfigure_jupyter_server(c)\n")
     with socket.socket() as free:
@@ -183,6 +184,7 @@ def run_notebook(page, address: str, folder: Path, name: str, wait: bool = True)
 def shot(page, name: str):
     """Keep a picture for people, where SGLIB_SCREENSHOTS says."""
     if shots := os.environ.get("SGLIB_SCREENSHOTS"):
+        page.add_style_tag(content=".Toastify{display:none}")
         page.locator(".sglib-inspector").screenshot(path=f"{shots}/{name}.png")
 
 
@@ -201,7 +203,6 @@ def test_the_inspector_clicked_through(server, page):
     rows = root.locator("tbody tr")
     page.wait_for_selector("text=1 to 12 of 12 episodes")
     assert rows.count() == 12
-    shot(page, "inspector-list")
 
     # filter: by run, by text as it is typed, and clear again
     root.locator("#sglib-run").select_option("base")
@@ -230,7 +231,6 @@ def test_the_inspector_clicked_through(server, page):
     page.wait_for_selector("text=Turn 2 of")
     assert root.locator(".place").count() > 3 and goal
     assert root.locator("svg polyline").count() == 1
-    shot(page, "inspector-episode")
 
     # what if: another action, played on
     root.locator("#sglib-what").fill("look")
@@ -239,7 +239,6 @@ def test_the_inspector_clicked_through(server, page):
     page.wait_for_selector("#sglib-result:has-text('3 episodes each')")
     root.locator("button[data-do=examples]").click()
     page.wait_for_selector("text=they part at turn 2")
-    shot(page, "inspector-compare")
     page.keyboard.press("Escape")
     page.wait_for_selector("text=Turn 2 of")
 
@@ -248,7 +247,6 @@ def test_the_inspector_clicked_through(server, page):
     page.wait_for_selector("text=of them trained on")
     coloured = root.locator(".tokens span[style*='rgba(0,114,178']")
     assert coloured.count() > 0 and root.locator(".tokens .masked").count() > 10
-    shot(page, "inspector-tokens")
     coloured.first.click()
     page.wait_for_selector("text=Turn 1 of")
 
@@ -327,3 +325,54 @@ def test_a_training_is_watched_stopped_and_continued(server, page):
     page.wait_for_selector("text=60 of 60 iterations; ended")
     page.wait_for_selector(".jp-OutputArea .js-plotly-plot .scatterlayer")  # the curves stay
     assert (arm / "done.json").exists()
+
+
+CONTRAST = """element => {
+    const numbers = colour => colour.match(/[\\d.]+/g).map(Number)
+    const layers = []
+    for (let e = element; e; e = e.parentElement) {
+        const [r, g, b, a = 1] = numbers(getComputedStyle(e).backgroundColor)
+        layers.push([r, g, b, a])
+        if (a === 1) break
+    }
+    const over = (under, [r, g, b, a]) => [r, g, b].map((c, i) => a * c + (1 - a) * under[i])
+    const behind = layers.reverse().reduce(over, [255, 255, 255])
+    const light = rgb => {
+        const [r, g, b] = rgb.map(c => c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+    }
+    const both = [light(numbers(getComputedStyle(element).color).slice(0, 3)), light(behind)]
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05)
+}"""  # of WCAG 2; 4.5 is what it asks of text
+
+
+def test_the_notebook_that_teaches_it_in_light_and_dark(server, page):
+    """Notebook 08 as a person runs it; what stands on the page can be read in both of JupyterLab's themes."""
+    run_notebook(page, *server, "teaching")
+    root = page.locator(".sglib-inspector")
+    root.locator("#sglib-run").select_option("guide")
+    root.locator("#sglib-disagreeing").check()
+    page.wait_for_selector("text=(of 48 episodes)")
+    shot(page, "inspector-list")
+    root.locator("tbody tr").first.click()
+    page.wait_for_selector("text=Turn 1 of")
+    root.locator(".line").nth(8).click()
+    page.wait_for_selector("text=Turn 9 of")
+    shot(page, "inspector-episode")
+    root.locator("button[data-value=tokens]").click()
+    page.wait_for_selector("text=of them trained on")
+    shot(page, "inspector-tokens")
+    root.locator("button[data-value=episode]").click()
+    root.locator("button[data-value=compare]").click()
+    root.locator("#sglib-other").select_option(index=1)
+    page.wait_for_selector("text=they part at turn")
+    shot(page, "inspector-compare")
+    root.locator("button[data-value=episode]").click()
+    page.wait_for_selector("text=Turn 9 of")
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)
+        page.wait_for_function("theme => document.body.dataset.jpThemeName === theme", arg=theme)
+        time.sleep(1)
+        shot(page, "notebook-" + theme.split()[1].lower())
+        for part in ("b", "pre", "button:not([disabled])", "select", ".line.on", ".line:not(.on)", "th", "input"):
+            assert root.locator(part).first.evaluate(CONTRAST) >= 4.5, (theme, part)

@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import stat
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sglib.records import Trajectory, Turn, read_trajectories, write_atomic, write_trajectories
+from sglib.records import Trajectory, Turn, iter_trajectories, read_trajectories, write_atomic, write_trajectories
 
 
 def test_round_trip(tmp_path, trajectory):
@@ -37,10 +38,24 @@ def test_distances_has_one_more_than_turns(trajectory):
 def test_bad_line_is_named(tmp_path, trajectory):
     good = json.dumps(trajectory.to_dict())
     path = tmp_path / "t.jsonl"
-    for bad in ("{", "[]", "3", '{"game_id": "g"}', json.dumps({**trajectory.to_dict(), "colour": 1})):
+    for bad in ("{", "[]", "3", '{"game_id": "g"}'):
         path.write_text(f"{good}\n{bad}\n")
         with pytest.raises(ValueError, match="line 2: not a trajectory"):
             read_trajectories(path)
+    path.write_text(json.dumps({**trajectory.to_dict(), "colour": 1}) + f"\n{good}\n")
+    with pytest.raises(ValueError, match="line 1: not a trajectory: Trajectory: unknown field 'colour'"):
+        read_trajectories(path)
+
+
+def test_the_fast_reader_reads_what_the_plain_one_does(tmp_path, trajectory):
+    """Also numbers that are not finite, which JSON proper does not have, and an empty file."""
+    odd = dataclasses.replace(trajectory, logprobs=[float("-inf")] * len(trajectory.logprobs), recipe={"a": [1, 2]})
+    for number, of in enumerate(([trajectory] * 3, [trajectory, odd], [])):
+        path = write_trajectories(tmp_path / f"{number}.jsonl", of)
+        assert read_trajectories(path) == list(iter_trajectories(path)) == of
+        bare = read_trajectories(path, tokens=False)
+        assert bare == [dataclasses.replace(t, prompt_ids=[], completion_ids=[], mask=[], logprobs=[]) for t in of]
+    assert gc.isenabled()
 
 
 def test_unknown_and_missing_fields_are_named(trajectory):

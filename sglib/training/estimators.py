@@ -102,3 +102,10 @@ class IGPO:
 
 
 ESTIMATORS: dict[str, type] = {cls.kind: cls for cls in (GRPO, GiGPO, IGPO)}
+
+
+def set_advantages(trajectories: Sequence[Trajectory], estimator: Estimator) -> None:
+    """Give every turn of a rewarded batch its advantage."""
+    for trajectory, values in zip(trajectories, estimator(trajectories), strict=True):
+        for turn, value in zip(trajectory.turns, values, strict=True):
+            turn.advantage = float(value)

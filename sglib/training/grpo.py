@@ -39,7 +39,7 @@ from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
 from sglib.rewards.igpo import asking
 from sglib.training.borrowed import lent
-from sglib.training.estimators import GRPO, Estimator
+from sglib.training.estimators import GRPO, Estimator, set_advantages
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
 
@@ -331,9 +331,7 @@ def train(
         played = time.perf_counter()
         by_id = {game.id: game for game in drawn if hasattr(game, "id")}
         combine(trajectories, mix, iteration / settings.iterations, policy, by_id)
-        for trajectory, values in zip(trajectories, estimator(trajectories), strict=True):
-            for turn, value in zip(trajectory.turns, values, strict=True):
-                turn.advantage = float(value)
+        set_advantages(trajectories, estimator)
         now = time.perf_counter()
         batch.update(trajectories=trajectories, rollout=played - begin, reward=now - played, since=now)
         return trajectories

@@ -8,6 +8,8 @@ only reports clicks and keys. Texts of models and environments are escaped befor
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +21,7 @@ import traitlets
 
 from sglib import counterfactual
 from sglib.policy import Policy, load_policy
-from sglib.records import Trajectory, read_trajectories, write_atomic
+from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
 from sglib.scoring import token_logprobs
 from sglib.view import episodes, pages
 from sglib.view.episodes import Query
@@ -33,7 +35,7 @@ class Inspector(anywidget.AnyWidget):
     """The widget that `inspect` returns. What it shows can be read and set: `view`, `query`, `game`, `step`, `other`.
 
     Attributes:
-        trajectories, runs: the episodes, and which run each is of.
+        trajectories, runs: the episodes, and which run each is of; those of files without their tokens until opened.
         found: numbers of the episodes that the list shows, in its order.
         result: of the last what-if, None before.
     """
@@ -44,8 +46,11 @@ class Inspector(anywidget.AnyWidget):
     def __init__(
         self, trajectories: list[Trajectory], runs: list[str], view: str = "list", game: int = 0, step: int = 0,
         other: int | None = None, policy: Policy | None = None, source: str = "trajectories",
+        origins: Sequence[Origin | None] | None = None,
     ):  # fmt: skip
         self.trajectories, self.runs, self.policy, self.source = trajectories, runs, policy, source
+        self.origins = list(origins or [None] * len(trajectories))
+        self._fetch(game)
         self.rows = episodes.table(trajectories, runs)
         self.query, self.first = Query(), 0
         self.view, self.game, self.step, self.other, self.colour = view, game, step, other, "advantage"
@@ -165,6 +170,7 @@ class Inspector(anywidget.AnyWidget):
         """Add the last what-if's episodes to the list, beside the one that they were forked from."""
         if self.result is not None:
             self.trajectories += self.result.examples
+            self.origins += [None] * len(self.result.examples)
             self.runs += [f"what if {self.game}:{self.step + 1}"] * len(self.result.examples)
             self.rows = episodes.table(self.trajectories, self.runs)
             self.__dict__.pop("_texts", None)
@@ -181,10 +187,25 @@ class Inspector(anywidget.AnyWidget):
         """The open episode."""
         return self.trajectories[self.game]
 
+    def _fetch(self, game: int) -> None:
+        """Read an episode's tokens, if they were left in its file."""
+        if (origin := self.origins[game]) is None:
+            return
+        path, number = origin
+        try:
+            with open(path, encoding="utf-8") as file:
+                found = Trajectory.from_dict(json.loads(next(itertools.islice(file, number, None), "")))
+            if without_tokens(found) != self.trajectories[game]:
+                raise ValueError("another episode")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}, line {number + 1}: changed since the list was made: {error}") from error
+        self.trajectories[game], self.origins[game] = found, None
+
     def show(self, game: int, step: int = 0) -> None:
         """Open an episode at a turn, both counted from 0."""
         if not 0 <= game < len(self.trajectories):
             raise IndexError(f"game = {game}: there are {len(self.trajectories)} episodes, counted from 0")
+        self._fetch(game)
         self.game, self.result = game, None
         self.view, self.other = "episode" if self.view == "list" else self.view, None
         self.goto(step)
@@ -335,7 +356,12 @@ def inspect(
         IndexError: an episode or turn that does not exist.
         FileNotFoundError: no such file.
     """
-    found, runs = _gather(trajectories)
+    with uncollected():
+        return _inspect(trajectories, game, step, other, view, policy)
+
+
+def _inspect(trajectories, game, step, other, view, policy) -> Inspector:
+    found, runs, origins = _gather(trajectories)
     if not found:
         raise ValueError("no episode to look at: the list or file is empty")
     view = view or ("episode" if game is not None or len(found) == 1 else "list")
@@ -350,13 +376,17 @@ def inspect(
     if isinstance(policy, str):
         policy = load_policy(policy)
     source = repr(str(trajectories)) if isinstance(trajectories, (str, os.PathLike)) else "trajectories"
-    return Inspector(found, runs, view, game, step, other, policy, source)
+    return Inspector(found, runs, view, game, step, other, policy, source, origins)
 
 
-def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str]]:
+Origin = tuple[Path, int]  # file and line (from 0) that an episode's tokens are read from when it is opened
+
+
+def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Origin | None]]:
+    """Episodes, the run and the origin of each."""
     if isinstance(given, Mapping):
         parts = [_gather(of, str(name)) for name, of in given.items()]
-        return [t for part, _ in parts for t in part], [name for _, names in parts for name in names]
+        return tuple([item for part in parts for item in part[kind]] for kind in range(3))
     if isinstance(given, (str, os.PathLike)):
         path = Path(given)
         if path.is_dir():
@@ -364,7 +394,8 @@ def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str]]:
             if not files:
                 raise ValueError(f"{path}: no file of trajectories (*.jsonl) in it")
             return _gather({str(file.relative_to(path).with_suffix("")): file for file in files})
-        given = read_trajectories(path)
+        found = read_trajectories(path, tokens=False)
+        return found, [run] * len(found), [(path, line) for line in range(len(found))]
     elif isinstance(given, Trajectory):
         given = [given]
     elif not isinstance(given, Iterable):
@@ -373,4 +404,4 @@ def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str]]:
     for number, trajectory in enumerate(found):
         if not isinstance(trajectory, Trajectory):
             raise TypeError(f"item {number} is no Trajectory but {type(trajectory).__name__}")
-    return found, [run] * len(found)
+    return found, [run] * len(found), [None] * len(found)

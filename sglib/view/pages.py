@@ -24,22 +24,23 @@ STATIC_TURNS = 60  # a stored notebook keeps one episode of at most this many tu
 STYLE = """<style>
 .sglib-view{font-family:var(--jp-content-font-family,sans-serif);color:var(--jp-content-font-color1,inherit);
  font-size:13px;line-height:1.45}
-.sglib-view pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:4px 8px;font-size:12px;
+.sglib-view pre{white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0;padding:4px 8px;font-size:12px;
  background:var(--jp-cell-editor-background,rgba(128,128,128,.1));color:inherit;
  border-left:3px solid var(--jp-border-color1,#888);unicode-bidi:plaintext}
 .sglib-view table{border-collapse:collapse;margin:4px 0}
 .sglib-view td,.sglib-view th{padding:2px 10px 2px 0;text-align:left;vertical-align:top;
  border:0;background:none;color:inherit}
+.sglib-view .list{overflow-x:auto} .sglib-view .list td{max-width:24em;overflow-wrap:break-word}
 .sglib-view .num{text-align:right;font-variant-numeric:tabular-nums}
 .sglib-view .good{color:var(--jp-success-color0,#2e9b4f)} .sglib-view .bad{color:var(--jp-error-color1,#d9534f)}
 .sglib-view .dim{opacity:.7} .sglib-view summary,.sglib-view [data-do]{cursor:pointer}
-.sglib-view .row{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin:4px 0}
+.sglib-view .row,.sglib-view.row{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin:4px 0}
 .sglib-view .columns{display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start}
 .sglib-view .columns>div{flex:1 1 22em;min-width:0;max-width:60em}
 .sglib-view button,.sglib-view input,.sglib-view select{font:inherit;color:inherit;padding:1px 6px;border-radius:3px;
  background:var(--jp-layout-color1,transparent);border:1px solid var(--jp-border-color1,#888)}
 .sglib-view button[disabled]{opacity:.4;cursor:default} .sglib-view option{color:#000;background:#fff}
-.sglib-view .on{background:var(--jp-brand-color3,rgba(0,114,178,.25))}
+.sglib-view .on{background:rgba(0,114,178,.28)}
 .sglib-view tr[data-do]:hover,.sglib-view .line:hover{background:var(--jp-layout-color2,rgba(128,128,128,.15))}
 .sglib-view .sglib-scroll{max-height:34em;overflow:auto} .sglib-view .line{padding:1px 6px;border-left:3px solid transparent}
 .sglib-view .line.on{border-color:var(--jp-brand-color1,#0072B2)} .sglib-view .anchor{border-bottom:2px dotted #E69F00}
@@ -48,7 +49,7 @@ STYLE = """<style>
 .sglib-view .place{border:1px solid var(--jp-border-color1,#888);border-radius:4px;padding:2px 6px;margin:2px;
  display:inline-block;vertical-align:top;max-width:16em} .sglib-view .place.here{outline:2px solid #0072B2}
 .sglib-view .place.unseen{border-style:dashed;opacity:.7}
-.sglib-inspector:focus{outline:1px solid var(--jp-brand-color1,#0072B2);outline-offset:3px}
+.sglib-inspector{padding:4px} .sglib-inspector:focus{outline:1px solid var(--jp-brand-color1,#0072B2);outline-offset:3px}
 </style>"""
 
 # Characters that change how what follows is read: right-to-left marks and overrides, other controls.
@@ -127,7 +128,7 @@ def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, firs
     head = "".join(_head(column, query) for column in columns)
     shown = rows.iloc[found[first : first + PAGE]]
     body = "".join(_row(row, columns) for row in shown.to_dict("records"))
-    parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+    parts.append(f"<div class='list'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
     last = min(first + PAGE, len(found))
     where = f"{first + 1} to {last} of {len(found):,}" if len(found) else "no episode fits"
     of = f" (of {len(rows):,} episodes)" if len(found) != len(rows) else " episodes"
