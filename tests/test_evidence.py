@@ -25,10 +25,10 @@ def file(tmp_path):
     return path
 
 
-def test_a_plan_has_every_cell_the_most_wanted_first(file):
+def test_a_plan_has_every_cell_seed_by_seed(file):
     names = [cell.name for cell in evidence.plan(file)]
     assert names == [
-        "grpo-seed1", "grpo_again-seed1", "grpo-seed2", "grpo_again-seed2", "guide-seed1", "guide-seed2", "grpo-seed3",
+        "grpo-seed1", "grpo_again-seed1", "guide-seed1", "grpo-seed2", "grpo_again-seed2", "guide-seed2", "grpo-seed3",
         "grpo_again-seed3",
     ]  # fmt: skip
 

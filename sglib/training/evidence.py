@@ -75,8 +75,8 @@ class Cell:
 
 
 def plan(params_file: str | Path) -> list[Cell]:
-    """The cells that a parameters file asks for (its key `grid`), most wanted first: of the headline recipes
-    the first seeds, of the others theirs, then the rest.
+    """The cells that a parameters file asks for (its key `grid`), seed by seed, so that all recipes
+    have the first seeds early.
 
     Raises:
         ParameterError: naming the file and what is wrong in it.
@@ -86,19 +86,13 @@ def plan(params_file: str | Path) -> list[Cell]:
     common = {k: v for k, v in content.items() if k in parameters.COMMON}
     wanted = parameters.load_grid(params_file)
     settings = {k: v for k, v in content.get("grpo", {}).items() if k != "seed"}
-    few = min(wanted.other_seeds, wanted.headline_seeds)
-
-    def cells(recipes: Sequence[str], numbers: range) -> list[Cell]:
-        return [
-            Cell(name, seed, parameters.check("grpo", common | {"seed": seed, "grpo": settings | {"arms": [name]}}))
-            for seed in (wanted.first_seed + i for i in numbers)
-            for name in recipes
-        ]  # fmt: skip
-
+    seeds = dict.fromkeys(wanted.headline, wanted.headline_seeds)
+    seeds |= dict.fromkeys(wanted.others, wanted.other_seeds)
     return [
-        *cells(wanted.headline, range(few)),
-        *cells(wanted.others, range(wanted.other_seeds)),
-        *cells(wanted.headline, range(few, wanted.headline_seeds)),
+        Cell(name, seed, parameters.check("grpo", common | {"seed": seed, "grpo": settings | {"arms": [name]}}))
+        for seed in range(wanted.first_seed, wanted.first_seed + max(seeds.values()))
+        for name, count in seeds.items()
+        if seed < wanted.first_seed + count
     ]
 
 
