@@ -29,6 +29,7 @@ LEAVES = {
     "05_credit_assignment": ["trajectories.jsonl", "truth.csv", "figures/igpo.html", "figures/own_spread.png"],
     "06_is_the_reward_true": ["calibration.csv", "counterfactual.csv", "farmed.csv", "figures/alarm.png"],
     "07_how_sure": ["cells.csv", "power.csv"],
+    "08_inspecting_trajectories": ["guide.jsonl", "act.jsonl", "episodes.csv", "episodes.html"],
     "09_report": ["claims.csv", "verdicts.csv", "rates.csv"],
 }
 
