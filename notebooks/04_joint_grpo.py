@@ -129,6 +129,7 @@ run.write_table("batches.parquet", [row for r in results.values() for row in r.b
 run.write_json("outcomes.json", {arm: {"before": r.before, "after": r.after} for arm, r in results.items()})
 for arm, r in results.items():
     run.write_trajectories(f"trajectories/{arm}.jsonl", r.trajectories)
+    run.write_trajectories(f"batches/{arm}.jsonl", r.last_batch)
 run.figure("success", draw(results))
 
 # %%
@@ -196,7 +197,7 @@ run.finish(success={arm: float(np.mean(r.after)) for arm, r in results.items()},
 # episodes of a group fail.) (3) Open the inspector below: what does a gamed guidance say?
 
 # %%
-sglib.inspect([t for r in results.values() for t in r.trajectories[:4]])
+sglib.inspect({arm: r.last_batch for arm, r in results.items()}, view="list")
 
 # %% [markdown]
 # Next: [09_report](09_report.ipynb).

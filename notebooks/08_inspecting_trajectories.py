@@ -40,7 +40,7 @@ print(p)
 # ## Two runs to look at
 #
 # The base model plays the same games with guidance and without, in groups as GRPO samples them. Rewards and advantages are those of a training batch: what
-# follows works the same on `outputs/04_joint_grpo/.../trajectories/`, or on any file of `write_trajectories`.
+# follows works the same on the last training batches that notebook 04 keeps (`outputs/04_joint_grpo/<run>/batches/`), or on any file of `write_trajectories`.
 
 # %%
 policy = sglib.load_policy(p.model)
@@ -63,8 +63,8 @@ for format, internal in (("guide", [rewards.SelfGuide(schedule=1.0)]), ("act", [
 #    type into the search field (key `/`) to find what was seen, said or done anywhere.
 # 2. **An episode** (click a row). Left the turns, in the middle everything about the open one, right what the agent knows of the room. On top, on one
 #    axis: how near the goal really was, and what the guidance said of it. Keys: ← → turns, ↑ ↓ episodes, Escape back.
-# 3. **Tokens.** The exact sequence that the trainer saw. Grey was only read; blue was encouraged, orange discouraged. *log-probability ratio* compares with
-#    the policy given below.
+# 3. **Tokens.** The exact sequence that the trainer saw. Faint text was only read; coloured by advantage, blue was encouraged and orange discouraged.
+#    *log-probability ratio* compares with the policy given below.
 # 4. **Compare** with another episode of the same game: the turn where they part is marked. Observations that several members of the group met are
 #    dotted: these are GiGPO's anchor states.
 # 5. **What if?** Choose another action or guidance at the open turn, and let the policy play on from there with the change and without.
@@ -150,15 +150,19 @@ run.finish(success={name: sum(t.won for t in played) / len(played) for name, pla
 #
 # ```python
 # view = sglib.view.TrainingView(["mine"], settings.iterations)
-# result = await view.follow(lambda: train(policy, games, settings, components, on_iteration=view.on_iteration("mine"), stop=view.paused))
+# result = await view.follow(lambda: train(
+#     policy, games, settings, components, run_dir="outputs/mine", on_iteration=view.on_iteration("mine"), stop=view.paused))
 # ```
+#
+# (**stop** ends this call behind a checkpoint; run the cell again, and it goes on from there.)
 #
 # ![The view of a running training](images/training-view.png)
 #
-# **Limits.** The map knows ALFWorld's wording only. What-if needs recorded tokens, so not episodes of an endpoint. The ratio is taken at temperature 1.
+# **Limits.** The map knows ALFWorld's wording only. What-if needs recorded tokens, so not episodes of an endpoint; games that were not generated here are
+# handed over with `games=`. The ratio is taken at temperature 1.
 #
 # **Exercises.** (1) Find an episode in which a positive label was written right after a useless step: which filter helps? (2) In one group, compare a won and a
-# lost episode: was the turn where they part the one that decided? Ask *what if*. (3) `sglib.inspect("outputs/04_joint_grpo/<run>/trajectories")` after
-# notebook 04: what does `immediate` say that `guide` does not?
+# lost episode: was the turn where they part the one that decided? Ask *what if*. (3) `sglib.inspect("outputs/04_joint_grpo/<run>/batches")` after notebook 04: what
+# does `immediate` say that `guide` does not, and what is it paid for?
 #
 # Next: [09_report](09_report.ipynb).

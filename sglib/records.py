@@ -144,25 +144,18 @@ class Trajectory:
         """Inverse of `to_dict`.
 
         Raises:
-            ValueError: naming the unknown or missing field.
+            ValueError: naming a field that is unknown, missing, or of another type.
         """
-        data = dict(data)
-        turns = [_build(Turn, {**turn, "span": tuple(turn.get("span", (0, 0)))}) for turn in data.pop("turns", [])]
-        return _build(cls, {**data, "turns": turns})
-
-
-def _build(cls, data: dict):
-    known = {f.name for f in dataclasses.fields(cls)}
-    required = {
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    if unknown := sorted(set(data) - known):
-        raise ValueError(f"{cls.__name__}: unknown field {unknown[0]!r}; known fields: {', '.join(sorted(known))}")
-    if missing := sorted(required - set(data)):
-        raise ValueError(f"{cls.__name__}: field {missing[0]!r} is missing")
-    return cls(**data)
+        try:
+            found = msgspec.convert(data, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
+        for kind, given in ((cls, data), *((Turn, turn) for turn in data.get("turns", ()))):
+            known = {f.name for f in dataclasses.fields(kind)}
+            if unknown := sorted(set(given) - known):
+                names = ", ".join(sorted(known))
+                raise ValueError(f"{kind.__name__}: unknown field {unknown[0]!r}; known fields: {names}")
+        return found
 
 
 def write_atomic(path: str | Path, text: str | bytes) -> Path:

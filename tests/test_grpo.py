@@ -555,6 +555,12 @@ def test_trackers_get_every_iterations_numbers(tmp_path):
     assert found["eval/success"] == [(4, 0.25)] and "train/entropy" in found and "train/u" in found
 
 
+def test_what_writes_needs_a_folder():
+    for changes, more in (({}, {"stop": lambda: False}), ({"report_to": ("tensorboard",)}, {})):
+        with pytest.raises(ValueError, match="run_dir: got None; allowed with (stop|report_to): a folder"):
+            run(settings(**changes), **more)
+
+
 def test_an_unknown_tracker_is_named():
     with pytest.raises(ValueError, match="'tensorbord' is unknown or not installed; installed: .*tensorboard"):
         settings(report_to=("tensorbord",))

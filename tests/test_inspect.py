@@ -319,8 +319,16 @@ def test_what_makes_no_sense_changes_nothing_and_is_said(some):
         ("__class__", 1), ("whatif", {"kind": "action", "text": "look"}), ("sort", "colour"),
     ):  # fmt: skip
         widget.act(do, value)
-        widget.other = None
-        assert (widget.view, widget.game, widget.step) == ("episode", 0, 1), do
+        assert (widget.view, widget.game, widget.step, widget.other) == ("episode", 0, 1, None), do
+        assert bool(widget.note) == (do in ("open", "view", "other", "turn", "whatif", "sort")), do
+        assert widget.note == "" or pages.escape(widget.note) in widget.page
+    widget.act("view", "compare")
+    widget.act("other", -1)
+    assert (widget.view, widget.other) == ("compare", None) and "other = -1" in widget.page
+    widget.act("view", "episode")
+    some[0].mask = [1]  # damaged: ids and mask of different lengths
+    widget.act("view", "tokens")
+    assert widget.view == "episode" and "ValueError" not in widget.note and widget.note
     widget.act("whatif", {})
     assert "needs a policy" in widget.page
 
@@ -423,3 +431,72 @@ def test_tokens_of_a_file_are_read_when_an_episode_is_opened(tmp_path):
         change()
         widget.act("open", "1")
         assert "line 2: changed since the list was made" in widget.page and widget.view == "list"
+
+
+def test_runs_of_folders_keep_their_names_and_other_files_are_left_out(some, tmp_path):
+    for run in ("before", "after"):
+        write_trajectories(tmp_path / run / "t.jsonl", some)
+        (tmp_path / run / "metrics.jsonl").write_text('{"iteration": 0, "success": 0.5}\n')
+    widget = inspect({run: tmp_path / run for run in ("before", "after")})
+    assert set(widget.runs) == {"before/t", "after/t"} and len(widget.trajectories) == 2 * len(some)
+    assert set(inspect(tmp_path).runs) == {"before/t", "after/t"}
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"empty\.jsonl: no episode to look at"):
+        inspect(tmp_path / "empty.jsonl")
+
+
+def test_empty_lines_do_not_shift_what_is_opened(tmp_path):
+    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(2, seed=1), max_turns=2)
+    path = write_trajectories(tmp_path / "t.jsonl", played)
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    widget = inspect(path)
+    widget.act("open", "1")
+    assert widget.trajectory == played[1]
+
+
+def test_another_tokenizers_tokens_are_not_read_as_this_ones():
+    (played,) = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), max_turns=2)
+    played.turns[0].response = "Action: say something in other words"
+    page = inspect(played, view="tokens", policy="base").page
+    assert "Numbers, not texts" in page and "ratio" not in page
+
+
+def test_colours_say_what_they_say():
+    (played,) = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), max_turns=2)
+    for turn in played.turns:
+        turn.advantage = 0.0
+    widget = inspect(played, view="tokens")
+    assert "No token has an advantage" in widget.page and "background:rgba(213" not in widget.page.split("</style>")[1]
+    widget.act("colour", "logprob")
+    assert "background:rgba(128" in widget.page and "background:rgba(213" not in widget.page.split("</style>")[1]
+
+
+def test_members_of_one_group_are_of_one_run():
+    a, b = made(), made()
+    one = inspect({"x": [a, b]}, game=0).page
+    two = inspect({"x": [a], "y": [b]}, game=0).page
+    assert "anchor'" in one.split("</style>")[1] and "anchor'" not in two.split("</style>")[1]
+
+
+def test_a_filtered_export_keeps_the_numbers(some, tmp_path):
+    widget = inspect(some)
+    widget.act("sort", "turns")
+    widget.act("outcome", "won")
+    text = widget.export(tmp_path / "x.html").read_text()
+    assert all(f"id='episode-{n}'" in text for n in widget.found) and text.count("<section") == len(widget.found)
+
+
+def test_hostile_texts_take_no_time_and_no_room():
+    turn = Turn("You take the x from the " * 50_000, "r", "a", True)
+    t = Trajectory("g", "t", "goal", "act", [turn] * 3)
+    page = inspect(t).page
+    assert "more characters" in page and len(page) < 200_000
+
+
+UNSEEN = ["\ud800", "\u00ad", "\u202e", "\u2066", "\ufe0f", "\U000e0041", "\u3164", "\x1b"]
+
+
+@pytest.mark.parametrize("character", UNSEEN)
+def test_what_nobody_sees_is_named(character):
+    assert pages.escape(f"a{character}b") == f"a\\u{ord(character):04x}b"
+    pages.escape(f"a{character}b").encode()

@@ -63,7 +63,18 @@ def test_unknown_and_missing_fields_are_named(trajectory):
         Trajectory.from_dict({**trajectory.to_dict(), "colour": 1})
     turn = dataclasses.asdict(trajectory.turns[0])
     del turn["action"]
-    with pytest.raises(ValueError, match="Turn: field 'action' is missing"):
+    with pytest.raises(ValueError, match=r"missing required field `action` - at `\$\.turns\[0\]`"):
+        Trajectory.from_dict({**trajectory.to_dict(), "turns": [turn]})
+
+
+@pytest.mark.parametrize("change", [{"seed": "<img src=x>"}, {"won": "yes"}, {"total_return": "x"}, {"goal": None}])
+def test_values_of_another_type_are_named(tmp_path, trajectory, change):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({**trajectory.to_dict(), **change}) + "\n")
+    with pytest.raises(ValueError, match=rf"line 1: not a trajectory: Expected .* at `\$\.{next(iter(change))}`"):
+        read_trajectories(path)
+    turn = {**dataclasses.asdict(trajectory.turns[0]), "distance": "<img src=x>"}
+    with pytest.raises(ValueError, match=r"Expected `int \| null`, got `str` - at `\$\.turns\[0\]\.distance`"):
         Trajectory.from_dict({**trajectory.to_dict(), "turns": [turn]})
 
 

@@ -16,6 +16,7 @@ def batch(iteration, **more):
     return {
         "iteration": iteration, "u": iteration / 10, "episodes": 16, "lambda/outcome": 1.0, "lambda/self_guide": 0.5,
         "success": 0.25, "reward/outcome": 2.5, "probe/internal": 0.1 * iteration, "label_positive": 0.4,
+        "label_neutral": 0.5, "label_negative": 0.1,
         "entropy": 0.5, "invalid_actions": 0.25, "turns_mean": 12.0, "calibration/label/auroc": 0.7, **more,
     }  # fmt: skip
 
@@ -30,13 +31,13 @@ def test_everything_that_is_measured_is_drawn(tmp_path):
     titles = [note.text for note in figure.layout.annotations]
     assert titles == [
         "success on 64 games", "environment reward / episode", "internal reward / episode", "positive labels",
-        "entropy (nats / token)", "inadmissible actions", "turns / episode", "λ(u) of what is internal",
-        "AUROC of what is said: it helped",
+        "neutral labels", "negative labels", "entropy (nats / token)", "inadmissible actions", "turns / episode",
+        "λ(u) of the internal reward", "AUROC: said to help / helped",
     ]  # fmt: skip
     drawn = {trace.yaxis: list(trace.y) for trace in figure.data if trace.mode != "none"}
-    assert drawn["y3"] == pytest.approx([0.0, 0.1, 0.2]) and drawn["y8"] == [0.5] * 3 and drawn["y9"] == [0.7] * 3
+    assert drawn["y3"] == pytest.approx([0.0, 0.1, 0.2]) and drawn["y10"] == [0.5] * 3 and drawn["y11"] == [0.7] * 3
     assert "16 episodes a training batch" in figure.layout.title.text
-    assert figures.static_png(figure).startswith(b"\x89PNG")  # three by three, still
+    assert figures.static_png(figure).startswith(b"\x89PNG")  # in rows, still
 
 
 def test_what_no_arm_measures_is_left_out(tmp_path):
@@ -76,20 +77,51 @@ def test_episodes_open_in_the_inspector(tmp_path):
     write_trajectories(tmp_path / "trajectories.jsonl", sglib.rollout(policy, games, max_turns=3))
     view.update({"guide": result(tmp_path)})
     view.act("episodes", "guide")
-    assert "1 to 2 of 2 episodes" in view.page
+    assert "1 to 2 of 2 episodes" in view.below
     view.act("open", "1")
-    assert "Turn 1 of 3" in view.page and view.inspector.game == 1
+    assert "Turn 1 of 3" in view.below and view.inspector.game == 1
     view.act("key", "ArrowRight")
-    assert "Turn 2 of 3" in view.page
+    opened = view.below
+    assert "Turn 2 of 3" in opened
+    view.update({"guide": result(tmp_path, batches=4)})
+    assert view.below == opened  # news of the training leave what is being read alone
     view.act("leave")
-    assert "Turn 2 of 3" not in view.page
+    assert view.below == ""
+    (tmp_path / "trajectories.jsonl").write_text("{")
+    view.act("episodes", "guide")
+    assert "line 1: not a trajectory" in view.page and view.inspector is None
 
 
 def test_a_training_in_this_process():
     view = TrainingView(["mine"], 2)
     follow = view.on_iteration("mine")
-    follow(batch(0) | {"eval/success": 0.5, "eval/low": 0.25, "eval/high": 0.75}, ["an episode"])
-    assert "50 % [25, 75] at 1" in view.page and view.samples == {"mine": ["an episode"]}
+    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), max_turns=2)
+    follow(batch(0) | {"eval/success": 0.5, "eval/low": 0.25, "eval/high": 0.75}, played)
+    assert "50 % [25, 75] at 1" in view.page
+    view.act("episodes", "mine")
+    assert "Turn 1 of 2" in view.below or "1 to 1 of 1" in view.below
+    follow(batch(1) | {"eval/success": 0.25}, [])  # an evaluation of one's own has no interval
+    assert "25 % at 2" in view.page and "not drawn" not in view.page
+    view.act("leave")
+    view.act("episodes", "mine")
+    assert "no episode yet" in view.page
+
+
+def test_a_resumed_run_counts_from_where_it_was():
+    view = TrainingView(["mine"], 40)
+    follow = view.on_iteration("mine")
+    follow(batch(20), [])
+    follow(batch(21), [])
+    assert view.status.startswith("22 of 40 iterations") and "22 of 40" in view.page
+
+
+def test_what_cannot_be_drawn_does_not_end_the_training(tmp_path):
+    view = TrainingView(["guide"], 10)
+    broken = result(tmp_path)
+    broken.curve[0]["success"] = "half"
+    view.update({"guide": broken})
+    assert "not drawn: ValueError" in view.page
+    view.close()
 
 
 def test_the_loop_stays_free_and_an_interruption_ends_the_training():

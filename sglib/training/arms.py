@@ -24,6 +24,7 @@ import platform
 import resource
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,12 @@ class ArmResult:
     def trajectories(self) -> list[Trajectory]:
         """Episodes of the trained policy on the first panel games."""
         return read_trajectories(self.folder / "trajectories.jsonl")
+
+    @property
+    def last_batch(self) -> list[Trajectory]:
+        """The last training batch, with every reward and advantage as trained on; empty before it."""
+        files = sorted((self.folder / "trajectories").glob("*.jsonl"))
+        return read_trajectories(files[-1]) if files else []
 
 
 def arm_recipe(arm: str, p: GRPOParams) -> Recipe:
@@ -352,6 +359,13 @@ def train_arms(
     for arm in p.arms:
         arm_recipe(arm, p)  # a broken recipe is told before any of them trains
     folders = {arm: arm_folder(arm, p) for arm in p.arms}
+    done = [arm for arm, folder in folders.items() if (folder / "done.json").exists()]
+    if p.report_to and done:
+        warnings.warn(
+            f"{', '.join(done)}: trained before, so nothing goes to {', '.join(p.report_to)}; remove "
+            f"{folders[done[0]].parent}/grpo-* to train anew",
+            stacklevel=2,
+        )
 
     def end(number: int, error: str | None):
         if error is not None:

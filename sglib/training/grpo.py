@@ -269,7 +269,8 @@ def train(
         on_iteration: called with the metrics and the trajectories of each finished iteration.
         run_dir: where to write; None writes nothing.
         resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
-        stop: asked after each iteration; True ends the call there, behind a checkpoint to continue from.
+        stop: asked after each iteration; True ends the call there, behind a checkpoint to continue from (in `run_dir`,
+            which it needs).
         rollout_fn: plays the games, with the signature of `sglib.rollout.rollout`, which is the default.
 
     Returns:
@@ -292,6 +293,9 @@ def train(
     if rollout_fn is None:
         from sglib.rollout import rollout as rollout_fn
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
+    for name, needs in (("stop", stop is not None), ("report_to", "tensorboard" in settings.report_to)):
+        if needs and run_dir is None:
+            raise ValueError(f"run_dir: got None; allowed with {name}: a folder")
     run_dir = Path(run_dir) if run_dir is not None else None
     fingerprint = _fingerprint(settings, components, estimator)
     checkpoint = _find_checkpoint(run_dir, fingerprint) if run_dir is not None and resume else None

@@ -138,7 +138,7 @@ class Timeline:
 
     Attributes:
         true: 1 - d_t / d_0 by the oracle, clipped to 0..1.
-        stated: what the policy said before acting, 0..1 (the last point is None).
+        stated: what the policy said before acting, clipped to 0..1 (the last point is None).
         hindsight: what it said afterwards of the state, 0..1 (the first point is 0 where there is any).
         polarity: of the label written at turn t: -1, 0, 1; it speaks of the state at t (the last point is None).
     """
@@ -155,13 +155,18 @@ def timeline(trajectory: Trajectory) -> Timeline:
     true = [
         None if d is None or first is None else min(1.0, max(0.0, 1 - d / max(first, 1))) for d in trajectory.distances
     ]
-    rated = [None if (value := turn.detail("retrospective")) is None else value / 100 for turn in trajectory.turns]
+    rated = [_share(turn.detail("retrospective")) for turn in trajectory.turns]
     return Timeline(
         true,
-        [None if turn.progress is None else turn.progress / 100 for turn in trajectory.turns] + [None],
+        [_share(turn.progress) for turn in trajectory.turns] + [None],
         [0.0 if any(x is not None for x in rated) else None, *rated],
         [None if turn.label is None else LABEL_VALUES.get(turn.label) for turn in trajectory.turns] + [None],
     )
+
+
+def _share(percent: float | None) -> float | None:
+    """Percent as 0..1, clipped; None for none and for what is no number."""
+    return None if percent is None or not np.isfinite(percent) else min(1.0, max(0.0, percent / 100))
 
 
 @dataclass
@@ -182,12 +187,17 @@ class Room:
     carried: list[str] = field(default_factory=list)
 
 
-_SEEN = re.compile(r"(?:On the|In the) ([^,.]+), you see ([^.]*)\.|The ([^,.]+) is open\. In it, you see ([^.]*)\.")
-_AROUND = re.compile(r"around you, you see ([^.]*)\.")
-_CLOSED = re.compile(r"(?:^|\. )The ([^,.]+) is closed\.|You close the ([^,.]+)\.")
-_AT = re.compile(r"You arrive at ([^.]+)\.")
-_TAKEN = re.compile(r"You (?:pick up|take) the (.+?) from the ([^.]+)\.")
-_MOVED = re.compile(r"You (?:move the (.+?) to|put the (.+?) in/on) the ([^.]+)\.")
+# Names are short and texts are cut: what a hostile text could make of a pattern without bounds takes minutes.
+LONGEST = 4000
+_NAME, _LIST = r"[^,.]{1,60}", r"[^.]{0,2000}"
+_SEEN = re.compile(
+    rf"(?:On the|In the) ({_NAME}), you see ({_LIST})\.|The ({_NAME}) is open\. In it, you see ({_LIST})\."
+)
+_AROUND = re.compile(rf"around you, you see ({_LIST})\.")
+_CLOSED = re.compile(rf"(?:^|\. )The ({_NAME}) is closed\.|You close the ({_NAME})\.")
+_AT = re.compile(rf"You arrive at ({_NAME})\.")
+_TAKEN = re.compile(rf"You (?:pick up|take) the ({_NAME}?) from the ({_NAME})\.")
+_MOVED = re.compile(rf"You (?:move the ({_NAME}?) to|put the ({_NAME}?) in/on) the ({_NAME})\.")
 
 
 def _things(text: str) -> list[str]:
@@ -203,7 +213,7 @@ def room(trajectory: Trajectory, turn: int) -> Room:
     """
     found = Room()
     texts = [t.observation for t in trajectory.turns] + [trajectory.final_observation]
-    for t, text in enumerate(texts[: turn + 1]):
+    for t, text in enumerate(text[:LONGEST] for text in texts[: turn + 1]):
         if match := _AROUND.search(text):
             for name in _things(match[1]):
                 found.places.setdefault(name, Place(name))
@@ -261,13 +271,13 @@ def divergence(a: Trajectory, b: Trajectory) -> int | None:
 
 
 def anchors(members: Sequence[Trajectory]) -> Mapping[str, list[tuple[int, int]]]:
-    """Observations that a group's episodes met more than once, as GiGPO compares them: text -> (member, turn) in order
-    of first meeting. The group's own first observation is one of them."""
+    """Observations that several of a group's episodes met, where GiGPO can compare them: text -> (member, turn) in
+    order of first meeting. The group's own first observation is one of them."""
     met: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number, member in enumerate(members):
         for t, turn in enumerate(member.turns):
             met[turn.observation].append((number, t))
-    return {text: places for text, places in met.items() if len(places) > 1}
+    return {text: places for text, places in met.items() if len({member for member, _ in places}) > 1}
 
 
 @dataclass(frozen=True)

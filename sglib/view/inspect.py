@@ -7,11 +7,10 @@ only reports clicks and keys. Texts of models and environments are escaped befor
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +27,15 @@ from sglib.view.episodes import Query
 
 SCRIPT = Path(__file__).parent / "inspector.js"
 KEPT = 200  # episodes of an export, unless told
+SHOWN = ("view", "query", "found", "first", "game", "step", "other", "colour", "result")  # what a click may change
 VIEWS = ("list", "episode", "compare", "tokens")
 
 
 class Inspector(anywidget.AnyWidget):
-    """The widget that `inspect` returns. What it shows can be read and set: `view`, `query`, `game`, `step`, `other`.
+    """The widget that `inspect` returns. `show`, `goto` and `act` do what clicks do; `draw` makes the page anew.
 
     Attributes:
+        view, game, step, other, query: what is shown.
         trajectories, runs: the episodes, and which run each is of; those of files without their tokens until opened.
         found: numbers of the episodes that the list shows, in its order.
         result: of the last what-if, None before.
@@ -46,9 +47,10 @@ class Inspector(anywidget.AnyWidget):
     def __init__(
         self, trajectories: list[Trajectory], runs: list[str], view: str = "list", game: int = 0, step: int = 0,
         other: int | None = None, policy: Policy | None = None, source: str = "trajectories",
-        origins: Sequence[Origin | None] | None = None,
+        origins: Sequence[Origin | None] | None = None, games: Mapping[str, object] | None = None,
     ):  # fmt: skip
         self.trajectories, self.runs, self.policy, self.source = trajectories, runs, policy, source
+        self.games, self.form, self.given = games, {}, len(trajectories)
         self.origins = list(origins or [None] * len(trajectories))
         self._fetch(game)
         self.rows = episodes.table(trajectories, runs)
@@ -68,14 +70,18 @@ class Inspector(anywidget.AnyWidget):
         sense changes nothing, and is said."""
         handler = getattr(self, f"_do_{do}", None) if isinstance(do, str) else None
         self.note = ""
+        before = {name: getattr(self, name) for name in SHOWN}
         try:
             if handler is not None:
                 handler(value)
-            elif do in Query.__dataclass_fields__:
+            elif isinstance(do, str) and do in Query.__dataclass_fields__:
                 self._filter(do, value)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            self.note = str(error)
-        self.draw()
+            self.draw()
+        except Exception as error:  # whatever it was, the page stays usable and says so
+            for name, old in before.items():
+                setattr(self, name, old)
+            self.note = f"{error}" if isinstance(error, ValueError | IndexError) else f"{type(error).__name__}: {error}"
+            self.draw()
 
     def _filter(self, field: str, value) -> None:
         if field in ("shortest", "longest"):
@@ -123,12 +129,16 @@ class Inspector(anywidget.AnyWidget):
         self.goto(int(turn))
 
     def _do_episode(self, by) -> None:
-        place = self._place() + int(by)
+        place = self._place()
+        place = 0 if place < 0 else place + int(by)  # one that is not listed any more: the first of the list
         if 0 <= place < len(self.found):
             self.show(int(self.found[place]))
 
     def _do_other(self, number) -> None:
-        self.other = int(number) if str(number).strip() else None
+        number = int(number) if str(number).strip() else None
+        if number is not None and not 0 <= number < len(self.trajectories):
+            raise IndexError(f"other = {number}: there are {len(self.trajectories)} episodes, counted from 0")
+        self.other = number
 
     def _do_key(self, key) -> None:
         if self.view == "list":
@@ -163,8 +173,10 @@ class Inspector(anywidget.AnyWidget):
         if change is None or change.get("action") == "":
             raise ValueError("what if: choose an action, a guidance, or to delete it")
         self.result = counterfactual.what_if(
-            self.policy, self.trajectory, self.step, k=k, max_turns=max(30, len(self.trajectory)), **change
-        )
+            self.policy, self.trajectory, self.step, k=k, max_turns=max(30, len(self.trajectory)), games=self.games,
+            **change,
+        )  # fmt: skip
+        self.form = {"kind": kind, "text": str(form.get("text", "")), "label": str(form.get("label") or ""), "k": k}
 
     def _do_examples(self, _) -> None:
         """Add the last what-if's episodes to the list, beside the one that they were forked from."""
@@ -194,7 +206,8 @@ class Inspector(anywidget.AnyWidget):
         path, number = origin
         try:
             with open(path, encoding="utf-8") as file:
-                found = Trajectory.from_dict(json.loads(next(itertools.islice(file, number, None), "")))
+                written = (line for line in file if line.strip())
+                found = Trajectory.from_dict(json.loads(next(itertools.islice(written, number, None), "")))
             if without_tokens(found) != self.trajectories[game]:
                 raise ValueError("another episode")
         except (OSError, ValueError) as error:
@@ -219,7 +232,9 @@ class Inspector(anywidget.AnyWidget):
 
     @property
     def call(self) -> str:
-        """The Python call that shows the same."""
+        """The Python call that shows the same; nothing where an episode of a what-if is shown."""
+        if max(self.game, self.other or 0) >= self.given:
+            return ""
         other = "" if self.other is None or self.view != "compare" else f", other={self.other}"
         view = "" if self.view == "episode" else f", view={self.view!r}"
         return f"sglib.inspect({self.source}, game={self.game}, step={self.step}{other}{view})"
@@ -237,11 +252,13 @@ class Inspector(anywidget.AnyWidget):
         )
 
     def _episode_page(self) -> str:
-        members = [t for t in self.trajectories if self._grouped(t)]
+        members = [t for i, t in enumerate(self.trajectories) if self._grouped(i)]
         shared = set(episodes.anchors(members)) if len(members) > 1 else set()
         return pages.episode_page(
             self.trajectory, self.step, place=self._place(), count=len(self.found), call=self.call, shared=shared,
-            extra=pages.what_if_html(self.trajectory, self.step, self.result, self.policy is not None, self._actions()),
+            extra=pages.what_if_html(
+                self.trajectory, self.step, self.result, self.policy is not None, self._actions(), self.form
+            ),
         )  # fmt: skip
 
     def _compare_page(self) -> str:
@@ -252,25 +269,24 @@ class Inspector(anywidget.AnyWidget):
         return pages.compare_page(self.trajectory, other, choices, self.other, names)
 
     def _tokens_page(self) -> str:
-        logprobs = None
-        if self.policy is not None and self.trajectory.completion_ids:
-            with contextlib.suppress(ValueError):  # recorded with another tokenizer
-                logprobs = token_logprobs(self.policy, self.trajectory)
+        mine = self._wrote(self.trajectory)
+        logprobs = token_logprobs(self.policy, self.trajectory) if mine and self.policy is not None else None
         colour = "advantage" if self.colour == "ratio" and logprobs is None else self.colour
-        return pages.tokens_page(self.trajectory, self._decode, colour, logprobs)
+        return pages.tokens_page(self.trajectory, self._decode if mine else None, colour, logprobs)
 
     def _name(self, number: int) -> str:
         t = self.trajectories[number]
         run = f"{self.runs[number]}, " if self.runs[number] else ""
         return f"{run}{t.format}, {'won' if t.won else 'not won'}, {len(t)} turns, seed {t.seed}"
 
-    def _grouped(self, t: Trajectory) -> bool:
-        mine = self.trajectory
-        return (t.game_id, t.group, t.seed, t.format) == (mine.game_id, mine.group, mine.seed, mine.format)
+    def _grouped(self, number: int) -> bool:
+        t, mine = self.trajectories[number], self.trajectory
+        same = (t.game_id, t.group, t.seed, t.format) == (mine.game_id, mine.group, mine.seed, mine.format)
+        return same and self.runs[number] == self.runs[self.game]
 
     def _place(self) -> int:
         places = (self.found == self.game).nonzero()[0]
-        return int(places[0]) if len(places) else 0
+        return int(places[0]) if len(places) else -1
 
     def _actions(self) -> list[str]:
         """What the environment would admit at the open turn; nothing where the game cannot be made again."""
@@ -279,7 +295,7 @@ class Inspector(anywidget.AnyWidget):
         from sglib.envs.alfworld import game_of, replay
 
         try:
-            game = game_of(self.trajectory)
+            game = game_of(self.trajectory, self.games)
             *_, env = replay(game, [turn.action for turn in self.trajectory.turns[: self.step]])
         except ValueError:
             return []
@@ -290,16 +306,27 @@ class Inspector(anywidget.AnyWidget):
         return [episodes.search_text(t) for t in self.trajectories]
 
     @cached_property
-    def _decode(self) -> Callable[[int], str]:
-        tokenizer = (self.policy or load_policy("base")).tokenizer
-        size = len(tokenizer)
-        return lambda id_: tokenizer.convert_ids_to_tokens(id_) if 0 <= id_ < size else f"<{id_}>"
+    def _reader(self) -> Policy:
+        return self.policy or load_policy("base")
+
+    def _decode(self, id_: int) -> str:
+        return self._reader.tokenizer.convert_ids_to_tokens(id_)
+
+    def _wrote(self, trajectory: Trajectory) -> bool:
+        """Whether the tokenizer at hand is that of the recording: its first answer reads as it was recorded."""
+        ids = trajectory.prompt_ids + trajectory.completion_ids
+        if not ids or not 0 <= min(ids) <= max(ids) < len(self._reader.tokenizer):
+            return False
+        turn = next((turn for turn in trajectory.turns if turn.span[0] < turn.span[1]), None)
+        written = self._reader.decode(trajectory.completion_ids[slice(*turn.span)]).strip() if turn else ""
+        return turn is None or turn.response.endswith(written)
 
     def export(self, path: str | os.PathLike = "inspector.html", most: int = KEPT) -> Path:
         """Write the listed episodes as one HTML file that opens without a kernel. Returns its path."""
         return export_html(
-            [self.trajectories[i] for i in self.found], path, most=most, runs=[self.runs[i] for i in self.found]
-        )
+            [self.trajectories[i] for i in self.found], path, most=most, runs=[self.runs[i] for i in self.found],
+            numbers=self.found.tolist(),
+        )  # fmt: skip
 
     def _repr_mimebundle_(self, **kwargs):
         """The widget, and beside it HTML without a script: what a stored notebook shows where nothing runs."""
@@ -310,13 +337,15 @@ class Inspector(anywidget.AnyWidget):
 
 
 def export_html(
-    trajectories: Sequence[Trajectory], path: str | os.PathLike, most: int = KEPT, runs: Sequence[str] | None = None
-) -> Path:
+    trajectories: Sequence[Trajectory], path: str | os.PathLike, most: int = KEPT, runs: Sequence[str] | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Path:  # fmt: skip
     """Write episodes as one HTML file: a list that opens into every turn, without a kernel, a script or a network.
 
     Args:
         most: episodes that are written; how many are left out is said in the file.
         runs: name of the run of each.
+        numbers: what each is called in the file; None counts from 0.
 
     Returns:
         The path, absolute.
@@ -326,7 +355,7 @@ def export_html(
     """
     if not trajectories or most < 1:
         raise ValueError(f"trajectories: {len(trajectories)}, most = {most}: must be at least one of at least one")
-    return write_atomic(path, pages.export_page(trajectories, most, runs)).resolve()
+    return write_atomic(path, pages.export_page(trajectories, most, runs, numbers)).resolve()
 
 
 def inspect(
@@ -337,6 +366,7 @@ def inspect(
     other: int | None = None,
     view: str | None = None,
     policy: Policy | str | None = None,
+    games: Mapping[str, object] | None = None,
 ) -> Inspector:
     """Look at episodes: the list of them, or one turn of one of them.
 
@@ -349,6 +379,7 @@ def inspect(
         view: "list", "episode", "compare" or "tokens".
         policy: what plays on in a what-if (with its tokens), and what the tokens' log-probability ratio is taken to, at
             temperature 1; or its name. None leaves both out.
+        games: by id, for a what-if of games that were not generated here.
 
     Raises:
         TypeError: something that is no trajectory.
@@ -357,13 +388,14 @@ def inspect(
         FileNotFoundError: no such file.
     """
     with uncollected():
-        return _inspect(trajectories, game, step, other, view, policy)
+        return _inspect(trajectories, game, step, other, view, policy, games)
 
 
-def _inspect(trajectories, game, step, other, view, policy) -> Inspector:
+def _inspect(trajectories, game, step, other, view, policy, games) -> Inspector:
     found, runs, origins = _gather(trajectories)
     if not found:
-        raise ValueError("no episode to look at: the list or file is empty")
+        where = f"{trajectories}: " if isinstance(trajectories, (str, os.PathLike)) else ""
+        raise ValueError(f"{where}no episode to look at: the list or file is empty")
     view = view or ("episode" if game is not None or len(found) == 1 else "list")
     if view not in VIEWS:
         raise ValueError(f"view={view!r}: allowed: {', '.join(VIEWS)}")
@@ -376,10 +408,16 @@ def _inspect(trajectories, game, step, other, view, policy) -> Inspector:
     if isinstance(policy, str):
         policy = load_policy(policy)
     source = repr(str(trajectories)) if isinstance(trajectories, (str, os.PathLike)) else "trajectories"
-    return Inspector(found, runs, view, game, step, other, policy, source, origins)
+    return Inspector(found, runs, view, game, step, other, policy, source, origins, games)
 
 
-Origin = tuple[Path, int]  # file and line (from 0) that an episode's tokens are read from when it is opened
+Origin = tuple[Path, int]  # file, and which of its lines with something in them (from 0) has an episode's tokens
+
+
+def _holds_trajectories(file: Path) -> bool:
+    """Whether the first line looks like one: a training's folder has other lines, too (metrics.jsonl)."""
+    with open(file, encoding="utf-8", errors="replace") as lines:
+        return '"game_id"' in next((line for line in lines if line.strip()), "")[:200]
 
 
 def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Origin | None]]:
@@ -390,12 +428,13 @@ def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Ori
     if isinstance(given, (str, os.PathLike)):
         path = Path(given)
         if path.is_dir():
-            files = sorted(path.rglob("*.jsonl"))
+            files = [file for file in sorted(path.rglob("*.jsonl")) if _holds_trajectories(file)]
             if not files:
                 raise ValueError(f"{path}: no file of trajectories (*.jsonl) in it")
-            return _gather({str(file.relative_to(path).with_suffix("")): file for file in files})
+            names = (str(file.relative_to(path).with_suffix("")) for file in files)
+            return _gather({f"{run}/{name}" if run else name: file for name, file in zip(names, files, strict=True)})
         found = read_trajectories(path, tokens=False)
-        return found, [run] * len(found), [(path, line) for line in range(len(found))]
+        return found, [run] * len(found), [(path, number) for number in range(len(found))]
     elif isinstance(given, Trajectory):
         given = [given]
     elif not isinstance(given, Iterable):

@@ -1,6 +1,34 @@
-// The page comes from Python, escaped there; here are only its events. No state, no data, no markup of our own.
+// The pages come from Python, escaped there; here are only their events. No state, no data, no markup of our own.
 const TYPED = ["INPUT", "TEXTAREA", "SELECT"];
 const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape", "/", "j", "k", "h", "l"];
+
+// One trait shown in one box, which is drawn anew when that trait changes and at no other time.
+function part(model, root, trait) {
+  const box = document.createElement("div");
+  root.appendChild(box);
+  const draw = () => {
+    const old = document.activeElement;
+    const inside = box.contains(old);
+    const place = inside ? [...box.querySelectorAll("[data-do]")].indexOf(old) : -1;
+    const kept = inside && old.id ? { id: old.id, at: old.selectionStart, text: old.value } : null;
+    box.innerHTML = model.get(trait);
+    const again = kept ? box.querySelector("#" + CSS.escape(kept.id)) : box.querySelectorAll("[data-do]")[place];
+    if (again) {
+      again.focus({ preventScroll: true });
+      if (kept && ["text", "search", "number"].includes(again.type)) {
+        again.value = kept.text; // what was typed since the page was asked for
+        if (again.type !== "number") again.setSelectionRange(kept.at, kept.at);
+      }
+    }
+    if (inside && !box.contains(document.activeElement)) root.focus({ preventScroll: true });
+    const marked = box.querySelector("[data-scroll]");
+    const scrolled = marked && marked.closest(".sglib-scroll");
+    if (scrolled) scrolled.scrollTop = marked.offsetTop - scrolled.offsetTop - scrolled.clientHeight / 2;
+  };
+  model.on("change:" + trait, draw);
+  draw();
+  return () => model.off("change:" + trait, draw);
+}
 
 function render({ model, el }) {
   const root = document.createElement("div");
@@ -11,27 +39,6 @@ function render({ model, el }) {
   let timer = null;
 
   const tell = (target, value) => model.send({ do: target.dataset.do, value });
-  const draw = () => {
-    const old = document.activeElement;
-    const kept = root.contains(old) && old.id ? { id: old.id, at: old.selectionStart, text: old.value } : null;
-    const inside = root.contains(old);
-    root.innerHTML = model.get("page");
-    const again = kept && root.querySelector("#" + CSS.escape(kept.id));
-    if (again) {
-      again.focus({ preventScroll: true });
-      if (again.type === "text" || again.type === "search") {
-        again.value = kept.text; // what was typed since the page was asked for
-        again.setSelectionRange(kept.at, kept.at);
-      }
-    } else if (inside) {
-      root.focus({ preventScroll: true });
-    }
-    const marked = root.querySelector("[data-scroll]");
-    if (marked) {
-      const box = marked.closest(".sglib-scroll");
-      if (box) box.scrollTop = marked.offsetTop - box.offsetTop - box.clientHeight / 2;
-    }
-  };
   root.addEventListener("click", (event) => {
     const target = event.target.closest("[data-do]");
     if (!target || (TYPED.includes(target.tagName) && target.type !== "button")) return;
@@ -47,25 +54,26 @@ function render({ model, el }) {
     if (!target.dataset.do) return;
     clearTimeout(timer);
     const value = target.type === "checkbox" ? target.checked : target.value;
-    timer = setTimeout(() => tell(target, value), target.type === "search" ? 150 : 0);
+    timer = setTimeout(() => tell(target, value), ["search", "number"].includes(target.type) ? 150 : 0);
   });
   root.addEventListener("keydown", (event) => {
-    const typing = TYPED.includes(event.target.tagName);
+    const typing = TYPED.includes(event.target.tagName) && event.target.type !== "checkbox";
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (typing && event.key !== "Escape") {
       event.stopPropagation(); // a letter typed here is no command of the notebook
       return;
     }
-    if (!KEYS.includes(event.key)) return;
+    const opens = event.key === "Enter" && event.target.closest("[data-do]");
+    if (!KEYS.includes(event.key) && !opens) return;
     event.preventDefault();
     event.stopPropagation();
     const search = event.key === "/" && root.querySelector("input[type=search]");
-    if (search) search.focus();
+    if (opens) opens.click();
+    else if (search) search.focus();
     else if (typing) root.focus();
     else model.send({ do: "key", value: event.key });
   });
-  model.on("change:page", draw);
-  draw();
-  return () => model.off("change:page", draw);
+  const ends = ["page", "below"].filter((trait) => model.get(trait) !== undefined).map((trait) => part(model, root, trait));
+  return () => ends.forEach((end) => end());
 }
 export default { render };

@@ -7,7 +7,8 @@ No page has a script or an event handler of its own: what can be clicked carries
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container, Sequence
+import unicodedata
+from collections.abc import Callable, Container, Mapping, Sequence
 from html import escape as _escape
 
 import numpy as np
@@ -33,7 +34,7 @@ STYLE = """<style>
 .sglib-view .list{overflow-x:auto} .sglib-view .list td{max-width:24em;overflow-wrap:break-word}
 .sglib-view .num{text-align:right;font-variant-numeric:tabular-nums}
 .sglib-view .good{color:var(--jp-success-color0,#2e9b4f)} .sglib-view .bad{color:var(--jp-error-color1,#d9534f)}
-.sglib-view .dim{opacity:.7} .sglib-view summary,.sglib-view [data-do]{cursor:pointer}
+.sglib-view .dim{opacity:.75} .sglib-view summary,.sglib-view [data-do]{cursor:pointer}
 .sglib-view .row,.sglib-view.row{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin:4px 0}
 .sglib-view .columns{display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start}
 .sglib-view .columns>div{flex:1 1 22em;min-width:0;max-width:60em}
@@ -45,25 +46,33 @@ STYLE = """<style>
 .sglib-view .sglib-scroll{max-height:34em;overflow:auto} .sglib-view .line{padding:1px 6px;border-left:3px solid transparent}
 .sglib-view .line.on{border-color:var(--jp-brand-color1,#0072B2)} .sglib-view .anchor{border-bottom:2px dotted #E69F00}
 .sglib-view .tokens span{white-space:pre-wrap;border-radius:2px;unicode-bidi:isolate}
-.sglib-view .tokens .masked{opacity:.45}
+.sglib-view .tokens .masked{opacity:.65}
 .sglib-view .place{border:1px solid var(--jp-border-color1,#888);border-radius:4px;padding:2px 6px;margin:2px;
  display:inline-block;vertical-align:top;max-width:16em} .sglib-view .place.here{outline:2px solid #0072B2}
 .sglib-view .place.unseen{border-style:dashed;opacity:.7}
 .sglib-inspector{padding:4px} .sglib-inspector:focus{outline:1px solid var(--jp-brand-color1,#0072B2);outline-offset:3px}
 </style>"""
 
-# Characters that change how what follows is read: right-to-left marks and overrides, other controls.
-_HIDDEN = {
-    code: f"\\u{code:04x}"
-    for code in [*range(32), *range(0x7F, 0xA0), 0x61C, *range(0x200B, 0x2010), *range(0x2028, 0x202F),
-                 *range(0x2060, 0x2070), 0xFEFF]
-    if chr(code) not in "\n\t"
-}  # fmt: skip
+# What nobody sees, or what changes how the rest is read: controls, marks of direction, halves of a character, characters
+# without a meaning, separators, and letters without a shape.
+_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_SHAPELESS = {*"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0", *map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0))}
+LONGEST = 20_000  # characters of one text on a page
 
 
-def escape(text: str) -> str:
-    """Text as HTML that shows it and does nothing: markup escaped, invisible and direction-changing characters named."""
-    return _escape(str(text).translate(_HIDDEN), quote=True)
+def escape(text: object) -> str:
+    """Text as HTML that shows it and does nothing: markup escaped, invisible and direction-changing characters named,
+    and what is longer than `LONGEST` cut, which is said."""
+    text = str(text)
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} … and {len(text) - LONGEST:,} more characters"
+    return _escape("".join(map(_visible, text)) if not text.isascii() or not text.isprintable() else text, quote=True)
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t" or not (unicodedata.category(character) in _UNSEEN or character in _SHAPELESS):
+        return character
+    return f"\\u{ord(character):04x}"
 
 
 def escape_markdown(text: str) -> str:
@@ -141,7 +150,7 @@ def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, firs
 
 def _head(column: str, query: episodes.Query) -> str:
     arrow = ("▾" if query.descending else "▴") if query.sort == column else ""
-    return f"<th data-do='sort' data-value='{column}' title='sort'>{escape(episodes.COLUMNS[column])} {arrow}</th>"
+    return f"<th tabindex='0' data-do='sort' data-value='{column}' title='sort'>{escape(episodes.COLUMNS[column])} {arrow}</th>"
 
 
 def _row(row: dict, columns: Sequence[str]) -> str:
@@ -156,7 +165,7 @@ def _row(row: dict, columns: Sequence[str]) -> str:
         "turns": str(row["turns"]),
     }
     filled = "".join(f"<td>{cells[c] if c in cells else escape(row[c])}</td>" for c in columns)
-    return f"<tr data-do='open' data-value='{row['number']}'>{filled}</tr>"
+    return f"<tr tabindex='0' data-do='open' data-value='{row['number']}'>{filled}</tr>"
 
 
 def outcome(won: bool) -> str:
@@ -174,7 +183,7 @@ def episode_html(trajectory: Trajectory) -> str:
         f"{len(trajectory)} turns",
         f"{invalid} without effect",
         f"format {escape(trajectory.format)}",
-        f"seed {trajectory.seed}",
+        f"seed {escape(trajectory.seed)}",
         f"return {number(trajectory.total_return)}",
     ]
     return (
@@ -258,7 +267,7 @@ def episode_page(
         button("turn", "›", 1, turn >= last, "next turn (→)"),
         button("view", "compare", "compare"),
         button("view", "tokens", "tokens"),
-        f"<code class='dim'>{escape(call)}</code>",
+        f"<code class='dim'>{escape(call)}</code>" if call else "",
     ]
     lines = "".join(
         _line(trajectory, t, t == turn, turn_.observation in shared) for t, turn_ in enumerate(trajectory.turns)
@@ -277,7 +286,7 @@ def _line(trajectory: Trajectory, t: int, on: bool, shared: bool) -> str:
     mark = f"<span class='{tone(turn.label)}'>{escape((turn.label or '')[:3])}</span>" if turn.label else ""
     progress = f"<span class='dim'>{number(turn.progress)} %</span>" if turn.progress is not None else ""
     return (
-        f"<div class='line{' on' if on else ''}' data-do='goto' data-value='{t}'{' data-scroll' if on else ''}>"
+        f"<div tabindex='0' class='line{' on' if on else ''}' data-do='goto' data-value='{t}'{' data-scroll' if on else ''}>"
         f"<span class='dim'>{t + 1}</span> <span class='{'' if turn.valid else 'bad'}{' anchor' if shared else ''}'>"
         f"{escape(turn.action) or '(no action)'}</span> {mark} {progress} "
         f"<span class='dim'>{number(paid(turn), signed=True) if paid(turn) else ''}</span></div>"
@@ -296,6 +305,9 @@ def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
     def at(i: int, value: float) -> tuple[float, float]:
         return 40 + i * step, 8 + (1 - value) * (height - 34)
 
+    def opens(i: int) -> str:
+        return f"data-do='goto' data-value='{min(i, points - 2)}'"
+
     parts = []
     if turn is not None:
         x, _ = at(turn, 0)
@@ -306,22 +318,28 @@ def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
         _, y = at(0, value)
         parts.append(f"<line x1='40' x2='{width - 20}' y1='{y:.1f}' y2='{y:.1f}' stroke='currentColor' opacity='.2'/>")
         parts.append(f"<text x='36' y='{y + 4:.1f}' text-anchor='end' font-size='10' fill='currentColor'>{text}</text>")
+    for i in range(points - 1):  # below the marks, whose own titles would else not be reached
+        parts.append(
+            f"<rect data-do='goto' data-value='{i}' x='{at(i, 0)[0] - step / 2:.1f}' y='0' width='{step:.1f}' "
+            f"height='{height}' fill='transparent'><title>turn {i + 1}</title></rect>"
+        )
     known = [(i, value) for i, value in enumerate(line.true) if value is not None]
     path = " ".join("{:.1f},{:.1f}".format(*at(i, value)) for i, value in known)
-    parts.append(
-        f"<polyline points='{path}' fill='none' stroke='#009E73' stroke-width='2'><title>true progress</title></polyline>"
-    )
+    if known:
+        parts.append(
+            f"<polyline points='{path}' fill='none' stroke='#009E73' stroke-width='2' pointer-events='none'></polyline>"
+        )
     for i, value in enumerate(line.stated):
         if value is not None:
             x, y = at(i, value)
             parts.append(
-                f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#D55E00'><title>stated {100 * value:.0f} %</title></circle>"
+                f"<circle {opens(i)} cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#D55E00'><title>stated {100 * value:.0f} %</title></circle>"
             )
     for i, value in enumerate(line.hindsight):
         if value is not None:
             x, y = at(i, value)
             parts.append(
-                f"<rect x='{x - 2.5:.1f}' y='{y - 2.5:.1f}' width='5' height='5' fill='#CC79A7'><title>hindsight {100 * value:.0f} %</title></rect>"
+                f"<rect {opens(i)} x='{x - 2.5:.1f}' y='{y - 2.5:.1f}' width='5' height='5' fill='#CC79A7'><title>hindsight {100 * value:.0f} %</title></rect>"
             )
     for i, value in enumerate(line.polarity):
         if value is not None:
@@ -332,23 +350,22 @@ def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
             }
             colour, label = {1: "#0072B2", 0: "#8C8C8C", -1: "#D55E00"}[int(value)], LABELS[int(value) + 1]
             drawn = (
-                f"<polygon points='{shape[int(value)]}'"
+                f"<polygon {opens(i)} points='{shape[int(value)]}'"
                 if value
-                else f"<rect x='{x - 3:.1f}' y='{y - 2}' width='6' height='3'"
+                else f"<rect {opens(i)} x='{x - 3:.1f}' y='{y - 2}' width='6' height='3'"
             )
             parts.append(f"{drawn} fill='{colour}'><title>{label}</title></{'polygon' if value else 'rect'}>")
-    for i in range(points - 1):
-        parts.append(
-            f"<rect data-do='goto' data-value='{i}' x='{at(i, 0)[0] - step / 2:.1f}' y='0' width='{step:.1f}' "
-            f"height='{height}' fill='transparent'><title>turn {i + 1}</title></rect>"
-        )
-    key = [("— true progress", "#009E73", True), ("● stated", "#D55E00", any(x is not None for x in line.stated)),
+    key = [("— true progress", "#009E73", bool(known)), ("● stated", "#D55E00", any(x is not None for x in line.stated)),
            ("■ hindsight", "#CC79A7", any(x is not None for x in line.hindsight)),
            ("▲▼ guidance's label", "#0072B2", any(x is not None for x in line.polarity))]  # fmt: skip
-    legend = " ".join(f"<span style='color:{colour}'>{text}</span>" for text, colour, shown in key if shown)
+    legend = " ".join(
+        f"<span style='color:{colour}'>{text.split()[0]}</span> {text.split(maxsplit=1)[1]} &nbsp;"
+        for text, colour, shown in key
+        if shown
+    )
     return (
         f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='progress over turns' style='width:100%;max-width:52em'>"
-        f"{''.join(parts)}</svg><div class='dim'>{legend}</div>"
+        f"{''.join(parts)}</svg><div>{legend}</div>"
     )
 
 
@@ -376,42 +393,52 @@ COLOURINGS = {"advantage": "advantage", "logprob": "log-probability", "ratio": "
 
 
 def tokens_page(
-    trajectory: Trajectory, decode: Callable[[int], str], by: str, logprobs: Sequence[float] | None = None
+    trajectory: Trajectory, decode: Callable[[int], str] | None, by: str, logprobs: Sequence[float] | None = None
 ) -> str:
     """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; what was not trained on greyed.
 
     Args:
+        decode: token id -> text; None where it is not the recording's tokenizer, then ids are shown.
         logprobs: of the policy that the ratio is taken to; None leaves that out.
     """
-    found = episodes.tokens(trajectory, decode, logprobs)
+    found = episodes.tokens(trajectory, decode or str, logprobs)
     shown = {value: text for value, text in COLOURINGS.items() if value != "ratio" or logprobs is not None}
     bar = button("view", "‹ episode", "episode")
     bar += "".join(button("colour", text, value, on=by == value) for value, text in shown.items())
     if not found:
         return _view(f"<div class='row'>{bar}</div><p>This recording has no tokens (it came from an endpoint).</p>")
-    values = [getattr(token, by) for token in found if getattr(token, by) is not None]
+    values = [value for token in found if (value := getattr(token, by)) is not None and np.isfinite(value)]
     scale = max((abs(value) for value in values), default=0.0) or 1.0
     spans = []
     for token in found:
         value = getattr(token, by)
+        value = value if value is not None and np.isfinite(value) else None
         text = escape(token.text) + " "
         if not token.trained:
             spans.append(f"<span class='masked'>{text}</span>")
             continue
         colour = ""
-        if value is not None:
-            rgb = "0,114,178" if value > 0 else "213,94,0"
+        if value:
+            rgb = "128,128,128" if by == "logprob" else "0,114,178" if value > 0 else "213,94,0"
             colour = f" style='background:rgba({rgb},{0.12 + 0.7 * abs(value) / scale:.2f})'"
         title = f"turn {(token.turn or 0) + 1}, advantage {number(token.advantage, True)}, log-probability {number(token.logprob)}"
         if token.ratio is not None:
-            title += f", {np.exp(token.ratio):.3g} times as likely under the policy"
+            title += f", {np.exp(token.ratio):.3g} times as likely under the policy at temperature 1"
         spans.append(f"<span{colour} title='{title}' data-do='goto' data-value='{token.turn or 0}'>{text}</span>")
     trained = sum(token.trained for token in found)
-    note = f"{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}."
+    other = "" if decode else "Numbers, not texts: the recording's tokenizer is not this policy's; inspect(..., policy=) takes it. "
+    note = other + f"{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}."
     if by == "advantage" and not values:
         note += " This episode was not trained on."
-    if by == "ratio":
-        note += " Blue: likelier under the policy than when it was sampled."
+    elif by == "advantage":
+        note += " Blue was encouraged, orange discouraged." if any(values) else " No token has an advantage."
+    elif by == "logprob":
+        note += " Dark: what the policy thought unlikely when it wrote it."
+    else:
+        note += (
+            " Blue: likelier under the policy, at temperature 1, than when it was sampled; what was sampled at another"
+            " temperature differs by that alone."
+        )
     return _view(
         f"<div class='row'>{bar}<span class='dim'>{note}</span></div><div class='tokens'>{''.join(spans)}</div>"
     )
@@ -468,9 +495,11 @@ def _side(episode: Trajectory, t: int, parted: int | None, met: set[str]) -> str
 
 
 def what_if_html(
-    trajectory: Trajectory, turn: int, result: WhatIf | None, possible: bool, actions: Sequence[str]
-) -> str:
-    """The form of a what-if below a turn, and its last result."""
+    trajectory: Trajectory, turn: int, result: WhatIf | None, possible: bool, actions: Sequence[str],
+    form: Mapping[str, object] | None = None,
+) -> str:  # fmt: skip
+    """The form of a what-if below a turn with what was filled in last, and the result of that."""
+    form = {"kind": "action", "text": "", "label": "", "k": 16, **(form or {})}
     if not len(trajectory):
         return ""
     if not possible:
@@ -479,18 +508,21 @@ def what_if_html(
     labels = ""
     if trajectory.format == "guide":
         kinds += [("guidance", "another guidance"), ("delete", "no guidance")]
-        labels = _select("", [("", "its label"), *((label, label) for label in LABELS)], "", "label", name="label")
+        labels = _select("", [("", "its label"), *((label, label) for label in LABELS)], str(form["label"]), "label", name="label")
     listed = "".join(f"<option value='{escape(action)}'></option>" for action in actions)
+    chosen = _select("", kinds, str(form["kind"]), "what is changed", name="kind")
+    text, k = escape(form["text"]), escape(form["k"])
     shown = ""
     if result is not None:
         kind = "good" if result.low > 0 else "bad" if result.high < 0 else "dim"
-        shown = f"<p id='sglib-result'>as it was → changed: <b class='{kind}'>{escape(str(result))}</b> {button('examples', 'compare with one of them')}</p>"
+        said = {"action": f"{form['text']!r}", "guidance": f"guidance {form['text']!r} {form['label']}", "delete": "no guidance"}
+        shown = f"<p id='sglib-result'>turn {turn + 1}, as it was → {escape(said[str(form['kind'])])}: <b class='{kind}'>{escape(str(result))}</b> {button('examples', 'compare with one of them')}</p>"
     return (
         "<div data-form='whatif' style='margin-top:8px'><b>What if?</b> <div class='row'>"
-        f"{_select('', kinds, 'action', 'what is changed', name='kind')}"
-        f"<input type='text' name='text' id='sglib-what' list='sglib-actions' placeholder='action or guidance' style='width:20em'>"
+        f"{chosen}"
+        f"<input type='text' name='text' id='sglib-what' list='sglib-actions' value='{text}' placeholder='action or guidance' style='width:20em'>"
         f"<datalist id='sglib-actions'>{listed}</datalist>{labels}"
-        "<label>episodes <input type='number' name='k' id='sglib-k' value='16' min='1' max='256' style='width:4em'></label>"
+        f"<label>episodes <input type='number' name='k' id='sglib-k' value='{k}' min='1' max='256' style='width:4em'></label>"
         f"{button('whatif', 'play on', title='from this turn, that often with the change and without')}</div></div>{shown}"
     )
 
@@ -507,11 +539,15 @@ def summary_html(rows: pd.DataFrame, most: int = 12) -> str:
     )
 
 
-def export_page(trajectories: Sequence[Trajectory], most: int, runs: Sequence[str] | None) -> str:
+def export_page(
+    trajectories: Sequence[Trajectory], most: int, runs: Sequence[str] | None, numbers: Sequence[int] | None = None
+) -> str:
     """A whole HTML document: the list, and below it every episode; links and `details` alone, no script."""
     shown = trajectories[:most]
     rows = episodes.table(shown, runs[:most] if runs else None)
     lines, bodies = [], []
+    if numbers is not None:
+        rows["number"] = list(numbers[:most])
     for row, t in zip(rows.to_dict("records"), shown, strict=True):
         where = f"episode-{row['number']}"
         run = f"<td>{escape(row['run'])}</td>" if runs and any(runs) else ""
@@ -572,13 +608,25 @@ def paid(turn: Turn) -> float:
 
 def _rewards(turn: Turn) -> str:
     """Every component with what it came from, and what was paid in all."""
-    components = {"environment": turn.reward, **turn.rewards}
     rows = "".join(
-        f"<tr><td>{escape(name)}</td><td class='num'>{number(value, signed=True)}</td></tr>"
-        for name, value in components.items()
+        f"<tr><td>{escape(name)}</td><td class='num'>{number(value, signed=True)}</td>"
+        f"<td class='dim'>{_details(name, details)}</td></tr>"
+        for name, value, details in episodes.turn_rewards(turn)
     )
-    total = f"<tr><td class='dim'>paid</td><td class='num'>{number(paid(turn), signed=True)}</td></tr>"
-    return f"<table>{rows}{total if len(components) > 1 else ''}</table>"
+    total = f"<tr><td class='dim'>paid</td><td class='num'>{number(paid(turn), signed=True)}</td><td></td></tr>"
+    return f"<table>{rows}{total if turn.rewards else ''}</table>"
+
+
+def _details(component: str, details: Mapping[str, float]) -> str:
+    """What a component came from; information gain's log-probabilities as probabilities a token, too."""
+    texts = []
+    for name, value in details.items():
+        shown = "paid" if name == "weighted" else name
+        text = f"{escape(shown)} {number(value, signed=True)}"
+        if component == "igpo" and name in ("before", "after"):
+            text += f" (probability a token {number(float(np.exp(value)))})"
+        texts.append(text)
+    return ", ".join(texts)
 
 
 def _distance(trajectory: Trajectory, index: int) -> str:
@@ -586,6 +634,6 @@ def _distance(trajectory: Trajectory, index: int) -> str:
     if before is None:
         return "—"
     if after is None:
-        return f"{before}"
+        return escape(before)
     kind, word = ("good", "nearer") if after < before else ("bad", "farther") if after > before else ("dim", "as far")
-    return f"{before} → {after} <span class='{kind}'>{word}</span>"
+    return f"{escape(before)} → {escape(after)} <span class='{kind}'>{word}</span>"

@@ -22,11 +22,14 @@ if TYPE_CHECKING:  # it imports TRL
     from sglib.training.arms import ArmResult
 
 Result = TypeVar("Result")
+COLUMNS = 4  # panels in a row
 CALIBRATED = ("retrospective", "igpo", "step_agent", "rater", "label", "online")  # the first that there is is drawn
 QUANTITIES = {  # panel -> column of the training batches
     "environment reward / episode": "reward/outcome",
     "internal reward / episode": "probe/internal",
     "positive labels": "label_positive",
+    "neutral labels": "label_neutral",
+    "negative labels": "label_negative",
     "entropy (nats / token)": "entropy",
     "inadmissible actions": "invalid_actions",
     "turns / episode": "turns_mean",
@@ -45,8 +48,8 @@ def training_panels(results: Mapping[str, ArmResult], n: int | None = None) -> g
     panels = {of_panel: {arm: [_point(row, "success", "low", "high") for row in r.curve] for arm, r in results.items()}}
     for title, column in QUANTITIES.items():
         panels[title] = {arm: _rows(r, lambda batch, c=column: batch.get(c)) for arm, r in results.items()}
-    panels["λ(u) of what is internal"] = {arm: _rows(r, _weight) for arm, r in results.items()}
-    panels["AUROC of what is said: it helped"] = {arm: _rows(r, _calibration) for arm, r in results.items()}
+    panels["λ(u) of the internal reward"] = {arm: _rows(r, _weight) for arm, r in results.items()}
+    panels["AUROC: said to help / helped"] = {arm: _rows(r, _calibration) for arm, r in results.items()}
     panels = {title: {arm: rows for arm, rows in of.items() if rows} for title, of in panels.items()}
     panels = {title: of for title, of in panels.items() if of}
     if not panels:
@@ -54,11 +57,12 @@ def training_panels(results: Mapping[str, ArmResult], n: int | None = None) -> g
     episodes = {batch["episodes"] for r in results.values() for batch in r.batches}
     note = f"{', '.join(map(str, sorted(episodes)))} episodes a training batch; " if episodes else ""
     note += "band: 95 % interval over the panel's games"
-    return small_multiples(panels, columns=3, title="Training", note=note)
+    return small_multiples(panels, columns=COLUMNS, title="Training", note=note)
 
 
 def _point(row: Mapping, value: str, *others: str) -> dict:
-    return {"iteration": row["iteration"], "value": row[value], **{key: row[key] for key in others}}
+    point = {"iteration": row["iteration"], "value": row[value]}
+    return point | {key: row[key] for key in others if row.get(key) is not None}
 
 
 def _rows(result: ArmResult, read: Callable[[Mapping], float | None]) -> list[dict]:
@@ -95,6 +99,7 @@ class TrainingView(anywidget.AnyWidget):
 
     _esm = SCRIPT
     page = traitlets.Unicode().tag(sync=True)
+    below = traitlets.Unicode().tag(sync=True)  # the open inspector, drawn when something in it changes
 
     def __init__(self, arms: Sequence[str], iterations: int, n: int | None = None, every: float = 5.0):
         self.arms, self.iterations, self.n = list(arms), iterations, n
@@ -113,16 +118,20 @@ class TrainingView(anywidget.AnyWidget):
     async def follow(self, train: Callable[[], Result]) -> Result:
         """Show the view, call `train` in a thread beside it, and return what that returns.
 
-        Interrupted, the training ends at its next update, with what it has written so far.
+        Interrupted, the training ends at its next update, with what it has written so far, and then this does.
         """
+        self._interrupted.clear()
+        self._ended, self._began, self._bar, self._figure = False, None, None, LivePlot(self._figure.every)
         if LivePlot.possible():
             from IPython.display import display
 
             display(self)
+        running = asyncio.ensure_future(asyncio.to_thread(train))
         try:
-            return await asyncio.to_thread(train)
+            return await asyncio.shield(running)
         except (asyncio.CancelledError, KeyboardInterrupt):
             self._interrupted.set()
+            await asyncio.wait([running])  # two trainings in one folder would get into each other's way
             raise
         finally:
             self.close()
@@ -137,7 +146,15 @@ class TrainingView(anywidget.AnyWidget):
             raise InterruptedError("the cell was interrupted")
         with self._lock:
             self.results = dict(results)
-            done = sum(len(r.batches) for r in self.results.values())
+            try:
+                self._follow()
+            except Exception as error:  # what is drawn must not end what is trained
+                self._note = f"not drawn: {type(error).__name__}: {error}"
+            self.draw()
+
+    def _follow(self) -> None:
+        with self._lock:
+            done = self._done()
             if self._began is None:
                 self._began = time.monotonic(), done  # what was trained before is not this call's speed
             if self._bar is None:
@@ -147,11 +164,13 @@ class TrainingView(anywidget.AnyWidget):
             self._bar.set_postfix_str(", ".join(f"{arm} {value:.0f} %" for arm, value in success.items()))
             if any(r.curve or r.batches for r in self.results.values()):
                 self._figure.update(lambda: training_panels(self.results, self.n))
-            self.draw()
 
     def on_iteration(self, arm: str) -> Callable[[dict, list[Trajectory]], None]:
-        """What `sglib.training.grpo.train` takes as `on_iteration`, for a training in this process; `paused` is its
-        `stop`."""
+        """What `sglib.training.grpo.train` takes as `on_iteration`, for a training in this process.
+
+        With `paused` as its `stop` and a `run_dir`, the button ends the call behind a checkpoint; called again, it goes
+        on from there.
+        """
         from sglib.training.arms import ArmResult
 
         result = self.results[arm] = ArmResult(arm, None)
@@ -174,7 +193,10 @@ class TrainingView(anywidget.AnyWidget):
         """The last drawing; the figure stays in the notebook."""
         with self._lock:
             self._ended = True
-            self._figure.close()
+            try:
+                self._figure.close()
+            except Exception as error:
+                self._note = f"not drawn: {type(error).__name__}: {error}"
             if self._bar is not None:
                 self._bar.close()
             self.draw()
@@ -185,6 +207,16 @@ class TrainingView(anywidget.AnyWidget):
         """One thing that a person did, as in `Inspector.act`; what is not of this view goes to the open inspector."""
         with self._lock:
             self._note = ""
+            before = self.inspector, self._open
+            try:
+                self._act(do, value)
+            except Exception as error:
+                self.inspector, self._open = before
+                self._note = f"{type(error).__name__}: {error}"
+            self.draw()
+
+    def _act(self, do: str | None, value) -> None:
+        with self._lock:
             if do == "stop":
                 self._pause.set()
             elif do == "continue":
@@ -196,13 +228,12 @@ class TrainingView(anywidget.AnyWidget):
                 self.inspector, self._open = None, ""
             elif self.inspector is not None:
                 self.inspector.act(do, value)
-            self.draw()
 
     def _look(self, arm: str) -> None:
         if not self._some(arm):
             self._note = f"{arm}: no episode yet; the first come with the first evaluation"
             return
-        trajectories = self.samples[arm] if arm in self.samples else self.results[arm].trajectories
+        trajectories = self.samples.get(arm) or self.results[arm].trajectories
         self.inspector, self._open = Inspector(trajectories, [arm] * len(trajectories)), arm
 
     # -- what is shown ------------------------------------------------------------------------------------------------
@@ -210,7 +241,7 @@ class TrainingView(anywidget.AnyWidget):
     @property
     def status(self) -> str:
         """Where it is, in a line."""
-        done = sum(len(r.batches) for r in self.results.values())
+        done = self._done()
         total = self.iterations * len(self.arms)
         text = f"{done} of {total} iterations"
         if self._ended:
@@ -218,7 +249,7 @@ class TrainingView(anywidget.AnyWidget):
         if done >= total:
             return f"{text}; writing what was learned"
         if self.paused():
-            return f"{text}; stopped, or about to stop behind the present iteration"
+            return f"{text}; stopped: each arm rests behind the iteration that it is in"
         if self._began is None or done == self._began[1]:
             return f"{text}; evaluating or starting"
         each = (time.monotonic() - self._began[0]) / (done - self._began[1])
@@ -227,24 +258,28 @@ class TrainingView(anywidget.AnyWidget):
         return f"{text}; {each:.1f} s each, {shown} left"
 
     def draw(self) -> None:
-        """Make the page anew."""
+        """Make the page anew. What cannot be drawn is said there: it must not end what is trained."""
         with self._lock:
-            button = (
-                pages.button("continue", "continue", disabled=self._ended)
-                if self.paused()
-                else pages.button("stop", "stop", disabled=self._ended, title="behind the present iteration")
-            )
-            head = "".join(f"<th>{name}</th>" for name in ("arm", "iteration", "u", "success on the panel", "λ",
-                           "internal / episode", "inadmissible", "alarms", ""))  # fmt: skip
-            rows = "".join(self._line(arm) for arm in self.arms)
-            note = f"<p class='bad'>{pages.escape(self._note)}</p>" if self._note else ""
-            page = pages.bar(button, f"<span role='status'>{self.status}</span>")
-            table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-            page += f"<div class='sglib-view'>{table}{note}</div>"
-            if self.inspector is not None:
-                shut = pages.button("leave", "close")
-                page += f"<hr>{pages.bar(f'<b>{pages.escape(self._open)}</b>', shut)}{self.inspector.page}"
-            self.page = pages.STYLE + page
+            try:
+                self.page = pages.STYLE + self._page()
+            except Exception as error:
+                self.page = f"{pages.STYLE}<p class='sglib-view bad'>not drawn: {pages.escape(repr(error))}</p>"
+            shut = pages.bar(f"<b>{pages.escape(self._open)}</b>", pages.button("leave", "close"))
+            self.below = f"<hr>{shut}{self.inspector.page}" if self.inspector is not None else ""
+
+    def _page(self) -> str:
+        button = (
+            pages.button("continue", "continue", disabled=self._ended)
+            if self.paused()
+            else pages.button("stop", "stop", disabled=self._ended, title="behind the present iteration")
+        )
+        head = "".join(f"<th>{name}</th>" for name in ("arm", "iteration", "done (u)", "success on the panel", "λ(u)",
+                       "internal / episode", "inadmissible", "alarms", ""))  # fmt: skip
+        rows = "".join(self._line(arm) for arm in self.arms)
+        note = f"<p class='bad'>{pages.escape(self._note)}</p>" if self._note else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        status = f"<span role='status'>{self.status}</span>"
+        return f"{pages.bar(button, status)}<div class='sglib-view'>{table}{note}</div>"
 
     def _line(self, arm: str) -> str:
         result = self.results.get(arm)
@@ -252,12 +287,14 @@ class TrainingView(anywidget.AnyWidget):
         success = "not evaluated yet"
         if result and result.curve:
             row = result.curve[-1]
-            success = f"{100 * row['success']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+            success = f"{100 * row['success']:.0f} %"
+            if row.get("low") is not None and row.get("high") is not None:
+                success += f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
             success += f" at {row['iteration']}"
         rings = ", ".join(ring["alarm"] for ring in probes.alarms(result.batches)) if result else ""
         invalid = last.get("invalid_actions")
         cells = [
-            pages.escape(arm), f"{len(result.batches) if result else 0} of {self.iterations}",
+            pages.escape(arm), f"{_iteration(result)} of {self.iterations}",
             pages.number(last.get("u")), success, pages.number(_weight(last)), pages.number(last.get("probe/internal")),
             "—" if invalid is None else f"{100 * invalid:.0f} %", f"<span class='bad'>{pages.escape(rings)}</span>",
             pages.button("episodes", "episodes", arm, disabled=not self._some(arm)),
@@ -267,4 +304,19 @@ class TrainingView(anywidget.AnyWidget):
     def _some(self, arm: str) -> bool:
         result = self.results.get(arm)
         folder = result.folder if result is not None else None
-        return arm in self.samples or (folder is not None and (folder / "trajectories.jsonl").exists())
+        return bool(self.samples.get(arm)) or (folder is not None and (folder / "trajectories.jsonl").exists())
+
+    def _done(self) -> int:
+        return sum(map(_iteration, self.results.values()))
+
+    def _repr_mimebundle_(self, **kwargs):
+        """The widget; where nothing runs, a line instead of it: the figure below it is kept."""
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        still = f"Training of {', '.join(self.arms)}: the table, the episodes and the buttons are in JupyterLab."
+        return {**data, "text/plain": still, "text/html": f"<i>{pages.escape(still)}</i>"}
+
+
+def _iteration(result: ArmResult | None) -> int:
+    """Iterations that are done, also of a run that was resumed."""
+    return result.batches[-1]["iteration"] + 1 if result is not None and result.batches else 0
