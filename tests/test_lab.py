@@ -141,7 +141,7 @@ def page(server):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1600})
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(180_000)
         yield page
         browser.close()
 
