@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from sglib import params
+from sglib.recipes import load_recipe
 from sglib.rewards import Constant
 from sglib.training import arms
 
@@ -126,3 +127,21 @@ def test_stopped_and_continued_it_comes_to_the_same():
     assert len(rests) == 8 and rests[-1] < 8, "it was over before it could be stopped"
     assert result.done and (result.before, result.after, result.curve) == (whole.before, whole.after, whole.curve)
     assert [b["success"] for b in result.batches] == [b["success"] for b in whole.batches]
+
+
+RECIPES = [path.stem for path in sorted((params.recipe_file("grpo").parent).glob("*.yaml"))]
+PLAIN = [name for name in RECIPES if load_recipe(name).start is None]  # the others are in tests/test_starts.py
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_recipe_trains(name, outputs):
+    """Two iterations; every component's values and every turn's advantage are in the records."""
+    p = small(arms=[name], eval_games=2, eval_every=2)
+    folder = arms.arm_folder(name, p)
+    folder.mkdir(parents=True)
+    arms.train_arm(name, p, folder)
+    trained = arms.read_arm(name, folder).last_batch
+    for component in load_recipe(name).components:
+        recorded = [turn.rewards for t in trained for turn in t.turns]
+        assert all({component.name, f"{component.name}/weighted"} <= rewards.keys() for rewards in recorded), name
+    assert trained and all(turn.advantage is not None for t in trained for turn in t.turns)

@@ -236,7 +236,7 @@ def answers_as_recorded(policy, played, asks):
 def test_a_rollout_that_is_asked_plays_the_same(path, format, options):
     """Ragged: questions of 0 to 7 tokens, episodes that win early; scored at temperature 1 whatever samples."""
     policy = sglib.load_policy("base" if format == "progress" else "base_strong")
-    options = {"format": format, "max_turns": 9, "seed": 5, **options}
+    options = {"format": format, "max_turns": 9, "seed": 10, **options}
     asks = Asks(drawn)
     played = sglib.rollout(policy, SHORT, ask=asks, **options)
     same_play(played, sglib.rollout(policy, SHORT, **options))
