@@ -24,6 +24,7 @@ from scipy import stats
 
 from sglib.records import Trajectory
 from sglib.rewards.repro import discrimination
+from sglib.stats import cluster_resamples
 
 FEWEST = 5  # episodes that an interval needs
 LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
@@ -137,17 +138,14 @@ def with_interval(
     """
     if measure not in MEASURES:
         raise ValueError(f"measure={measure!r}: allowed: {', '.join(MEASURES)}")
-    function, rng = MEASURES[measure], np.random.default_rng(seed)
+    function = MEASURES[measure]
     estimate = function(signal.value, signal.progress)
     if estimate is None:
         return None, None, None
-    members = [np.flatnonzero(signal.episode == e) for e in np.unique(signal.episode)]
-    if len(members) < FEWEST:
+    if len(np.unique(signal.episode)) < FEWEST:
         return estimate, None, None
-    drawn = []
-    for _ in range(resamples):
-        index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-        drawn.append(function(signal.value[index], signal.progress[index]))
+    samples = cluster_resamples(signal.episode, resamples, seed)
+    drawn = [function(signal.value[index], signal.progress[index]) for index in samples]
     drawn = [x for x in drawn if x is not None]
     if not drawn:
         return estimate, None, None

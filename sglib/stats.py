@@ -8,7 +8,7 @@ another seed as well as other games. The second is what a claim about a method n
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -390,6 +390,19 @@ def bootstrap_mean(values, seed: int = 0, level: float = 0.95, resamples: int = 
     return mean, float(interval.low), float(interval.high)
 
 
+def cluster_resamples(cluster, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Indices of bootstrap samples that draw whole clusters, as many as there are: the turns of one episode together.
+
+    Args:
+        cluster: (n,) what each number belongs to.
+    """
+    cluster = np.asarray(cluster)
+    members = [np.flatnonzero(cluster == c) for c in np.unique(cluster)]
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+
+
 def correlation_interval(
     x, y, cluster=None, seed: int = 0, level: float = 0.95, resamples: int = 2000
 ) -> tuple[float, float, float]:
@@ -412,12 +425,11 @@ def correlation_interval(
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         raise ValueError(f"x, y: shapes {x.shape}, {y.shape}; allowed: at least three pairs, neither constant")
     cluster = np.arange(len(x)) if cluster is None else np.asarray(cluster)
-    members = [np.flatnonzero(cluster == c) for c in np.unique(cluster)]
-    if cluster.shape != x.shape or len(members) < 3:
-        raise ValueError(f"cluster: shape {cluster.shape}, {len(members)} clusters; allowed: {x.shape}, at least 3")
-    rng, drawn = np.random.default_rng(seed), []
-    for _ in range(resamples):
-        index = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+    count = len(np.unique(cluster))
+    if cluster.shape != x.shape or count < 3:
+        raise ValueError(f"cluster: shape {cluster.shape}, {count} clusters; allowed: {x.shape}, at least 3")
+    drawn = []
+    for index in cluster_resamples(cluster, resamples, seed):
         if np.ptp(x[index]) > 0 and np.ptp(y[index]) > 0:  # a resample can be constant; it is left out
             drawn.append(np.corrcoef(x[index], y[index])[0, 1])
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
