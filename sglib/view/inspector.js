@@ -36,7 +36,7 @@ function render({ model, el }) {
   root.tabIndex = 0;
   root.setAttribute("aria-label", "trajectory inspector");
   el.appendChild(root);
-  let timer = null;
+  const timers = {}; // of each control: one must not swallow what another one has to tell
 
   const tell = (target, value) => model.send({ do: target.dataset.do, value });
   root.addEventListener("click", (event) => {
@@ -52,9 +52,9 @@ function render({ model, el }) {
   root.addEventListener("input", (event) => {
     const target = event.target;
     if (!target.dataset.do) return;
-    clearTimeout(timer);
+    clearTimeout(timers[target.dataset.do]);
     const value = target.type === "checkbox" ? target.checked : target.value;
-    timer = setTimeout(() => tell(target, value), ["search", "number"].includes(target.type) ? 150 : 0);
+    timers[target.dataset.do] = setTimeout(() => tell(target, value), ["search", "number"].includes(target.type) ? 150 : 0);
   });
   root.addEventListener("keydown", (event) => {
     const typing = TYPED.includes(event.target.tagName) && event.target.type !== "checkbox";
