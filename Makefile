@@ -54,9 +54,9 @@ evidence: $(VENV)/installed
 report: $(VENV)/installed
 	@$(BIN)/python -m sglib study --params $(PARAMS) --only 09_report --force
 
-# In CI the browser is fetched too; elsewhere a test that finds none says so and is skipped.
+# In CI the browser is fetched too; elsewhere a test that finds none says so and is skipped. ARGS='-n 0' for one process.
 test: $(VENV)/installed-test $(if $(CI),browser)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Recordings of the reference are kept in outputs/parity; ARGS=--compare-only compares with those alone, in seconds.
 parity: $(VENV)/installed-test

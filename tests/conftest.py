@@ -1,10 +1,11 @@
-"""What every test starts from: no network, few threads, outputs in a temporary folder."""
+"""What every test starts from: no network, one thread, outputs in a temporary folder."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in two processes
 
 import pytest
 
