@@ -7,7 +7,7 @@ import pytest
 
 import sglib
 from sglib.records import Trajectory, Turn, write_trajectories
-from sglib.view import episodes, escape_markdown, export_html, inspect, pages
+from sglib.view import episodes, escape_markdown, export_html, inspect, markup, pages
 from sglib.view.episodes import Query
 from sglib.view.pages import episode_html, story_html, turn_html
 
@@ -230,8 +230,8 @@ def test_nothing_from_outside_becomes_markup_anywhere(attack, tmp_path):
 
 
 def test_characters_that_mislead_are_named():
-    assert pages.escape("a\u202eb\u200bc\x07\x1b[31m") == "a\\u202eb\\u200bc\\u0007\\u001b[31m"
-    assert pages.escape("two\nlines\tand é ü 漢") == "two\nlines\tand é ü 漢"
+    assert markup.escape("a\u202eb\u200bc\x07\x1b[31m") == "a\\u202eb\\u200bc\\u0007\\u001b[31m"
+    assert markup.escape("two\nlines\tand é ü 漢") == "two\nlines\tand é ü 漢"
 
 
 # Several ------------------------------------------------------------------------------------------------------------
@@ -321,7 +321,7 @@ def test_what_makes_no_sense_changes_nothing_and_is_said(some):
         widget.act(do, value)
         assert (widget.view, widget.game, widget.step, widget.other) == ("episode", 0, 1, None), do
         assert bool(widget.note) == (do in ("open", "view", "other", "turn", "whatif", "sort")), do
-        assert widget.note == "" or pages.escape(widget.note) in widget.page
+        assert widget.note == "" or markup.escape(widget.note) in widget.page
     widget.act("view", "compare")
     widget.act("other", -1)
     assert (widget.view, widget.other) == ("compare", None) and "other = -1" in widget.page
@@ -498,5 +498,5 @@ UNSEEN = ["\ud800", "\u00ad", "\u202e", "\u2066", "\ufe0f", "\U000e0041", "\u316
 
 @pytest.mark.parametrize("character", UNSEEN)
 def test_what_nobody_sees_is_named(character):
-    assert pages.escape(f"a{character}b") == f"a\\u{ord(character):04x}b"
-    pages.escape(f"a{character}b").encode()
+    assert markup.escape(f"a{character}b") == f"a\\u{ord(character):04x}b"
+    markup.escape(f"a{character}b").encode()

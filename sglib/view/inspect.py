@@ -22,7 +22,7 @@ from sglib import counterfactual
 from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
 from sglib.scoring import token_logprobs
-from sglib.view import episodes, pages
+from sglib.view import episodes, markup, pages
 from sglib.view.episodes import Query
 
 SCRIPT = Path(__file__).parent / "inspector.js"
@@ -242,12 +242,12 @@ class Inspector(anywidget.AnyWidget):
     def draw(self) -> None:
         """Make the page anew."""
         self.page = getattr(self, f"_{self.view}_page")() + (
-            f"<p class='sglib-view bad' role='status'>{pages.escape(self.note)}</p>" if self.note else ""
+            f"<p class='sglib-view bad' role='status'>{markup.escape(self.note)}</p>" if self.note else ""
         )
 
     def _list_page(self) -> str:
-        return pages.list_page(self.rows, self.query, self.found, self.first) + pages.bar(
-            pages.button("export", "export as HTML", title="a file that opens without a kernel"),
+        return pages.list_page(self.rows, self.query, self.found, self.first) + markup.bar(
+            markup.button("export", "export as HTML", title="a file that opens without a kernel"),
             "<span class='dim'>keys: ← → pages or turns, ↑ ↓ episodes, / search, Escape back</span>",
         )
 

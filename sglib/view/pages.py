@@ -6,10 +6,7 @@ No page has a script or an event handler of its own: what can be clicked carries
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Container, Mapping, Sequence
-from html import escape as _escape
 
 import numpy as np
 import pandas as pd
@@ -17,94 +14,10 @@ import pandas as pd
 from sglib.counterfactual import WhatIf
 from sglib.records import LABELS, Trajectory, Turn
 from sglib.view import episodes
+from sglib.view.markup import STYLE, button, escape, number, select, view
 
 PAGE = 40  # rows of the list
 STATIC_TURNS = 60  # a stored notebook keeps one episode of at most this many turns
-
-# JupyterLab's colours where they exist, so that dark pages stay dark; `inherit` keeps any other page's own
-STYLE = """<style>
-.sglib-view{font-family:var(--jp-content-font-family,sans-serif);color:var(--jp-content-font-color1,inherit);
- font-size:13px;line-height:1.45}
-.sglib-view pre{white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0;padding:4px 8px;font-size:12px;
- background:var(--jp-cell-editor-background,rgba(128,128,128,.1));color:inherit;
- border-left:3px solid var(--jp-border-color1,#888);unicode-bidi:plaintext}
-.sglib-view table{border-collapse:collapse;margin:4px 0}
-.sglib-view td,.sglib-view th{padding:2px 10px 2px 0;text-align:left;vertical-align:top;
- border:0;background:none;color:inherit}
-.sglib-view .list{overflow-x:auto} .sglib-view .list td{max-width:24em;overflow-wrap:break-word}
-.sglib-view .num{text-align:right;font-variant-numeric:tabular-nums}
-.sglib-view .good{color:var(--jp-success-color0,#2e9b4f)} .sglib-view .bad{color:var(--jp-error-color1,#d9534f)}
-.sglib-view .dim{opacity:.75} .sglib-view summary,.sglib-view [data-do]{cursor:pointer}
-.sglib-view .row,.sglib-view.row{display:flex;flex-wrap:wrap;gap:8px 14px;align-items:center;margin:4px 0}
-.sglib-view .columns{display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start}
-.sglib-view .columns>div{flex:1 1 22em;min-width:0;max-width:60em}
-.sglib-view button,.sglib-view input,.sglib-view select{font:inherit;color:inherit;padding:1px 6px;border-radius:3px;
- background:var(--jp-layout-color1,transparent);border:1px solid var(--jp-border-color1,#888)}
-.sglib-view button[disabled]{opacity:.4;cursor:default} .sglib-view option{color:#000;background:#fff}
-.sglib-view .on{background:rgba(0,114,178,.28)}
-.sglib-view tr[data-do]:hover,.sglib-view .line:hover{background:var(--jp-layout-color2,rgba(128,128,128,.15))}
-.sglib-view .sglib-scroll{max-height:34em;overflow:auto} .sglib-view .line{padding:1px 6px;border-left:3px solid transparent}
-.sglib-view .line.on{border-color:var(--jp-brand-color1,#0072B2)} .sglib-view .anchor{border-bottom:2px dotted #E69F00}
-.sglib-view .tokens span{white-space:pre-wrap;border-radius:2px;unicode-bidi:isolate}
-.sglib-view .tokens .masked{opacity:.65}
-.sglib-view .place{border:1px solid var(--jp-border-color1,#888);border-radius:4px;padding:2px 6px;margin:2px;
- display:inline-block;vertical-align:top;max-width:16em} .sglib-view .place.here{outline:2px solid #0072B2}
-.sglib-view .place.unseen{border-style:dashed;opacity:.7}
-.sglib-inspector{padding:4px} .sglib-inspector:focus{outline:1px solid var(--jp-brand-color1,#0072B2);outline-offset:3px}
-</style>"""
-
-# What nobody sees, or what changes how the rest is read: controls, marks of direction, halves of a character, characters
-# without a meaning, separators, and letters without a shape.
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_SHAPELESS = {*"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0", *map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0))}
-LONGEST = 20_000  # characters of one text on a page
-
-
-def escape(text: object) -> str:
-    """Text as HTML that shows it and does nothing: markup escaped, invisible and direction-changing characters named,
-    and what is longer than `LONGEST` cut, which is said."""
-    text = str(text)
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]} … and {len(text) - LONGEST:,} more characters"
-    return _escape("".join(map(_visible, text)) if not text.isascii() or not text.isprintable() else text, quote=True)
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t" or not (unicodedata.category(character) in _UNSEEN or character in _SHAPELESS):
-        return character
-    return f"\\u{ord(character):04x}"
-
-
-def escape_markdown(text: str) -> str:
-    """Text for a Markdown cell or table that shows it and does nothing; lines become one."""
-    return re.sub(r"([\\`*_{}\[\]#|~!$])", r"\\\1", escape(" ".join(str(text).split())))
-
-
-def number(value: float | None, signed: bool = False) -> str:
-    """Up to 4 significant digits; — for what was not measured."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "—"
-    return f"{value:{'+' if signed else ''}.4g}"
-
-
-def button(do: str, text: str, value: object = "", disabled: bool = False, title: str = "", on: bool = False) -> str:
-    """A button that tells Python `do` and `value`."""
-    attributes = f" title='{escape(title)}'" if title else ""
-    attributes += " disabled" if disabled else ""
-    return (
-        f"<button type='button' data-do='{escape(do)}' data-value='{escape(str(value))}'"
-        f"{' class=on' if on else ''}{attributes}>{escape(text)}</button>"
-    )
-
-
-def _select(do: str, options: Sequence[tuple[str, str]], chosen: str, title: str, name: str = "") -> str:
-    items = "".join(
-        f"<option value='{escape(value)}'{' selected' if value == chosen else ''}>{escape(text)}</option>"
-        for value, text in options
-    )
-    bound = f"data-do='{do}'" if do else f"name='{name}'"
-    return f"<select {bound} id='sglib-{escape(do or name)}' title='{escape(title)}'>{items}</select>"
-
 
 # -- the list ---------------------------------------------------------------------------------------------------------
 
@@ -116,10 +29,10 @@ def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, firs
     parts.append(
         f"<input type='search' id='sglib-text' data-do='text' value='{escape(query.text)}' placeholder='search texts ( / )'>"
     )
-    parts.append(_select("outcome", [("", "won and lost"), ("won", "won"), ("lost", "lost")], query.outcome, "outcome"))
+    parts.append(select("outcome", [("", "won and lost"), ("won", "won"), ("lost", "lost")], query.outcome, "outcome"))
     if len(runs) > 1:
-        parts.append(_select("run", [("", "all runs"), *((run, run) for run in runs)], query.run, "run"))
-    parts.append(_select("task", [("", "all task types"), *((task, task) for task in tasks)], query.task, "task type"))
+        parts.append(select("run", [("", "all runs"), *((run, run) for run in runs)], query.run, "run"))
+    parts.append(select("task", [("", "all task types"), *((task, task) for task in tasks)], query.task, "task type"))
     for do, text, value in (("shortest", "turns from", query.shortest), ("longest", "to", query.longest)):
         shown = "" if value is None else value
         parts.append(
@@ -145,7 +58,7 @@ def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, firs
         f"<div class='row'>{button('page', '‹', -1, first == 0, 'page before')}<span>{where}{of}</span>"
         f"{button('page', '›', 1, last >= len(found), 'next page')}<span class='dim'>{escape(note)}</span></div>"
     )
-    return _view("".join(parts))
+    return view("".join(parts))
 
 
 def _head(column: str, query: episodes.Query) -> str:
@@ -274,7 +187,7 @@ def episode_page(
     )
     end = "" if turn < last else f"<p class='dim'>at the end</p><pre>{escape(trajectory.final_observation)}</pre>"
     body = turn_html(trajectory, turn) + end if last >= 0 else "<i>an episode without a turn</i>"
-    return _view(
+    return view(
         f"<div class='row'>{''.join(bar)}</div>{episode_html(trajectory)}{timeline_svg(trajectory, turn)}"
         f"<div class='columns'><div class='sglib-scroll'>{lines}</div><div>{body}{extra}</div>"
         f"<div>{room_html(trajectory, turn)}</div></div>"
@@ -406,7 +319,7 @@ def tokens_page(
     bar = button("view", "‹ episode", "episode")
     bar += "".join(button("colour", text, value, on=by == value) for value, text in shown.items())
     if not found:
-        return _view(f"<div class='row'>{bar}</div><p>This recording has no tokens (it came from an endpoint).</p>")
+        return view(f"<div class='row'>{bar}</div><p>This recording has no tokens (it came from an endpoint).</p>")
     values = [value for token in found if (value := getattr(token, by)) is not None and np.isfinite(value)]
     scale = max((abs(value) for value in values), default=0.0) or 1.0
     spans = []
@@ -439,7 +352,7 @@ def tokens_page(
             " Blue: likelier under the policy, at temperature 1, than when it was sampled; what was sampled at another"
             " temperature differs by that alone."
         )
-    return _view(
+    return view(
         f"<div class='row'>{bar}<span class='dim'>{note}</span></div><div class='tokens'>{''.join(spans)}</div>"
     )
 
@@ -449,12 +362,12 @@ def compare_page(
 ) -> str:
     """Two episodes side by side, the turn marked where they part."""
     options = [("", "choose an episode"), *((str(i), text) for i, text in choices)]
-    bar = button("view", "‹ episode", "episode") + _select(
+    bar = button("view", "‹ episode", "episode") + select(
         "other", options, "" if chosen is None else str(chosen), "beside"
     )
     if b is None:
         note = "" if choices else " There is no other episode of this game."
-        return _view(f"<div class='row'>{bar}{note}</div>{episode_html(a)}")
+        return view(f"<div class='row'>{bar}{note}</div>{episode_html(a)}")
     parted = episodes.divergence(a, b) if a.game_id == b.game_id else 0
     met = {turn.observation for turn in a.turns} & {turn.observation for turn in b.turns}
     rows = []
@@ -472,7 +385,7 @@ def compare_page(
         for name, e in zip(names, (a, b))
     )
     same = f"{len(met)} observations were met by both (dotted)" if met else "no state was met by both"
-    return _view(
+    return view(
         f"<div class='row'>{bar}<b>{where}</b><span class='dim'>{same}</span></div>"
         f"<b>{escape(a.goal)}</b><div class='sglib-scroll'><table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
@@ -508,9 +421,9 @@ def what_if_html(
     labels = ""
     if trajectory.format == "guide":
         kinds += [("guidance", "another guidance"), ("delete", "no guidance")]
-        labels = _select("", [("", "its label"), *((label, label) for label in LABELS)], str(form["label"]), "label", name="label")
+        labels = select("", [("", "its label"), *((label, label) for label in LABELS)], str(form["label"]), "label", name="label")
     listed = "".join(f"<option value='{escape(action)}'></option>" for action in actions)
-    chosen = _select("", kinds, str(form["kind"]), "what is changed", name="kind")
+    chosen = select("", kinds, str(form["kind"]), "what is changed", name="kind")
     text, k = escape(form["text"]), escape(form["k"])
     shown = ""
     if result is not None:
@@ -534,7 +447,7 @@ def summary_html(rows: pd.DataFrame, most: int = 12) -> str:
     body = "".join(_row(row, columns) for row in rows.iloc[:most].to_dict("records"))
     more = f"<p class='dim'>and {len(rows) - most:,} more</p>" if len(rows) > most else ""
     won = int(rows["won"].sum())
-    return _view(
+    return view(
         f"<b>{len(rows):,} episodes, {won:,} won</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
     )
 
@@ -577,15 +490,6 @@ def export_page(
 
 
 # -- pieces -----------------------------------------------------------------------------------------------------------
-
-
-def bar(*parts: str) -> str:
-    """A row of controls."""
-    return f"<div class='sglib-view row'>{''.join(parts)}</div>"
-
-
-def _view(inside: str) -> str:
-    return f"{STYLE}<div class='sglib-view'>{inside}</div>"
 
 
 def tone(label: str | None) -> str:

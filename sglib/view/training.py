@@ -14,7 +14,7 @@ import traitlets
 
 from sglib import probes, runs
 from sglib.records import Trajectory
-from sglib.view import pages
+from sglib.view import markup
 from sglib.view.figures import LivePlot, small_multiples
 from sglib.view.inspect import SCRIPT, Inspector
 
@@ -261,25 +261,25 @@ class TrainingView(anywidget.AnyWidget):
         """Make the page anew. What cannot be drawn is said there: it must not end what is trained."""
         with self._lock:
             try:
-                self.page = pages.STYLE + self._page()
+                self.page = markup.STYLE + self._page()
             except Exception as error:
-                self.page = f"{pages.STYLE}<p class='sglib-view bad'>not drawn: {pages.escape(repr(error))}</p>"
-            shut = pages.bar(f"<b>{pages.escape(self._open)}</b>", pages.button("leave", "close"))
+                self.page = f"{markup.STYLE}<p class='sglib-view bad'>not drawn: {markup.escape(repr(error))}</p>"
+            shut = markup.bar(f"<b>{markup.escape(self._open)}</b>", markup.button("leave", "close"))
             self.below = f"<hr>{shut}{self.inspector.page}" if self.inspector is not None else ""
 
     def _page(self) -> str:
         button = (
-            pages.button("continue", "continue", disabled=self._ended)
+            markup.button("continue", "continue", disabled=self._ended)
             if self.paused()
-            else pages.button("stop", "stop", disabled=self._ended, title="behind the present iteration")
+            else markup.button("stop", "stop", disabled=self._ended, title="behind the present iteration")
         )
         head = "".join(f"<th>{name}</th>" for name in ("arm", "iteration", "done (u)", "success on the panel", "λ(u)",
                        "internal / episode", "inadmissible", "alarms", ""))  # fmt: skip
         rows = "".join(self._line(arm) for arm in self.arms)
-        note = f"<p class='bad'>{pages.escape(self._note)}</p>" if self._note else ""
+        note = f"<p class='bad'>{markup.escape(self._note)}</p>" if self._note else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         status = f"<span role='status'>{self.status}</span>"
-        return f"{pages.bar(button, status)}<div class='sglib-view'>{table}{note}</div>"
+        return f"{markup.bar(button, status)}<div class='sglib-view'>{table}{note}</div>"
 
     def _line(self, arm: str) -> str:
         result = self.results.get(arm)
@@ -294,10 +294,11 @@ class TrainingView(anywidget.AnyWidget):
         rings = ", ".join(ring["alarm"] for ring in probes.alarms(result.batches)) if result else ""
         invalid = last.get("invalid_actions")
         cells = [
-            pages.escape(arm), f"{_iteration(result)} of {self.iterations}",
-            pages.number(last.get("u")), success, pages.number(_weight(last)), pages.number(last.get("probe/internal")),
-            "—" if invalid is None else f"{100 * invalid:.0f} %", f"<span class='bad'>{pages.escape(rings)}</span>",
-            pages.button("episodes", "episodes", arm, disabled=not self._some(arm)),
+            markup.escape(arm), f"{_iteration(result)} of {self.iterations}",
+            markup.number(last.get("u")), success, markup.number(_weight(last)),
+            markup.number(last.get("probe/internal")),
+            "—" if invalid is None else f"{100 * invalid:.0f} %", f"<span class='bad'>{markup.escape(rings)}</span>",
+            markup.button("episodes", "episodes", arm, disabled=not self._some(arm)),
         ]  # fmt: skip
         return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
 
@@ -314,7 +315,7 @@ class TrainingView(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         still = f"Training of {', '.join(self.arms)}: the table, the episodes and the buttons are in JupyterLab."
-        return {**data, "text/plain": still, "text/html": f"<i>{pages.escape(still)}</i>"}
+        return {**data, "text/plain": still, "text/html": f"<i>{markup.escape(still)}</i>"}
 
 
 def _iteration(result: ArmResult | None) -> int:
