@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
@@ -118,6 +118,8 @@ class Comparison:
         seeds, tasks: how many.
         sd: standard deviation of the seeds' means; what another seed changes.
         df: degrees of freedom of the t distribution behind the interval.
+        error: standard error of the estimate, for other seeds and other tasks.
+        of_tasks: the part of it that more seeds on the same number of tasks would leave; error^2 is the sum of squares.
     """
 
     estimate: float
@@ -128,6 +130,58 @@ class Comparison:
     tasks: int
     sd: float
     df: float
+    error: float = 0.0
+    of_tasks: float = 0.0
+
+    def detectable(
+        self, power: float = 0.8, level: float = 0.95, beyond: float = 0.0, seeds: int | None = None
+    ) -> float:
+        """The smallest true difference that another comparison like this one finds with probability `power`: its
+        interval leaves out 0 (by the noncentral t distribution), and its estimate lies beyond `beyond`. The standard
+        error is taken as known, so of few seeds it is a rough number (the tests simulate it).
+
+        Args:
+            beyond: 0..1, a band that the estimate has to leave, too (`sglib.claims.noise_band`).
+            seeds: paired seeds on as many tasks; None as here.
+        """
+        _check_level(power, "power")
+        seeds = self.seeds if seeds is None else seeds
+        error, df = self._with(seeds)
+        critical, clear = stats.t.ppf((1 + level) / 2, df), stats.norm.ppf(power)
+        if math.isfinite(df):
+            found = optimize.brentq(lambda shift: stats.nct.sf(critical, df, shift) - power, 0, 20 * critical)
+        else:
+            found = critical + clear
+        return float(max(found * error, beyond + clear * error))
+
+    def how_many_seeds(self, effect: float, power: float = 0.8, level: float = 0.95, most: int = 10_000) -> int | None:
+        """Paired seeds on as many tasks that find a true difference `effect` with probability `power`; None where no
+        number of seeds does, since the tasks alone leave too much open.
+
+        Raises:
+            ValueError: an effect of 0.
+        """
+        if not effect:
+            raise ValueError("effect = 0: must be other than 0")
+        if self.detectable(power, level, seeds=most) > abs(effect):
+            return None
+        low, high = 1, most  # of `low` it is not known, or known that they are too few
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.detectable(power, level, seeds=middle) <= abs(effect) else (middle, high)
+        return high
+
+    def _with(self, seeds: int) -> tuple[float, float]:
+        """Standard error and degrees of freedom with another number of seeds."""
+        if seeds < 2:
+            raise ValueError(f"seeds = {seeds}: must be at least 2")
+        if seeds == self.seeds:
+            return self.error, self.df
+        of_seeds = max(self.error**2 - self.of_tasks**2, 0.0) * self.seeds / seeds
+        total = of_seeds + self.of_tasks**2
+        if total == 0:
+            return 0.0, math.inf
+        return math.sqrt(total), total**2 / (of_seeds**2 / (seeds - 1) + self.of_tasks**4 / (self.tasks - 1))
 
     def __str__(self) -> str:
         points = [100 * x for x in (self.estimate, self.low, self.high)]
@@ -171,9 +225,12 @@ def crossed_mean(values, level: float = 0.95) -> Comparison:
         return Comparison(float(mean), float(mean), float(mean), float(mean == 0), seeds, tasks, sd, math.inf)
     df = total**2 / sum(ms**2 / dof[name] for ms, name in parts)
     error = math.sqrt(total / (seeds * tasks))
+    of_tasks = math.sqrt(max(of_task - of_rest, 0.0) / (seeds * tasks))
     half = float(stats.t.ppf((1 + level) / 2, df)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, df))
-    return Comparison(float(mean), float(mean - half), float(mean + half), p, seeds, tasks, sd, float(df))
+    return Comparison(
+        float(mean), float(mean - half), float(mean + half), p, seeds, tasks, sd, float(df), error, of_tasks
+    )
 
 
 def success(outcomes: Mapping[int, Sequence[int]], level: float = 0.95) -> Comparison:
@@ -217,16 +274,15 @@ def _table(outcomes: Mapping[int, Sequence[int]], seeds: Sequence[int]) -> np.nd
 
 
 def _clipped(found: Comparison, least: float, most: float) -> Comparison:
-    low, high = max(found.low, least), min(found.high, most)
-    return Comparison(found.estimate, low, high, found.p_value, found.seeds, found.tasks, found.sd, found.df)
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def iqm(scores, seed: int = 0, level: float = 0.95, resamples: int = 2000) -> tuple[float, float, float]:
-    """Interquartile mean over seeds and its interval by stratified bootstrap (Agarwal et al. 2021, arXiv 2108.13264).
+    """Interquartile mean over seeds (Agarwal et al. 2021, arXiv 2108.13264) and its bootstrap interval.
 
-    The lowest and the highest quarter of all values are left out of the mean. Seeds are resampled within each kind of
-    task. Of few seeds the interval is too narrow, as any bootstrap's:
-    with five it covers 89 times of 100.
+    The lowest and the highest quarter of all values are left out of the mean. Whole seeds are resampled, all kinds of
+    tasks together: there (stratified) each kind has runs of its own, here one training plays all of them. Of few seeds
+    the interval is too narrow, as any bootstrap's (the tests measure how much).
 
     Args:
         scores: (S,) one score a seed, or (S, M) of M kinds of tasks.
@@ -244,17 +300,17 @@ def iqm(scores, seed: int = 0, level: float = 0.95, resamples: int = 2000) -> tu
     if x.ndim != 2 or x.size == 0 or not np.isfinite(x).all():
         raise ValueError("expected finite scores of at least one seed")
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(x), size=(resamples, *x.shape))
-    resampled = np.take_along_axis(np.broadcast_to(x, drawn.shape), drawn, axis=1).reshape(resamples, -1)
+    resampled = x[rng.integers(len(x), size=(resamples, len(x)))].reshape(resamples, -1)
     low, high = np.quantile(stats.trim_mean(resampled, 0.25, axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(stats.trim_mean(x.ravel(), 0.25)), float(low), float(high)
 
 
 def minimum_detectable_effect(sd: float, seeds: int, power: float = 0.8, level: float = 0.95) -> float:
-    """The smallest true difference that a paired comparison over `seeds` finds with probability `power`.
+    """The smallest true difference that a paired t test over `seeds` finds with probability `power`, for one number a
+    seed, such as a training batch's. Of a `Comparison` over seeds and tasks: `Comparison.detectable`.
 
     Args:
-        sd: standard deviation of the seeds' differences (`Comparison.sd`), >= 0.
+        sd: standard deviation of the seeds' differences, >= 0.
         seeds: pairs, at least 2.
 
     Raises:
@@ -266,22 +322,6 @@ def minimum_detectable_effect(sd: float, seeds: int, power: float = 0.8, level: 
         raise ValueError(f"sd = {sd}, seeds = {seeds}: must be sd >= 0 and at least 2 seeds")
     size = TTestPower().solve_power(nobs=seeds, alpha=1 - level, power=power) if sd else 0.0
     return float(sd * size)
-
-
-def how_many_seeds(effect: float, sd: float, power: float = 0.8, level: float = 0.95) -> int:
-    """Paired seeds that find a true difference `effect` with probability `power`; `sd` as above.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-    _check_level(level)
-    _check_level(power, "power")
-    if not effect or not 0 <= sd < math.inf:
-        raise ValueError(f"effect = {effect}, sd = {sd}: must be other than 0, and sd >= 0")
-    for seeds in range(2, 1_000_000):
-        if sd == 0 or TTestPower().power(abs(effect) / sd, seeds, 1 - level) >= power:
-            return seeds
-    raise ValueError(f"effect = {effect}: needs more than a million seeds")
 
 
 def how_many_tasks(

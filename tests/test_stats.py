@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from sglib.stats import (
+    Comparison,
     bootstrap_mean,
     compare,
     correlation_interval,
@@ -10,7 +11,6 @@ from sglib.stats import (
     detectable_difference,
     difference,
     holm,
-    how_many_seeds,
     how_many_tasks,
     iqm,
     minimum_detectable_effect,
@@ -127,6 +127,23 @@ def test_equal_methods_are_told_apart_as_often_as_promised():
     assert 0.02 <= np.mean(rates) <= 0.085
 
 
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("spread", [0.1, 0.4])
+def test_no_more_often_than_promised_with_few_seeds_and_little_spread(seeds, spread):
+    """Where seeds differ less than the luck of their games, the interval does not shrink with them: below 5 %, then."""
+    rng = np.random.default_rng(6)
+    tables = [outcomes(rng, seeds, 256, spread, interaction=0.0) for _ in range(300)]
+    assert np.mean([compare(a, b).p_value < 0.05 for a, b in tables]) <= 0.085
+
+
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_the_interval_of_one_method_s_success_covers(seeds):
+    rng, big = np.random.default_rng(7), np.random.default_rng(8).normal(0, 1, (2, 400_000))
+    truth = np.mean(1 / (1 + np.exp(-(1.2 * big[0] + 0.3 * big[1]))))
+    found = [success(outcomes(rng, seeds, 128, 0.3, interaction=0.0)[1]) for _ in range(300)]
+    assert np.mean([c.low <= truth <= c.high for c in found]) >= 0.91
+
+
 def test_crossed_mean_by_hand():
     # two seeds, two games, no interaction: rows 0.25, 0.75; columns 0.5, 0.5
     c = crossed_mean([[0.0, 0.5], [1.0, 0.5]])
@@ -158,26 +175,58 @@ def test_interquartile_mean():
     # of 8 values the two lowest and the two highest go
     estimate, low, high = iqm([0.0, 0.1, 0.4, 0.5, 0.5, 0.6, 0.9, 1.0])
     assert estimate == pytest.approx(0.5) and low < 0.5 < high
-    rng, hits = np.random.default_rng(0), 0
-    for _ in range(200):
-        _, low, high = iqm(rng.normal(0.5, 0.1, 20), resamples=300)
-        hits += low <= 0.5 <= high
-    assert 0.86 <= hits / 200 <= 0.99  # a bootstrap of few seeds is somewhat narrow
+    rng = np.random.default_rng(0)
+    for seeds in (5, 10, 20):  # a seed's luck shows in all six kinds of tasks
+        scores = [rng.normal(0.5, 0.1, (seeds, 1)) + rng.normal(0, 0.05, (seeds, 6)) for _ in range(300)]
+        intervals = np.array([iqm(x, resamples=300)[1:] for x in scores])
+        covered = np.mean((intervals[:, 0] <= 0.5) & (intervals[:, 1] >= 0.5))
+        assert 0.82 <= covered <= 0.98, seeds  # a bootstrap of few seeds is somewhat narrow
     with pytest.raises(ValueError, match="finite scores"):
         iqm([])
+
+
+FOUND = crossed_mean(np.random.default_rng(0).normal(0, 1, (10, 50)) + np.arange(10)[:, None] / 5)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(5, 0.15), (10, 0.15), (10, 0.4)])
+def test_what_is_detectable_is_found_four_times_of_five(seeds, spread):
+    """Of the verdict's own comparison over seeds and games, not of a t test on the seeds' means."""
+    rng, normal = np.random.default_rng(4), np.random.default_rng(5).normal(0, 1, (2, 100_000))
+    effect = np.median([compare(*outcomes(rng, seeds, 256, spread)).detectable() for _ in range(150)])
+
+    def gained(shift):
+        with_it, without = 1.2 * normal[0] + shift + 0.5 * normal[1], 1.2 * normal[0]
+        return np.mean(1 / (1 + np.exp(-with_it)) - 1 / (1 + np.exp(-without)))
+
+    shift = optimize.brentq(lambda x: gained(x) - effect, 0, 4)
+    found = [compare(*outcomes(rng, seeds, 256, spread, shift)).low > 0 for _ in range(200)]
+    assert 0.68 <= np.mean(found) <= 0.92
+
+
+def test_detectable_and_seeds_are_each_other_s_inverse():
+    # one normal number a seed, no tasks' part: the paired t test, whose power is known
+    c = Comparison(0.0, -0.1, 0.1, 1.0, 10, 512, 0.09, 9, error=0.09 / 10**0.5)
+    assert c.detectable() == pytest.approx(minimum_detectable_effect(0.09, 10), rel=1e-3)
+    assert c.how_many_seeds(c.detectable()) == 10 and c.how_many_seeds(0.03) == 73
+    assert c.detectable(beyond=0.2) > 0.2 > c.detectable()
+    assert c.detectable(seeds=40) == pytest.approx(minimum_detectable_effect(0.09, 40), rel=1e-3)
+    games = Comparison(0.0, -0.1, 0.1, 1.0, 10, 512, 0.09, 9, error=0.03, of_tasks=0.02)
+    assert games.how_many_seeds(0.03) is None  # no number of seeds makes up for too few games
+    assert Comparison(0.0, 0.0, 0.0, 1.0, 2, 2, 0.0, np.inf).detectable() == 0
+    assert FOUND.error**2 > FOUND.of_tasks**2 and FOUND.high - FOUND.estimate == pytest.approx(
+        stats.t.ppf(0.975, FOUND.df) * FOUND.error
+    )
 
 
 def test_power_by_known_numbers():
     assert how_many_tasks(0.75, 0.05) == 1097  # 1,094 an arm unpaired
     assert how_many_tasks(0.75, 0.05, correlation=0.5) < 600
-    assert how_many_seeds(0.08, 0.09) == 12 and how_many_seeds(0.03, 0.09) == 73
     effect = minimum_detectable_effect(0.09, 10)
-    assert how_many_seeds(effect, 0.09) in (10, 11)
     rng = np.random.default_rng(0)  # and by simulation: that effect is found in 80 of 100 tries
     draws = rng.normal(effect, 0.09, (4000, 10))
     p = stats.ttest_1samp(draws, 0, axis=1).pvalue
     assert np.mean(p < 0.05) == pytest.approx(0.8, abs=0.02)
-    assert minimum_detectable_effect(0.0, 5) == 0.0 and how_many_seeds(0.03, 0.0) == 2
+    assert minimum_detectable_effect(0.0, 5) == 0.0
     assert detectable_difference(1097, 0.75) == pytest.approx(0.05, abs=1e-4)
     assert detectable_difference(256) == pytest.approx(0.123, abs=2e-3) and detectable_difference(3) == np.inf
 
@@ -188,7 +237,9 @@ def test_power_by_known_numbers():
         lambda: how_many_tasks(0.75, 0.3),
         lambda: how_many_tasks(0.75, 0.0),
         lambda: how_many_tasks(0.5, 0.05, correlation=2.0),
-        lambda: how_many_seeds(0.0, 0.1),
+        lambda: FOUND.how_many_seeds(0.0),
+        lambda: FOUND.detectable(seeds=1),
+        lambda: FOUND.detectable(power=1.0),
         lambda: minimum_detectable_effect(0.1, 1),
         lambda: minimum_detectable_effect(-0.1, 5),
         lambda: minimum_detectable_effect(0.1, 5, power=1.0),
