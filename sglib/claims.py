@@ -1,7 +1,9 @@
 """The papers' claims, what they reported, and the rule by which ours are judged.
 
-Claims and rule were committed when three cells of seed 1 were complete, and have since changed in one point: fewer than
-three seeds now judge nothing.
+Claims and rule were committed when three cells of seed 1 were complete. Changed since: with some twenty cells, fewer
+than three seeds judge nothing, and the remedies' claims say "beats it" instead of "saves it"; with 23 cells, the rows
+that set the remedies beside unpaid guidance, `p_holm` over judged claims only, and what an interval leaves possible
+(`left`), which has no part in the verdict.
 
 Each claim is a paired difference of two recipes over seeds and games (`sglib.stats.compare`). The verdict:
 
@@ -11,7 +13,7 @@ Each claim is a paired difference of two recipes over seeds and games (`sglib.st
 
 The A/A band is the largest difference that the interval of plain GRPO against itself reaches (`grpo_again`: the same
 games in another order, other random numbers). Both need `FEWEST` seeds. The rule judges each claim alone; `p_holm` is
-its p-value adjusted for all claims that have data. Sizes are not compared: the papers train models of 1.5 to 7 B
+its p-value adjusted for all claims that are judged. Sizes are not compared: the papers train models of 1.5 to 7 B
 parameters on the official tasks, here 0.8 M parameters play generated rooms.
 """
 
@@ -20,11 +22,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sglib.stats import Comparison, compare, holm
 from sglib.training.evidence import Found
 
 METHOD = "grpo"
 AGAIN = "grpo_again"
+ALL = slice(None)
+JUDGED = ("holds", "does not hold", "inconclusive")
 FEWEST = 3  # paired seeds that a verdict and the band need
 
 
@@ -60,9 +66,9 @@ CLAIMS = (
     Claim(SELF_GUIDE, "the full reward at once is below none", "-9.5 (WebShop, 1.7B)", "immediate", "guide", sign=-1),
     Claim(SELF_GUIDE, "annealing helps", "+3.1 (WebShop, 1.7B)", "self_guide", "self_guide_no_annealing"),
     Claim(SELF_GUIDE, "late entry beats early entry", "+6.9 (WebShop, 1.7B)", "self_guide", "self_guide_early"),
-    Claim(REPRO, "beats the prompt alone (Meta Prompt)", "+17.5 (ALFWorld, 1.5B) (s)", "repro", "repro_meta"),
-    Claim(REPRO, "beats the format penalty (L1)", "", "repro", "repro_l1"),
-    Claim(REPRO, "beats stated progress as reward (L2)", "", "repro", "repro_l2"),
+    Claim(REPRO, "beats the prompt alone (Meta Prompt; has no warmup)", "+17.5 (ALFWorld, 1.5B) (s)", "repro", "repro_meta"),
+    Claim(REPRO, "beats the format penalty (L1; has no warmup)", "", "repro", "repro_l1"),
+    Claim(REPRO, "beats stated progress as reward (L2; has no warmup)", "", "repro", "repro_l2"),
     Claim(REPRO, "warmup alone is below the whole method", "-23 to -81 (s)", "repro_warmup", "repro", sign=-1),
     Claim(REPRO, "the reward from retrospection helps", "", "repro", "repro_no_retrospection"),
     Claim("ours", "RePro beats plain GRPO", "", "repro", "grpo"),
@@ -77,40 +83,64 @@ CLAIMS = (
     Claim("ours", "control: noise beats GiGPO", "", "random", "gigpo"),
     Claim("ours", "success pays 1: the full reward at once is below none", "", "immediate_win1", "guide", sign=-1),
     Claim("ours", "success pays 1: the schedule beats the full reward", "", "self_guide_win1", "immediate_win1"),
+    Claim("ours", "success pays 1: the schedule beats no reward", "", "self_guide_win1", "guide"),
     Claim("ours", "success pays 1: length normalisation beats it", "", "remedy_length", "immediate_win1"),
     Claim("ours", "success pays 1: a frozen rater beats it", "", "remedy_frozen", "immediate_win1"),
     Claim("ours", "success pays 1: step-level advantages beat it", "", "remedy_steps", "immediate_win1"),
     Claim("ours", "success pays 1: a tenth of the coefficient beats it", "", "remedy_small", "immediate_win1"),
+    Claim("ours", "success pays 1: length normalisation beats no reward", "", "remedy_length", "guide"),
+    Claim("ours", "success pays 1: a frozen rater beats no reward", "", "remedy_frozen", "guide"),
+    Claim("ours", "success pays 1: step-level advantages beat no reward", "", "remedy_steps", "guide"),
+    Claim("ours", "success pays 1: a tenth of the coefficient beats no reward", "", "remedy_small", "guide"),
+)  # fmt: skip
+
+# What the papers claim and the table over seeds does not judge: (paper, claim, theirs, where it is measured or why not).
+ELSEWHERE = (
+    (SELF_GUIDE, "guidance lowers looping", "90 -> 38.5 % of failures (ALFWorld)", "notebook 02, one policy"),
+    (SELF_GUIDE, "guidance improves with training", "18, 25, 27 % with the guide of step 10, 40, 80", "not tested: guide and actor are one policy in every recipe; `remedy_frozen` keeps the rater only"),
+    (SELF_GUIDE, "a guide distilled from a judge is unstable", "", "not tested: there is no judge of 32 B parameters here"),
+    (SELF_GUIDE, "entry at step 25 lies between 15 and 40", "53.8 % (WebShop, 1.7B)", "not tested; one early entry is"),
+    (SELF_GUIDE, "reward without guidance (an ablation that the paper lacks)", "", "not tested: `self_guide` with `hidden: true` computes it, no recipe trains it"),
+    (REPRO, "stating progress online hurts, hindsight helps", "-8.6, +7.9 (WebShop) (s)", "notebook 01 and below, without training"),
+    (REPRO, "hindsight tells won from lost episodes (intermediate discrimination)", "6.4 to 31.6, baselines -1.1 to 1.9", "drawn below and in notebook 06; notebook 03 for the warmup"),
+    (REPRO, "progress deltas agree in sign with step advantages", "91.5 % of rollouts (s)", "notebook 06, against re-rolled steps"),
+    (REPRO, "outcome reward alone does not make the ability emerge", "", "not tested: `repro_meta` states progress and is paid for success, but is not asked for hindsight"),
+    (IGPO, "gains and outcome beat either alone", "gains only 53.5, outcome only 51.9, both 60.2 (F1, 7B)", "outcome only is plain GRPO above; gains only is not tested"),
+    (STEP, "the action distribution converges to the expert's", "", "notebook 05, one cycle of the implicit form"),
 )  # fmt: skip
 
 # Where a claim does not hold or stays open: what was tried (on seed 0 and games that no cell uses, see
-# outputs/reference/tuning.csv) and what we take for the most likely reason. An explanation is not a measurement.
+# outputs/reference/tuning.csv) and what we take for the most likely reason. An explanation is not a measurement; what
+# it leans on is measured by `facts`.
 _STARTS_LOWER = (
     "Guidance is read and written by 0.8 M parameters that learned it from rule-based demonstrations: they can phrase "
-    "it "
-    "but hardly plan with it, the format starts below plain acting, and one outcome is spread over three times as many "
-    "tokens. Tried: no other base model."
+    "it but hardly plan with it, the format starts below plain acting, and one outcome is spread over more than twice "
+    "as many tokens. Tried: no other base model."
 )
 _DROWNED = (
     "Each turn's gain is set to unit spread within its group and summed over up to 30 turns, which drowns the one "
-    "outcome; "
-    "the papers' search tasks have a few turns. Tried: no mean subtraction (38 to 42 %) and both normalised together "
-    "(`igpo_joint`, 38 to 70 % in 20 iterations), which repairs it."
+    "outcome; the papers' search tasks have a few turns. Tried, one seed each: no mean subtraction (38 to 42 %); both "
+    "normalised together and the gain weighing a tenth (`igpo_joint`, 38 to 70 % in 20 iterations), which learns. "
+    "Which of its two changes does it was not separated."
 )
 _WEAK_LABELS = (
-    "The labels agree with the oracle in about two steps of three, so 0.1 a label beside 10 for a success says little "
-    "that "
-    "the outcome does not; the paper's raters are models of 1.5 to 7 B parameters. Tried: success pays 1 (below)."
+    "The labels rank steps better than chance, but far from perfectly (AUROC below), so 0.1 a label beside 10 for a "
+    "success says little that the outcome does not; the paper's raters are models of 1.5 to 7 B parameters. Tried: "
+    "success pays 1 (below)."
 )
 _OUTWEIGHED = (
     "A success pays 10 here, as in the authors' framework: labels decide only in groups whose episodes all end alike. "
     "Tried: success pays 1 (below), where the sum of labels outweighs it."
 )
 _WARMUP = (
-    "RePro acts with stated progress, which the base model does badly before its warmup on few own episodes, and "
-    "starts "
-    "10 points below plain acting; ratings after the fact rank steps hardly above chance (AUROC below). Tried: 40 "
-    "iterations on seed 0 (28 to 55 %); not tried: a longer warmup, a larger rater."
+    "RePro acts with stated progress, which the base model does badly, and starts below plain acting even after its "
+    "warmup on few own episodes; how well its ratings after the fact rank steps differs much between seeds (below). "
+    "Tried: 40 iterations on seed 0 (28 to 55 %); not tried: a longer warmup, a larger rater."
+)
+_ANCHORS = (
+    "Not examined for certain. Observations that only say that nothing happened (inadmissible actions, share below) "
+    "become one anchor however different the states are, and add noise to the step advantages. Tried: 36 to 74 % on "
+    "seed 0."
 )
 REASONS = {
     ("guide", "grpo"): _STARTS_LOWER,
@@ -130,15 +160,13 @@ REASONS = {
         "not what "
         "this policy needs. Tried: 36 to 67 % on seed 0, beside 74 % of GiGPO."
     ),
-    ("gigpo", "grpo"): (
-        "Few observations recur within a group of eight short episodes, so most steps have no other to be compared "
-        "with; "
-        "the paper's groups play longer episodes with a stronger model. Tried: 36 to 74 % on seed 0."
-    ),
+    ("gigpo", "grpo"): _ANCHORS,
     ("remedy_small", "immediate_win1"): (
         "Where all episodes of a group fail, the division by the group's own spread takes any coefficient out again."
     ),
 }
+UNEXAMINED = "No reason has been examined yet; nothing else was tried."
+OPEN = "The interval reaches zero or the estimate lies inside the band: more seeds would tell."
 
 
 def aa(found: Found) -> Comparison | None:
@@ -153,8 +181,8 @@ def noise_band(found: Found) -> float | None:
     return None if same is None else max(abs(same.low), abs(same.high))
 
 
-def _compared(found: Found, claim: Claim) -> Comparison | None:
-    a, b = found.outcomes(claim.a, claim.a_when), found.outcomes(claim.b, claim.b_when)
+def _compared(found: Found, claim: Claim, games: slice = ALL) -> Comparison | None:
+    a, b = found.outcomes(claim.a, claim.a_when, games), found.outcomes(claim.b, claim.b_when, games)
     return compare(a, b) if len(set(a) & set(b)) >= 2 else None
 
 
@@ -172,12 +200,21 @@ def verdict(claim: Claim, gap: Comparison | None, band: float | None) -> str:
     return "inconclusive"
 
 
-def judge(found: Found, claims: Sequence[Claim] = CLAIMS) -> list[dict]:
-    """One row a claim: paper, claim, theirs, ours (estimate, low, high, p, p_holm), seeds, games, sd over seeds,
-    verdict, and `why` (`REASONS`)."""
+def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) -> list[dict]:
+    """One row a claim.
+
+    Args:
+        games: which of the panel's games count; the band is that of all of them.
+
+    Returns:
+        Rows of `paper`, `claim`, `theirs`, ours (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over
+        seeds; `detectable`, the smallest true difference that would be found beyond the band with 80 % power; `left`,
+        the largest difference on the claimed side that the interval leaves possible, 0 for none; `verdict`; `why`
+        (`REASONS`). Differences are fractions, -1..1.
+    """
     band, rows = noise_band(found), []
     for claim in claims:
-        gap = _compared(found, claim)
+        gap = _compared(found, claim, games)
         a, b = found.seeds(claim.a), found.seeds(claim.b)
         rows.append(
             {
@@ -191,12 +228,65 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS) -> list[dict]:
                 "high": gap and gap.high,
                 "p": gap and gap.p_value,
                 "sd": gap and gap.sd,
+                "detectable": gap and gap.detectable(beyond=band or 0.0),
+                "left": gap and max(claim.sign * gap.low, claim.sign * gap.high, 0.0),
                 "seeds": len(set(a) & set(b)),
                 "games": gap.tasks if gap else 0,
                 "verdict": verdict(claim, gap, band),
                 "why": REASONS.get((claim.a, claim.b), ""),
             }
         )
-    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = adjusted
+    adjusted = holm([row["p"] if row["verdict"] in JUDGED else None for row in rows])
+    for row, p in zip(rows, adjusted, strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """reason -> the rows (of `judge`, or like them) that do not hold or stay open: every one of them, a reason known or
+    not."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["verdict"] in ("does not hold", "inconclusive"):
+            unknown = UNEXAMINED if row["verdict"] == "does not hold" else OPEN
+            found.setdefault(row.get("why") or unknown, []).append(row)
+    return found
+
+
+# what the reasons lean on: (text, recipe, column of the training batches or "before", "start"; which part, unit factor)
+_MEASURED = (
+    ("tokens that an episode writes", ("grpo", "guide", "repro"), "policy_tokens_mean", "first", 1),
+    ("success before training, %", ("grpo", "guide", "repro"), "before", "", 100),
+    ("success after the warmup, %", ("repro",), "start", "", 100),
+    ("AUROC of labels", ("guide", "self_guide", "immediate", "immediate_win1"), "calibration/label/auroc", "both", 1),
+    ("AUROC of hindsight", ("repro",), "calibration/retrospective/auroc", "both", 1),
+    ("inadmissible actions, %", ("grpo", "gigpo"), "invalid_actions", "both", 100),
+    ("episodes in groups that end alike, %", ("guide", "immediate_win1"), "zero_advantage", "both", 100),
+    ("positive labels, %", ("guide", "immediate", "immediate_win1"), "label_positive", "both", 100),
+    ("internal reward of won minus lost episodes", ("immediate", "immediate_win1"), "probe/internal_gap", "both", 1),
+    ("correlation of internal reward and length", ("immediate", "immediate_win1"), "probe/internal_length", "both", 1),
+)  # fmt: skip
+WINDOW = 5  # iterations of "first" and "last"
+
+
+def facts(found: Found) -> list[dict]:
+    """What the reasons lean on, measured in the cells: rows of `what`, `recipe`, `when` ("panel", "first", "last": so
+    many iterations, `WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
+    rows = []
+    for what, recipes, column, part, unit in _MEASURED:
+        for recipe in recipes:
+            if column in ("before", "start"):
+                values = {"panel": [x.mean() for x in found.outcomes(recipe, column).values()]}
+            else:
+                series = [cell["batches"][column] for cell in found.seeds(recipe).values() if column in cell["batches"]]
+                cut = {"first": slice(WINDOW), "last": slice(-WINDOW, None)}
+                parts = cut if part == "both" else {part: cut[part]}
+                kept = {when: [[x for x in s[where] if x is not None] for s in series] for when, where in parts.items()}
+                values = {when: [np.mean(x) for x in of if x] for when, of in kept.items()}
+            for when, of in values.items():
+                if of:
+                    scaled = unit * np.array(of)
+                    numbers = {"mean": scaled.mean(), "least": scaled.min(), "most": scaled.max()}
+                    numbers = {name: float(x) for name, x in numbers.items()}
+                    rows.append({"what": what, "recipe": recipe, "when": when, **numbers, "seeds": len(of)})
     return rows

@@ -1,5 +1,6 @@
 """The evidence: planned cells, what is missing, stale or failed is told; claims are judged by the written rule."""
 
+import itertools
 import json
 
 import numpy as np
@@ -146,8 +147,9 @@ def test_means_over_seeds_say_how_many(file, tmp_path):
     found = evidence.read_evidence(cells, [folder])
     panels, note = evidence.panels(found, {"won": {"grpo": "success", "guide": "success"}, "none": {"grpo": "entropy"}})
     assert {title: list(of) for title, of in panels.items()} == {"won": ["grpo (3)", "guide (2)"]}
-    # sd 0.1 of three seeds and 0.0707 of two: a difference has sqrt(2 (0.01 + 0.005) / 2), and two seeds see it
-    assert "64 episodes a batch" in note and f"won: {minimum_detectable_effect(0.015**0.5, 2):.2g}" in note
+    assert "64 episodes a batch" in note and "won: two seeds are too few to show any" in note
+    _, note = evidence.panels(found, {"won": {"grpo": "success", "grpo_again": "success"}})
+    assert f"won: {minimum_detectable_effect(0.02**0.5, 3):.2g}" in note  # sd 0.1 each; a difference has sqrt(2) times it
 
 
 def test_another_panel_or_code_is_told(file, tmp_path):
@@ -192,6 +194,42 @@ def test_inside_the_band_nothing_is_claimed():
     gap = Comparison(0.03, 0.01, 0.05, 0.01, 10, 512, 0.02, 9)
     claim = claims.CLAIMS[1]
     assert claims.verdict(claim, gap, 0.04) == "inconclusive" and claims.verdict(claim, gap, 0.02) == "holds"
+
+
+def test_every_claim_that_does_not_hold_is_listed_with_or_without_a_reason():
+    rows = [{"claim": str(i), "verdict": v, "why": w} for i, (v, w) in enumerate(itertools.product(
+        ("holds", "does not hold", "inconclusive", "too few seeds"), ("", "a reason")))]  # fmt: skip
+    listed = claims.against(rows)
+    assert {row["claim"] for of in listed.values() for row in of} == {"2", "3", "4", "5"}
+    assert [row["claim"] for row in listed["a reason"]] == ["3", "5"]
+    assert [row["claim"] for row in listed[claims.UNEXAMINED]] == ["2"]
+    assert [row["claim"] for row in listed[claims.OPEN]] == ["4"]
+
+
+def test_p_values_are_adjusted_over_judged_claims_only(file, tmp_path):
+    cells, folder = evidence.plan(file), tmp_path / "cells"  # three seeds of grpo, two of guide
+    written(cells, folder, {"grpo": 0.5, "grpo_again": 0.5, "guide": 0.9})
+    few, enough = claims.Claim("x", "", "", "guide", "grpo"), claims.Claim("x", "", "", "grpo_again", "grpo")
+    one, two = claims.judge(evidence.read_evidence(cells, [folder]), [few, enough])
+    assert one["verdict"] == "too few seeds" and one["p_holm"] is None and two["p_holm"] == two["p"]
+    assert two["left"] == max(two["low"], two["high"]) and two["detectable"] > two["left"]
+    half = claims.judge(evidence.read_evidence(cells, [folder]), [enough], slice(200, None))
+    assert half[0]["games"] == 200
+
+
+def test_what_reasons_lean_on_is_measured(file, tmp_path):
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    for seed, values in ((1, [1.0, 3.0]), (2, [3.0, None])):
+        path = folder / f"guide-seed{seed}.json"
+        content = json.loads(path.read_text())
+        content["batches"] = {"iteration": [0, 1], "label_positive": values}
+        path.write_text(json.dumps(content))
+    rows = claims.facts(evidence.read_evidence(cells, [folder]))
+    row = next(r for r in rows if r["what"] == "positive labels, %" and r["when"] == "last")
+    assert (row["recipe"], row["mean"], row["least"], row["most"], row["seeds"]) == ("guide", 250, 200, 300, 2)
+    before = next(r for r in rows if r["what"] == "success before training, %" and r["recipe"] == "grpo")
+    assert before["seeds"] == 3 and before["when"] == "panel"
 
 
 def test_reasons_belong_to_claims():

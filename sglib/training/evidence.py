@@ -168,9 +168,10 @@ class Found:
         """seed -> content of a recipe's cells."""
         return {cell["seed"]: cell for cell in self.cells.values() if cell["recipe"] == recipe}
 
-    def outcomes(self, recipe: str, when: str = "after") -> dict[int, np.ndarray]:
+    def outcomes(self, recipe: str, when: str = "after", games: slice = slice(None)) -> dict[int, np.ndarray]:
         """seed -> (games,) 0 or 1 of a recipe; `when`: "before", "start" or "after"."""
-        return {seed: np.array(list(cell[when]), dtype=int) for seed, cell in self.seeds(recipe).items() if cell[when]}
+        cells = self.seeds(recipe).items()
+        return {seed: np.array(list(cell[when])[games], dtype=int) for seed, cell in cells if cell[when]}
 
 
 def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> list[dict]:
@@ -214,7 +215,9 @@ def panels(found: Found, columns: Mapping[str, Mapping[str, str]]) -> tuple[dict
                 several = [row["sd"] for row in rows if "sd" in row]
                 spreads += [sd**2 for sd in several]
                 fewest = min(fewest, *(row["n"] for row in rows if "sd" in row)) if several else fewest
-        if spreads:
+        if spreads and fewest < 3:
+            seen.append(f"{title}: two seeds are too few to show any")
+        elif spreads:
             effect = minimum_detectable_effect(math.sqrt(2 * np.mean(spreads)), int(fewest))
             seen.append(f"{title}: {effect:.2g}")
     sizes = {c["params"]["games_per_iteration"] * c["params"]["group_size"] for c in found.cells.values()}
