@@ -34,6 +34,7 @@ from sglib.records import Trajectory, write_atomic, write_trajectories
 Item = TypeVar("Item")
 PACKAGES = ("sglib", "torch", "transformers", "trl", "peft", "alfworld", "textworld", "numpy", "openai")
 EXECUTED = "notebook.ipynb"
+MANIFEST = "MANIFEST.json"
 
 
 def repo_root() -> Path:
@@ -427,7 +428,36 @@ def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
         reference = repo_root() / "outputs" / "reference" / name / checked.run_name
         for file in [*folder.glob("*.json"), *folder.glob("*.csv"), *folder.glob("figures/success.png")]:
             kept.append(write_atomic(reference / file.relative_to(folder), file.read_bytes()))
+    kept.append(write_manifest(repo_root() / "outputs" / "reference"))
     return kept
+
+
+def write_manifest(reference: Path) -> Path:
+    """Write down which files committed results consist of, the evidence's cells apart: `MANIFEST` with a SHA-256 each."""
+    files = sorted(path for path in reference.rglob("*") if path.is_file() and path.name != MANIFEST)
+    names = {path.relative_to(reference).as_posix(): path for path in files}
+    sums = {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in names.items() if not n.startswith("evidence/")}
+    return write_atomic(reference / MANIFEST, json.dumps(sums, indent=1) + "\n")
+
+
+def check_manifest(reference: Path | None = None) -> str:
+    """Which of the committed result files are there, in one line that names every missing or changed one.
+
+    Args:
+        reference: folder with a `MANIFEST`; None is `outputs/reference` of the repository.
+    """
+    reference = repo_root() / "outputs" / "reference" if reference is None else reference
+    try:
+        sums = json.loads((reference / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"committed results: NOT CHECKED, {MANIFEST}: {type(error).__name__}"
+    missing = [name for name in sums if not (reference / name).exists()]
+    there = {name: reference / name for name in sums if name not in missing}
+    changed = [n for n, path in there.items() if hashlib.sha256(path.read_bytes()).hexdigest() != sums[n]]
+    text = f"committed results: {len(there)} of {len(sums)} files"
+    for what, names in (("MISSING", missing), ("CHANGED", changed)):
+        text += f"; {len(names)} {what}: {', '.join(names)}" if names else ""
+    return text
 
 
 def _complete(folder: Path, notebook: str, params: parameters.Params) -> bool:

@@ -476,6 +476,20 @@ def correlation_interval(
     return float(np.corrcoef(x, y)[0, 1]), float(low), float(high)
 
 
+def detectable_correlation(n: int, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest true correlation of `n` independent pairs that is told from 0 with probability `power`, by Fisher's
+    z (Fisher 1921, Metron 1:3).
+
+    Raises:
+        ValueError: fewer than four pairs.
+    """
+    _check_level(level)
+    _check_level(power, "power")
+    if n < 4:
+        raise ValueError(f"n = {n}: must be at least 4 pairs")
+    return float(np.tanh((stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) / math.sqrt(n - 3)))
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted for there being several of them (Holm 1979, Scand. J. Stat. 6:65): with probability at least
     1 - alpha none of those below alpha is of a true null hypothesis.

@@ -149,7 +149,7 @@ def test_means_over_seeds_say_how_many(file, tmp_path):
     assert {title: list(of) for title, of in panels.items()} == {"won": ["grpo (3)", "guide (2)"]}
     assert "64 episodes a batch" in note and "won: two seeds are too few to show any" in note
     _, note = evidence.panels(found, {"won": {"grpo": "success", "grpo_again": "success"}})
-    assert f"won: {minimum_detectable_effect(0.02**0.5, 3):.2g}" in note  # sd 0.1 each; a difference has sqrt(2) times it
+    assert f"won: {minimum_detectable_effect(0.02**0.5, 3):.2g}" in note  # of a difference
 
 
 def test_another_panel_or_code_is_told(file, tmp_path):

@@ -62,7 +62,7 @@ def run(success, internal_reward, positive, agreement, looping=0.1, gap=0.0, n=2
     rng = np.random.default_rng(0)
     ends = {
         "success": success, "probe/internal": internal_reward, "label_positive": positive,
-        "label_agreement": agreement, "probe/looping": (looping, looping), "probe/internal_gap": (gap, gap),
+        "calibration/label/auroc": agreement, "probe/looping": (looping, looping), "probe/internal_gap": (gap, gap),
     }  # fmt: skip
     return [
         {k: a + (b - a) * i / (n - 1) + rng.normal(0, noise) for k, (a, b) in ends.items()} for i in range(n)
@@ -91,7 +91,7 @@ def test_no_alarm_where_it_is_not():
 
 def test_noise_alone_seldom_rings():
     rng = np.random.default_rng(1)
-    keys = ("success", "probe/internal", "label_positive", "label_agreement", "probe/looping", "probe/internal_gap")
+    keys = ("success", "probe/internal", "label_positive", "calibration/label/auroc", "probe/looping", "probe/internal_gap")
 
     def batch():
         return {k: rng.normal(0.0 if k == "probe/internal_gap" else 0.5, 0.1) for k in keys}

@@ -232,3 +232,24 @@ def test_command_line_says_one_clear_thing(tmp_path):
     command = [sys.executable, "-m", "sglib", "study", "--params", str(bad)]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 1 and "grpo.iterations = 0" in found.stderr and "Traceback" not in found.stderr
+
+
+def test_every_missing_or_changed_result_file_is_named(tmp_path):
+    names = ("tuning.csv", "04_joint_grpo/r/curves.csv", "04_joint_grpo/r/run.json", "evidence/grpo-seed1.json")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert "NOT CHECKED, MANIFEST.json: FileNotFoundError" in runs.check_manifest(tmp_path)
+    runs.write_manifest(tmp_path)
+    assert runs.check_manifest(tmp_path) == "committed results: 3 of 3 files"  # cells are counted by their plan
+    for name in names[:3]:
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).unlink()
+        assert runs.check_manifest(tmp_path) == f"committed results: 2 of 3 files; 1 MISSING: {name}"
+        (tmp_path / name).write_text(text + "9")
+        assert runs.check_manifest(tmp_path) == f"committed results: 3 of 3 files; 1 CHANGED: {name}"
+        (tmp_path / name).write_text(text)
+
+
+def test_the_committed_results_are_those_of_the_manifest():
+    assert runs.check_manifest().split(";")[1:] == []

@@ -8,6 +8,7 @@ from sglib.stats import (
     compare,
     correlation_interval,
     crossed_mean,
+    detectable_correlation,
     detectable_difference,
     difference,
     holm,
@@ -244,6 +245,7 @@ def test_power_by_known_numbers():
         lambda: minimum_detectable_effect(-0.1, 5),
         lambda: minimum_detectable_effect(0.1, 5, power=1.0),
         lambda: crossed_mean([[1.0, 2.0]]),
+        lambda: detectable_correlation(3),
         lambda: crossed_mean([[1.0, np.nan], [0.0, 1.0]]),
         lambda: correlation_interval([1, 2], [1, 2]),
         lambda: correlation_interval([1, 1, 1], [1, 2, 3]),
@@ -276,6 +278,14 @@ def test_correlation_interval_covers_where_pairs_of_an_episode_go_together():
         _, low, high = correlation_interval(x, y, resamples=300)
         alone += low <= 0 <= high
     assert whole / 150 >= 0.85 and alone / 150 < 0.7
+
+
+def test_a_correlation_s_power():
+    assert detectable_correlation(84) == pytest.approx(0.30, abs=5e-3)  # the textbook's 84 or 85 pairs for r = 0.3
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 84))
+    y = 0.3 * x + np.sqrt(1 - 0.09) * rng.normal(size=x.shape)
+    assert np.mean([stats.pearsonr(a, b).pvalue < 0.05 for a, b in zip(x, y, strict=True)]) == pytest.approx(0.8, abs=0.03)
 
 
 def test_holm_by_hand():

@@ -172,6 +172,7 @@ def small_multiples(
     *,
     title: str = "",
     x_title: str = "iteration",
+    y_title: str = "",
     note: str = "",
     columns: int | None = None,
 ) -> go.Figure:
@@ -179,7 +180,8 @@ def small_multiples(
 
     Args:
         panels: quantity (with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour, and one
-            without rows in a panel is not drawn there.
+            without rows in a panel is not drawn there. A panel's quantity is its title.
+        y_title: of the vertical axes, where all panels show one quantity and their titles say something else.
         note: below the title.
         columns: panels in a row; None puts all into one.
 
@@ -207,6 +209,8 @@ def small_multiples(
                 figure.add_trace(trace, row=row, col=column)
         if number >= len(panels) - wide:
             figure.update_xaxes(title_text=x_title, row=row, col=column)
+        if y_title and column == 1:
+            figure.update_yaxes(title_text=y_title, row=row, col=column)
     text = title + (f"<br><sup>{note}</sup>" if note else "")
     height = 130 + 250 * tall if tall > 1 else 380
     figure.update_layout(title=text or None, height=height, template="plotly_white", meta={"columns": wide})
