@@ -30,7 +30,7 @@ truth = {}
 import numpy as np
 
 import sglib
-from sglib import calibration, counterfactual, probes, rewards
+from sglib import calibration, claims, counterfactual, probes, rewards
 from sglib.training import arms, evidence
 
 p = sglib.params.check("06_is_the_reward_true", globals())
@@ -63,7 +63,8 @@ for format, components in paid_for.items():
 # %% [markdown]
 # A step *helped* if it brought the goal nearer: $d_{t+1} < d_t$. For each signal: the correlation of its value with the change of distance, the
 # share of its non-zero values with the right sign, and AUROC, the probability that a step that helped is valued above one that did not (0.5 is chance).
-# Intervals resample whole episodes. *episodes* counts those of which the signal says anything: the base model states progress before it has been warmed up
+# Few steps help, so calling every step useless is right most of the time: that share stands beside *sign* as *constant*, and a signal below it may still rank
+# steps well. Intervals resample whole episodes. *episodes* counts those of which the signal says anything: the base model states progress before it has been warmed up
 # for it (notebook 03), and what it states afterwards can be read in few episodes only.
 
 # %%
@@ -71,6 +72,8 @@ table, shown = [], {}
 for format, played in episodes.items():
     for name, signal in calibration.signals(played).items():
         row = {"signal": name, "format": format, "episodes": len(np.unique(signal.episode)), "steps": len(signal.value), "helped": float(signal.helped.mean())}
+        spoken = signal.helped[signal.value != 0]
+        row["constant"] = float(max(spoken.mean(), 1 - spoken.mean())) if len(spoken) else None
         for measure in calibration.MEASURES:
             row |= dict(zip((measure, f"{measure}_low", f"{measure}_high"), calibration.with_interval(signal, measure, seed=p.seed)))
         table.append(row)
@@ -87,9 +90,9 @@ def interval(row, measure):
     return f"{row[measure]:.2f} [{row[f'{measure}_low']:.2f}, {row[f'{measure}_high']:.2f}]"
 
 
-print(f"{'signal':14s} {'episodes':>8s} {'steps':>5s} {'helped':>6s}   " + "   ".join(f"{m:20s}" for m in calibration.MEASURES))
+print(f"{'signal':14s} {'episodes':>8s} {'steps':>5s} {'helped':>6s}   " + "   ".join(f"{m:20s}" for m in calibration.MEASURES) + "   constant")
 for row in table:
-    print(f"{row['signal']:14s} {row['episodes']:8d} {row['steps']:5d} {100 * row['helped']:5.0f}%   " + "   ".join(f"{interval(row, m):20s}" for m in calibration.MEASURES))
+    print(f"{row['signal']:14s} {row['episodes']:8d} {row['steps']:5d} {100 * row['helped']:5.0f}%   " + "   ".join(f"{interval(row, m):20s}" for m in calibration.MEASURES) + f"   {row['constant'] or 0:.2f}")
 found = rewards.discrimination(episodes["progress"])
 print("intermediate discrimination of retrospective progress (RePro):", "nothing to compare" if found is None else f"{found:.1f} points of 100")
 
@@ -99,9 +102,10 @@ print("intermediate discrimination of retrospective progress (RePro):", "nothing
 # %%
 curves = {name: calibration.reliability(signal, seed=p.seed) for name, signal in shown.items() if np.ptp(signal.value) > 0}
 run.write_table("reliability.csv", [{"signal": name, **row} for name, rows in curves.items() for row in rows])
+sizes = [row["n"] for rows in curves.values() for row in rows]
 run.figure("reliability", sglib.figures.small_multiples(
-    {name: {"steps": rows} for name, rows in curves.items()}, x="value", y="helped", x_title="value",
-    title="Share of steps that helped, by what was said of them", note=f"{p.games} games, bands: 95 %, episodes resampled",
+    {name: {"steps": rows} for name, rows in curves.items()}, x="value", y="helped", x_title="value", y_title="share that helped",
+    title="Share of steps that helped, by what was said of them", note=f"{p.games} games, {min(sizes)} to {max(sizes)} steps a point; bands: 95 %, episodes resampled",
 ))  # fmt: skip
 
 # %% [markdown]
@@ -134,13 +138,17 @@ for signal in ("oracle", "label", "online", "retrospective", "igpo", "step_agent
     origin = np.array([f"{row['format']}-{row['episode']}" for row in values if row.get(signal) is not None])
     if len(set(origin)) >= calibration.FEWEST and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
         estimate, low, high = sglib.stats.correlation_interval(*pairs.T, origin, seed=p.seed)
-        print(f"{signal:13s} with the counterfactual advantage: r = {estimate:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} steps of {len(set(origin))} episodes, k = {p.k}")
+        print(f"{signal:13s} with the counterfactual advantage: r = {estimate:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} steps of {len(set(origin))} episodes, k = {p.k}; detectable |r| {sglib.stats.detectable_correlation(len(pairs)):.2f}")
     else:
         print(f"{signal:13s} too few episodes say anything of these steps, or always the same")
 clear = sum(row["low"] > 0 or row["high"] < 0 for row in values)
-print(f"{clear} of {len(values)} steps have an advantage whose own interval leaves out zero: most single steps hardly matter, or k is too small to tell")
+print(f"{clear} of {len(values)} steps have an advantage whose own interval leaves out zero; if no step mattered, {0.05 * len(values):.0f} would by chance")
 
 # %% [markdown]
+# Read the numbers of steps first. A correlation below its *detectable* size is not shown to be there, nor to be absent: most single steps change the chance
+# of winning by less than $2k$ episodes can tell, and that noise shrinks every correlation here. Two truths need not agree either: a signal can follow the oracle
+# and not this policy's chances.
+#
 # The same for one guidance: delete it, or say the opposite, and look at what the policy makes of it.
 
 # %%
@@ -158,14 +166,20 @@ else:
 # ## A reward that is farmed
 #
 # The trainings of notebook 04, in which a label pays ±0.1 (what a success pays is below the figure): guidance that is not paid (`guide`), paid on a schedule
-# (`self_guide`), paid in full at once (`immediate`). **The mechanism.** In a group whose episodes all fail, the outcomes are equal and the sum of labels alone decides every
-# advantage, blown up to unit size by the division by the group's own spread. Saying *positive* is always possible, so this is what is learned first. Nothing
-# pulls back, since in these groups no episode shows what success would have paid.
+# (`self_guide`), paid in full at once (`immediate`). **The mechanism** has two parts, and the probes below measure both.
+#
+# 1. *The sum of labels rivals success.* Saying *positive* is always possible. A lost episode goes on to the last turn and collects more labels than a won one,
+#    so in a group with both the internal reward takes back what success pays: up to 0.1 a turn, 3 in thirty turns, beside 1. `internal gap` is the internal
+#    reward of won minus lost episodes, `internal length` its correlation with the episode's length.
+# 2. *In a group whose episodes all end alike* labels alone decide every advantage, blown up to unit size by the division by the group's own spread, whatever
+#    their coefficient. `end alike` is the share of episodes in such groups of the unpaid arm: only they are without an advantage there.
+#
+# Part 2 is the same whatever a success pays; part 1 goes away where it pays 10 (`immediate` over seeds, below).
 
 # %%
 settings = sglib.params.sibling("grpo", globals(), arms=[*p.arms, *p.remedies])
 trained, batch = arms.train_arms(settings), settings.games_per_iteration * settings.group_size
-quantities = {"success, training batches": "success", "positive labels": "label_positive", "agreement with the truth": "label_agreement",
+quantities = {"success, training batches": "success", "positive labels": "label_positive", "AUROC of labels": "calibration/label/auroc",
               "internal reward an episode": "probe/internal"}  # fmt: skip
 
 
@@ -175,10 +189,22 @@ def panels(names):
             for title, key in quantities.items()}  # fmt: skip
 
 
-run.figure("alarm", sglib.figures.small_multiples(panels(p.arms), title="Internal reward against the environment's", note=f"one seed, {batch} episodes a point, success pays {settings.win_reward or 'as each recipe says'}"))
+run.figure("alarm", sglib.figures.small_multiples(panels(p.arms), title="Internal reward against the environment's", note=f"one seed (no ordering of arms is claimed), {batch} episodes a point, success pays {settings.win_reward or 'as each recipe says'}"))
+
+
+def first_and_last(arm, key):
+    """Mean of a probe over the first and the last five batches."""
+    series = [b[key] for b in trained[arm].batches if b.get(key) is not None]
+    return "-" if not series else f"{np.mean(series[: probes.WINDOW]):+.2f} -> {np.mean(series[-probes.WINDOW :]):+.2f}"
+
+
+print(f"{'arm':16s} {'internal gap':>16s} {'internal length':>16s} {'end alike':>16s} {'agreement':>16s}")
+for arm in p.arms:
+    print(f"{arm:16s}", *(f"{first_and_last(arm, key):>16s}" for key in ("probe/internal_gap", "probe/internal_length", "zero_advantage", "label_agreement")))
 
 # %% [markdown]
-# `sglib.probes` watches every training for this; the rule that raises an alarm is written there.
+# *agreement*, the share of labels with the right sign, falls by arithmetic wherever positive labels rise, since few steps help; AUROC, in the figure, says
+# whether the labels still tell steps apart. `sglib.probes` watches every training for all this; the rule that raises an alarm is written there.
 
 # %%
 rows = []
@@ -204,7 +230,7 @@ tried = ["guide", "immediate_win1", "self_guide_win1", "remedy_length", "remedy_
 over, note = evidence.panels(found, {title: dict.fromkeys(tried, key) for title, key in quantities.items()})
 for recipe in tried:
     outcomes = found.outcomes(recipe)
-    if len(outcomes) > 1:
+    if len(outcomes) >= claims.FEWEST:
         x = sglib.stats.success(outcomes)
         print(f"{recipe:18s} {100 * x.estimate:5.1f} % [{100 * x.low:.1f}, {100 * x.high:.1f}] of {x.tasks} held-out games, {x.seeds} seeds")
     else:
@@ -223,7 +249,7 @@ for arm in p.remedies:  # -p remedies '[remedy_length]' trains one here, beside 
 
 # %%
 truths, note = evidence.panels(found, {
-    "label: agreement with the truth": dict.fromkeys(("guide", "self_guide", "immediate", "immediate_win1"), "label_agreement"),
+    "AUROC of labels": dict.fromkeys(("guide", "self_guide", "immediate", "immediate_win1"), "calibration/label/auroc"),
     "AUROC of what is paid": {r: f"calibration/{s}/auroc" for r, s in (("igpo", "igpo"), ("step_agent", "step_agent"), ("repro", "retrospective"))},
 })  # fmt: skip
 if truths:

@@ -433,7 +433,7 @@ def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
 
 
 def write_manifest(reference: Path) -> Path:
-    """Write down which files committed results consist of, the evidence's cells apart: `MANIFEST` with a SHA-256 each."""
+    """Write down which files committed results consist of (the evidence's cells apart): `MANIFEST`, a SHA-256 each."""
     files = sorted(path for path in reference.rglob("*") if path.is_file() and path.name != MANIFEST)
     names = {path.relative_to(reference).as_posix(): path for path in files}
     sums = {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in names.items() if not n.startswith("evidence/")}
