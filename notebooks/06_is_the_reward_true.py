@@ -142,19 +142,19 @@ for signal in ("oracle", "label", "online", "retrospective", "igpo", "step_agent
     else:
         print(f"{signal:13s} too few episodes say anything of these steps, or always the same")
 clear = sum(row["low"] > 0 or row["high"] < 0 for row in values)
-print(f"{clear} of {len(values)} steps have an advantage whose own interval leaves out zero; if no step mattered, {0.05 * len(values):.0f} would by chance")
+print(f"{clear} of {len(values)} steps have an advantage whose own interval leaves out zero; if no step mattered, up to {0.05 * len(values):.0f} would by chance")
 
 # %% [markdown]
 # Read the numbers of steps first. A correlation below its *detectable* size is not shown to be there, nor to be absent: most single steps change the chance
 # of winning by less than $2k$ episodes can tell, and that noise shrinks every correlation here. Two truths need not agree either: a signal can follow the oracle
 # and not this policy's chances.
 #
-# The same for one guidance: delete it, or say the opposite, and look at what the policy makes of it.
+# The same for one guidance, of an episode that was won: delete it, or say the opposite, and look at what the policy makes of it.
 
 # %%
-place = next(((episode, t) for episode in episodes["guide"] for t, turn in enumerate(episode.turns) if t and turn.label == "negative" and turn.guidance), None)
+place = next(((episode, t) for episode in episodes["guide"] for t, turn in enumerate(episode.turns) if episode.won and t and turn.label == "negative" and turn.guidance), None)
 if place is None:
-    print("no turn of these episodes is called negative")
+    print("no turn of a won episode is called negative")
 else:
     episode, turn = place
     options = {"k": p.k, "max_turns": p.max_turns, "temperature": p.temperature, "seed": p.seed, "games": by_id}

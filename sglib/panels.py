@@ -2,7 +2,7 @@
 
 A panel is a manifest in `sglib/assets/panels/<split>.csv`: number, id and content hash of each game. The games are made
 again from their seed and compared with it, so a result that carries the panel's hash was measured on these games, on
-whatever machine. Training, pre-training and tuning draw from other seeds.
+whatever machine. Training and pre-training draw from other seeds; of tuning, `params/full.yaml` says what it has seen.
 
     python -m sglib.panels      # write the manifests (only ever after a deliberate change of the games)
 """
