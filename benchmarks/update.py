@@ -287,6 +287,7 @@ def compare(cell: Cell, args, bar) -> dict:
     settings = grpo.GRPOSettings(
         iterations=args.repeats + 1, games_per_iteration=len(cell.trajectories) // group, group_size=group,
         updates_per_batch=cell.updates, learning_rate=1e-4, micro_batch_size=args.micro_batch,
+        lr_schedule="constant", loss_type="dapo",
     )  # fmt: skip
     bar.set_description(f"{cell.name}, threads {cell.threads}")
     bare, fast = Bare(cell, settings), Bare(cell, settings, plain=False)

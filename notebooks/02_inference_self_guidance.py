@@ -29,6 +29,7 @@ guidance = {}
 
 # %%
 import sglib
+from sglib import calibration
 
 p = sglib.params.check("02_inference_self_guidance", globals())
 run = sglib.runs.start_run("02_inference_self_guidance", p)
@@ -40,7 +41,17 @@ panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
 # ## The idea
 #
 # $z_t \sim \pi_\theta(\cdot \mid h_{t-1}, o_t)$ (Eq 3), $a_t \sim \pi_\theta(\cdot \mid h_{t-1}, o_t, z_t)$ (Eq 4): the same weights first
-# write a guidance $z_t$ (a reason and one of three labels), then the action. Reading it back is a total function:
+# write a guidance $z_t$, then the action. Where this differs from the paper:
+#
+# | | paper | here (ours) |
+# |---|---|---|
+# | guidance | a reason for the rating of the last step, then its label; from a prompt of its own | the next sub-goal and the label, in one answer with the action |
+# | past guidance | shown once, not fed back | stays in the context, as Eq 2 writes it |
+# | first turn | nothing to rate | a label is written and not counted |
+# | where judgement comes from | a pre-trained language model | demonstrations whose labels are the oracle's, a third of them drawn anew at random |
+# | an action that is not admissible | -0.1 in the authors' framework | nothing happens, no penalty |
+#
+# Reading it back is a total function:
 
 # %%
 for text in ("Guidance: find mug Label: positive Action: go to desk 1", "Guidance: find mug Label: great Action: go to desk 1", "hello"):
@@ -73,7 +84,12 @@ shares = {}
 for name, lost in failures.items():
     if lost:
         part = sglib.summarize(lost)
-        shares[name] = {"looping": part.looping, "wrong object": part.wrong_object, "redundant visits": part.redundant, "invalid actions": part.invalid}
+        shares[name] = {"looping": part.looping, "wrong object": part.wrong_object, "redundant (of go to)": part.redundant, "invalid (of actions)": part.invalid}
+        for what in ("looping", "wrong object"):
+            count = round(shares[name][what] * len(lost))
+            low, high = sglib.stats.wilson(count, len(lost))
+            print(f"{name:6s} {what:16s} {100 * count / len(lost):5.1f} % of {len(lost)} lost episodes [{100 * low:.1f}, {100 * high:.1f}]")
+        print(f"{name:6s} redundant visits {100 * part.redundant:5.1f} % of their `go to` actions; not admissible {100 * part.invalid:.1f} % of their actions")
         figure = sglib.figures.bars(
             list(shares[name]), list(shares[name].values()), group=f"{name} ({len(lost)} failures)", onto=figure,
             title="What goes wrong in lost episodes", x_title="failure", y_title="share", level=None,
@@ -83,18 +99,26 @@ if figure is not None:
 
 # %% [markdown]
 # Looping: one action five times in a row, or (in episodes of ten steps or more, our addition) in at least half of the steps. Wrong object: a thing was picked up that the task
-# does not name. Redundant visits: share of `go to` actions back to a receptacle already looked into. One episode can have several.
+# does not name. Redundant visits: share of `go to` actions back to a receptacle already looked into. One episode can have several. The paper sees guidance lower
+# looping among failures; compare the two intervals above before you say so of this model.
 #
 # ## Are the labels true?
 #
 # A label rates the step before it. It agrees with the oracle if it is *positive* where that step brought the goal nearer and
-# *negative* where it did not; neutral labels are not counted.
+# *negative* where it did not; neutral labels are not counted. Few steps help, so one constant label agrees often: AUROC says whether labels tell steps apart.
 
 # %%
 if "guide" in reports:
     guided = reports["guide"]
     print("labels:", {k: f"{100 * v:.1f} %" for k, v in guided.labels.items()})
-    print("agreement of positive and negative labels with the oracle:", "none counted" if guided.agreement is None else f"{100 * guided.agreement:.1f} %")
+    if guided.agreement is None:
+        print("agreement of positive and negative labels with the oracle: none counted")
+    else:
+        label = calibration.signals(guided.trajectories)["label"]
+        helped = label.helped[label.value != 0].mean()
+        area = calibration.with_interval(label, "auroc", seed=p.seed)
+        print(f"agreement of positive and negative labels with the oracle: {100 * guided.agreement:.1f} %; always the same label would get {100 * max(helped, 1 - helped):.1f} %")
+        print("AUROC (a step that helped is labelled above one that did not; 0.5 is chance):", " to ".join(f"{x:.2f}" for x in area[1:] if x is not None), f"around {area[0]:.2f}")
     print("parse failures by name:", guided.failures or "none")
 
 # %% [markdown]

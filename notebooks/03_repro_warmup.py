@@ -79,15 +79,21 @@ def hindsight(policy, trajectories):
     gains = rating(trajectories, policy)
     rated = [(t, g) for t, g in zip(trajectories, gains) if t.turns and "repro/retrospective" in t.turns[0].rewards]
     if not rated:
-        return {"readable": 0.0, "retrospect_error": float("nan"), "correlation": float("nan"), "discrimination": float("nan")}
+        return {"readable": 0.0, "retrospect_error": float("nan"), "correlation": float("nan"), "correlation_low": float("nan"), "correlation_high": float("nan"), "discrimination": float("nan")}
     stated = [[turn.rewards["repro/retrospective"] for turn in t.turns] for t, _ in rated]
     truth = [sglib.formats.true_progress(t) for t, _ in rated]
     paid = np.concatenate([g for _, g in rated])
     true_gain = np.concatenate([np.diff([0.0, *x]) for x in truth])
     varied = paid.std() > 0 and true_gain.std() > 0
     found = rewards.discrimination([t for t, _ in rated])
+    owner = np.repeat(np.arange(len(rated)), [len(g) for _, g in rated])
+    interval = sglib.stats.correlation_interval(paid, true_gain, cluster=owner, seed=p.seed)[1:] if varied and len(rated) > 2 else (float("nan"),) * 2
     return {
         "readable": len(rated) / len(trajectories),
+        "readable_won": sum(t.won for t, _ in rated),
+        "readable_lost": sum(not t.won for t, _ in rated),
+        "correlation_low": interval[0],
+        "correlation_high": interval[1],
         "retrospect_error": float(np.mean([np.mean(np.abs(np.subtract(x, y))) for x, y in zip(stated, truth)])),
         "correlation": float(np.corrcoef(paid, true_gain)[0, 1]) if varied else float("nan"),
         "discrimination": float("nan") if found is None else found,
@@ -149,7 +155,9 @@ verdict = "raised" if gap.low > 0 else "lowered" if gap.high < 0 else "neither c
 print(f"The warmup {verdict} success: {100 * gap.estimate:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], n = {after.n} paired games.")
 print(f"Error of the progress stated online: {truth_before['online_error']:.1f} -> {truth_after['online_error']:.1f} points of 0-100.")
 print(f"Retrospections that could be read: {100 * truth_before['readable']:.0f} -> {100 * truth_after['readable']:.0f} %.")
-print(f"Correlation of the progress that hindsight pays with the true progress: {truth_before['correlation']:.2f} -> {truth_after['correlation']:.2f}.")
+for name, x in (("before", truth_before), ("after", truth_after)):
+    print(f"Correlation of the progress that hindsight pays with the true progress, {name}: {x['correlation']:.2f} [{x['correlation_low']:.2f}, {x['correlation_high']:.2f}], "
+          f"readable episodes only: {x.get('readable_won', 0)} won and {x.get('readable_lost', 0)} lost.")  # fmt: skip
 print(f"Intermediate discrimination (0-100): {truth_before['discrimination']:.1f} -> {truth_after['discrimination']:.1f} (the paper: 6.4 to 31.6 for RePro, "
       "-1.1 to 1.9 for its baselines).")  # fmt: skip
 run.finish(success={"before": before.success, "after": after.success}, difference=gap.estimate, low=gap.low, high=gap.high, **truth_after)

@@ -206,4 +206,4 @@ run.finish(cells=len(found.cells), missing=len(found.missing), false_positives={
 # `self_guide` from `guide` if the truth were the paper's +8.5 points? (3) Simulate a method that helps half of the seeds by 10 points and hurts the
 # others by 10.
 #
-# Next: [09_report](09_report.ipynb).
+# Next: [08_inspecting_trajectories](08_inspecting_trajectories.ipynb).

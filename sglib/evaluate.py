@@ -76,14 +76,15 @@ def is_looping(trajectory: Trajectory) -> bool:
 
 
 def took_wrong_object(trajectory: Trajectory) -> bool:
-    """Whether a thing of a kind that the task sentence does not name was picked up."""
+    """Whether a thing of a kind that the task sentence does not name was picked up; slicing needs a knife."""
     named = set(trajectory.goal.split())
+    named |= {"knife", "butterknife"} if named & {"slice", "sliced"} else set()
     return any(t.valid and t.action.startswith("take ") and t.action.split()[1] not in named for t in trajectory.turns)
 
 
 def redundant_visits(trajectory: Trajectory) -> tuple[int, int]:
-    """(`go to` actions back to a receptacle already looked into since the last take or move, all valid `go to`
-    actions)."""
+    """(`go to` actions back to a receptacle already looked into since the last take, move or put (official games say
+    "put"), all valid `go to` actions)."""
     seen: set[str] = set()
     again = total = 0
     texts = [turn.observation for turn in trajectory.turns[1:]] + [trajectory.final_observation]
@@ -91,7 +92,7 @@ def redundant_visits(trajectory: Trajectory) -> tuple[int, int]:
         verb, _, rest = turn.action.partition(" ")
         if not turn.valid:
             continue
-        if verb in ("take", "move"):
+        if verb in ("take", "move", "put"):
             seen = set()
         elif verb == "go":
             total += 1

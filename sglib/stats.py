@@ -443,6 +443,31 @@ def cluster_resamples(cluster, resamples: int, seed: int = 0) -> Iterator[np.nda
         yield np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
 
 
+def cluster_mean(
+    values, cluster, seed: int = 0, level: float = 0.95, resamples: int = 2000
+) -> tuple[float, float, float]:
+    """A mean and its percentile bootstrap interval that draws whole clusters.
+
+    Args:
+        values: (n,), n >= 1.
+        cluster: (n,) what a value belongs to (its game or episode).
+        seed: of the resampling.
+
+    Returns:
+        (mean, low, high).
+
+    Raises:
+        ValueError: another shape, or a value that is not finite.
+    """
+    _check_level(level)
+    values, cluster = np.asarray(values, dtype=float), np.asarray(cluster)
+    if values.ndim != 1 or values.shape != cluster.shape or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"values, cluster: shapes {values.shape}, {cluster.shape}; allowed: equal, (n,), finite")
+    drawn = [values[index].mean() for index in cluster_resamples(cluster, resamples, seed)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
 def correlation_interval(
     x, y, cluster=None, seed: int = 0, level: float = 0.95, resamples: int = 2000
 ) -> tuple[float, float, float]:

@@ -24,6 +24,10 @@ def test_wrong_object():
     assert took_wrong_object(episode("take cup 1 from desk 1"))
     assert not took_wrong_object(episode("take mug 1 from desk 1"))
     assert not took_wrong_object(episode("take cup 1 from desk 1", valid=False))
+    assert took_wrong_object(episode("take knife 1 from desk 1"))
+    slicing = episode("take knife 1 from desk 1")
+    slicing.goal = "put a slice of apple in desk"
+    assert not took_wrong_object(slicing)
 
 
 def test_a_closed_receptacle_has_not_been_looked_into():
@@ -39,6 +43,8 @@ def test_redundant_visits():
     assert redundant_visits(
         episode("go to desk 1", "go to bed 1", "go to desk 1", "take mug 1 from desk 1", "go to bed 1")
     ) == (1, 4)
+    for put in ("move mug 1 to bed 1", "put mug 1 in/on bed 1"):  # as generated games, as official ones say it
+        assert redundant_visits(episode("go to desk 1", put, "go to desk 1")) == (0, 2)
 
 
 def test_label_agreement():

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from sglib.params import GRPOParams
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Constant, Outcome, SelfGuide, combine
 from sglib.training import forward, grpo
@@ -62,6 +63,7 @@ def bandit_rollout(policy, games, *, group_size, seed, temperature, max_turns=3,
 
 def settings(**changes):
     defaults = {"iterations": 2, "games_per_iteration": 2, "group_size": 4, "max_turns": 3, "learning_rate": 1e-2}
+    defaults |= {"lr_schedule": "constant", "loss_type": "dapo"}  # the plain forms, which are written out below
     return GRPOSettings(**{**defaults, "micro_batch_size": 4, **changes})
 
 
@@ -564,3 +566,10 @@ def test_what_writes_needs_a_folder():
 def test_an_unknown_tracker_is_named():
     with pytest.raises(ValueError, match="'tensorbord' is unknown or not installed; installed: .*tensorboard"):
         settings(report_to=("tensorbord",))
+
+
+def test_a_training_by_hand_has_the_study_s_defaults():
+    mine, study = GRPOSettings.model_fields, GRPOParams.model_fields
+    shared = set(mine) & set(study) - {"iterations", "eval_every", "report_to"}
+    assert {"loss_type", "lr_schedule", "learning_rate"} <= shared
+    assert {name: mine[name].default for name in shared} == {name: study[name].default for name in shared}

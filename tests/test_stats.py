@@ -5,6 +5,7 @@ from scipy import optimize, stats
 from sglib.stats import (
     Comparison,
     bootstrap_mean,
+    cluster_mean,
     compare,
     correlation_interval,
     crossed_mean,
@@ -246,6 +247,8 @@ def test_power_by_known_numbers():
         lambda: minimum_detectable_effect(0.1, 5, power=1.0),
         lambda: crossed_mean([[1.0, 2.0]]),
         lambda: detectable_correlation(3),
+        lambda: cluster_mean([1.0, 2.0], [1]),
+        lambda: cluster_mean([], []),
         lambda: crossed_mean([[1.0, np.nan], [0.0, 1.0]]),
         lambda: correlation_interval([1, 2], [1, 2]),
         lambda: correlation_interval([1, 1, 1], [1, 2, 3]),
@@ -278,6 +281,17 @@ def test_correlation_interval_covers_where_pairs_of_an_episode_go_together():
         _, low, high = correlation_interval(x, y, resamples=300)
         alone += low <= 0 <= high
     assert whole / 150 >= 0.85 and alone / 150 < 0.7
+
+
+def test_a_mean_of_clusters_covers():
+    rng, hits = np.random.default_rng(3), 0
+    cluster = np.repeat(np.arange(40), 6)
+    for _ in range(200):
+        values = np.repeat(rng.normal(0, 1, 40), 6) + rng.normal(0, 0.5, 240)
+        _, low, high = cluster_mean(values, cluster, resamples=200)
+        hits += low <= 0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+    assert cluster_mean([1.0, 1.0], ["a", "b"]) == (1, 1, 1)
 
 
 def test_a_correlation_s_power():

@@ -72,9 +72,9 @@ class GRPOSettings(pydantic.BaseModel):
         temperature: of sampling, and of the log-probabilities in the loss.
         max_turns, format, env: handed to the rollout.
         seed: games, their order and all sampling follow from it.
-        loss_type: how token losses are averaged, which the paper leaves open. "dapo" (default, our choice): every
-            policy token of the batch counts the same, so a token of a long episode weighs as much as one of a short
-            one. "grpo": first within each episode, then over episodes.
+        loss_type: how token losses are averaged, which the paper leaves open. "grpo" (default, our choice): first
+            within each episode, then over episodes. "dapo": every policy token of the batch counts the same, so a
+            token of a long episode weighs as much as one of a short one.
         micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
         bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
         lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
@@ -90,7 +90,7 @@ class GRPOSettings(pydantic.BaseModel):
     games_per_iteration: int = Field(8, ge=1)
     group_size: int = Field(8, ge=2)
     learning_rate: float = Field(2e-4, gt=0)
-    lr_schedule: Literal["constant", "linear"] = "constant"
+    lr_schedule: Literal["constant", "linear"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
     updates_per_batch: int = Field(1, ge=1)
@@ -102,7 +102,7 @@ class GRPOSettings(pydantic.BaseModel):
     format: str = "act"
     env: str = "alfworld"
     seed: int = Field(0, ge=0)
-    loss_type: Literal["dapo", "grpo"] = "dapo"
+    loss_type: Literal["grpo", "dapo"] = "grpo"
     micro_batch_size: int = Field(8, ge=1)
     bf16: bool | None = None
     lora: bool = False

@@ -434,12 +434,14 @@ def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str
 
 
 def _note(n: int | None, level: float | None, what: str, detectable: float | None = None) -> str:
+    unpaired = ""
     if n and detectable is None:
-        detectable = detectable_difference(n)
+        detectable, unpaired = detectable_difference(n), " (two runs near 50 %, unpaired)"
+    known = detectable is not None and np.isfinite(detectable)
     parts = [
         f"n = {n} games" if n else "",
         f"{what}: {100 * level:g} % interval" if level else "",
-        f"detectable: {100 * detectable:.0f} points" if detectable is not None and np.isfinite(detectable) else "",
+        f"detectable: {100 * detectable:.0f} points{unpaired}" if known else "",
     ]
     return "; ".join(part for part in parts if part)
 
