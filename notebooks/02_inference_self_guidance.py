@@ -116,9 +116,10 @@ if "guide" in reports:
     else:
         label = calibration.signals(guided.trajectories)["label"]
         helped = label.helped[label.value != 0].mean()
-        area = calibration.with_interval(label, "auroc", seed=p.seed)
+        area, low, high = calibration.with_interval(label, "auroc", seed=p.seed)
+        shown = "none, all of these steps helped or none did" if area is None else f"{area:.2f}" + (" (too few episodes for an interval)" if low is None else f" [{low:.2f}, {high:.2f}]")
         print(f"agreement of positive and negative labels with the oracle: {100 * guided.agreement:.1f} %; always the same label would get {100 * max(helped, 1 - helped):.1f} %")
-        print("AUROC (a step that helped is labelled above one that did not; 0.5 is chance):", " to ".join(f"{x:.2f}" for x in area[1:] if x is not None), f"around {area[0]:.2f}")
+        print(f"AUROC (how often a step that helped is labelled above one that did not; 0.5 is chance): {shown}")
     print("parse failures by name:", guided.failures or "none")
 
 # %% [markdown]
