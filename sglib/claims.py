@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sglib.probes import WINDOW
 from sglib.stats import Comparison, compare, holm
 from sglib.training.evidence import Found
 
@@ -267,7 +268,6 @@ _MEASURED = (
     ("internal reward of won minus lost episodes", ("immediate", "immediate_win1"), "probe/internal_gap", "both", 1),
     ("correlation of internal reward and length", ("immediate", "immediate_win1"), "probe/internal_length", "both", 1),
 )  # fmt: skip
-WINDOW = 5  # iterations of "first" and "last"
 
 
 def facts(found: Found) -> list[dict]:
