@@ -1,4 +1,6 @@
+import io
 
+import numpy as np
 import plotly.graph_objects as go
 import pytest
 from PIL import Image
@@ -97,6 +99,12 @@ def test_still_images_of_all_kinds(tmp_path):
         (tmp_path / "x.png").write_bytes(image)
         assert Image.open(tmp_path / "x.png").size[0] > 500
         assert figures.static_png(figure) == image  # same figure, same bytes
+
+
+def test_long_titles_stay_within_the_still_image():
+    curves = learning_curves(dict.fromkeys(("grpo", "self_guide_no_annealing"), ROWS), title="Success " * 20, n=256)
+    image = np.array(Image.open(io.BytesIO(figures.static_png(curves))).convert("L"))
+    assert (image[:, [0, -1]] == 255).all() and (image[[0, -1]] == 255).all()  # nothing is cut off at the edges
 
 
 def test_one_output_for_every_reader():

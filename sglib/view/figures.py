@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -336,8 +337,11 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
         ax.spines[["top", "right"]].set_visible(False)
     handles = {label: h for ax in axes.values() for h, label in zip(*ax.get_legend_handles_labels())}
     if handles:
-        picture.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=9)
-    picture.suptitle(_plain(figure.layout.title.text), fontsize=11)
+        # not "upper", which would lie beside the title, on top of its longer lines
+        picture.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
+    room = int(size[0] * 12)  # letters of 10 points that fit in a line
+    lines = (line for line in _plain(figure.layout.title.text).split("\n"))
+    picture.suptitle("\n".join(part for line in lines for part in textwrap.wrap(line, room) or [""]), fontsize=10)
     if missing:
         picture.supxlabel(f"not drawn here: {', '.join(sorted(missing))}", fontsize=8)
     file = io.BytesIO()
