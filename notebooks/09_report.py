@@ -45,15 +45,8 @@ print(p)
 
 
 def as_table(rows):
-    """Rows as a Markdown table, which code hosts show too; text from files is escaped."""
-    frame = pd.DataFrame(rows).astype(str).map(sglib.view.escape_markdown)
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *frame.values.tolist()]
-    display(Markdown("\n".join("| " + " | ".join(line) + " |" for line in lines)))
-
-
-def points(estimate, low, high):
-    """A difference in points with its interval, from fractions."""
-    return f"{100 * estimate:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    """Rows as a table that code hosts show too."""
+    display(Markdown(sglib.view.markdown_table(rows)))
 
 
 # %% [markdown]
@@ -85,15 +78,8 @@ def seen(seeds):
 
 # %%
 judged = claims.judge(there)
-shown = [
-    {"paper": row["paper"], "claim": row["claim"], "theirs (points)": row["theirs"] or "-", "ours (points)": "-" if row["estimate"] is None else points(row["estimate"], row["low"], row["high"]),
-     "seeds x games": f"{row['seeds']} x {row['games']}", "detectable": "-" if row["detectable"] is None or row["seeds"] < claims.FEWEST else f"{100 * row['detectable']:.1f}",
-     "left possible": "-" if row["left"] is None or row["seeds"] < claims.FEWEST else f"{100 * row['left']:.1f}",
-     "p": "-" if row["p"] is None else f"{row['p']:.2g}", "p (Holm)": "-" if row["p_holm"] is None else f"{row['p_holm']:.2g}",
-     "verdict": row["verdict"], "compared": f"{row['a']} - {row['b']}"} for row in judged
-]  # fmt: skip
 run.write_table("verdicts.csv", judged)
-as_table(shown)
+as_table(claims.readable(judged))
 
 # %% [markdown]
 # (s): reported by secondary accounts of the paper. *detectable*: the smallest true difference that would get a verdict with 80 % probability, from the spread of
@@ -108,7 +94,7 @@ as_table(shown)
 
 # %%
 fresh = claims.judge(there, games=slice(256, None)) if p.cells == "full" else []
-fresh = [{"claim": row["claim"], "all games (points)": points(all_["estimate"], all_["low"], all_["high"]), "the other 256 (points)": points(row["estimate"], row["low"], row["high"]),
+fresh = [{"claim": row["claim"], "all games (points)": stats.points(all_["estimate"], all_["low"], all_["high"]), "the other 256 (points)": stats.points(row["estimate"], row["low"], row["high"]),
           "seeds": row["seeds"], "verdict": all_["verdict"], "on the other 256": row["verdict"]} for row, all_ in zip(fresh, judged) if row["seeds"] >= claims.FEWEST and row["games"]]  # fmt: skip
 if fresh:
     as_table(fresh)
@@ -236,7 +222,7 @@ def row(source, text, theirs, gap, n, found, positive=True, verdict=None, why=""
     estimate, low, high = gap
     claimed, opposite = (low > 0, high < 0) if positive else (high < 0, low > 0)
     verdict = verdict or ("holds" if claimed else "does not hold" if opposite else "inconclusive")
-    return {"paper": source, "claim": text, "theirs (points)": theirs, "ours (points)": points(estimate, low, high),
+    return {"paper": source, "claim": text, "theirs (points)": theirs, "ours (points)": stats.points(estimate, low, high),
             "n games": int(n), "verdict": verdict, "run": found["run"], "why": why}  # fmt: skip
 
 

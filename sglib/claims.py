@@ -26,13 +26,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from sglib.probes import WINDOW
-from sglib.stats import Comparison, compare, holm
-from sglib.training.evidence import Found
+from sglib.records import write_atomic
+from sglib.runs import repo_root
+from sglib.stats import Comparison, compare, holm, points
+from sglib.training.evidence import Found, folders, plan, read_evidence
+from sglib.view.markup import markdown_table
 
 METHOD = "grpo"
 AGAIN = "grpo_again"
 ALL = slice(None)
 JUDGED = ("holds", "does not hold", "inconclusive")
+MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
 FEWEST = 3  # paired seeds that a verdict and the band need
 
 
@@ -244,6 +248,43 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
     return rows
 
 
+def readable(rows: Sequence[dict]) -> list[dict]:
+    """The rows of `judge` as texts for people; "-" where nothing can be said."""
+
+    def text(row: dict, name: str, form: str, unit: float = 1, fewest: int = 0) -> str:
+        return "-" if row[name] is None or row["seeds"] < fewest else f"{unit * row[name]:{form}}"
+
+    return [
+        {
+            "paper": row["paper"],
+            "claim": row["claim"],
+            "theirs (points)": row["theirs"] or "-",
+            "ours (points)": points(row["estimate"], row["low"], row["high"])
+            if row["estimate"] is not None and row["seeds"] >= FEWEST
+            else text(row, "estimate", "+.1f", 100),
+            "seeds x games": f"{row['seeds']} x {row['games']}",
+            "detectable": text(row, "detectable", ".1f", 100, FEWEST),
+            "left possible": text(row, "left", ".1f", 100, FEWEST),
+            "p": text(row, "p", ".2g"),
+            "p (Holm)": text(row, "p_holm", ".2g"),
+            "verdict": row["verdict"],
+            "compared": f"{row['a']} - {row['b']}",
+        }
+        for row in rows
+    ]
+
+
+def summary(found: Found) -> str:
+    """What README.md says of the evidence, as Markdown: how much there is, the band, and the papers' claims and the
+    controls with their verdicts."""
+    same, planned = aa(found), len(found.cells) + len(found.missing) + len(found.stale)
+    rows = [row for row in judge(found) if row["paper"] != "ours" or row["claim"].startswith("control")]
+    kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "verdict")
+    table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
+    noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"
+    return f"{len(found.cells)} of {planned} cells; {noise}.\n\n{table}"
+
+
 def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
     """reason -> the rows (of `judge`, or like them) that do not hold or stay open: every one of them, a reason known or
     not."""
@@ -291,3 +332,21 @@ def facts(found: Found) -> list[dict]:
                     numbers = {name: float(x) for name, x in numbers.items()}
                     rows.append({"what": what, "recipe": recipe, "when": when, **numbers, "seeds": len(of)})
     return rows
+
+
+def main() -> int:
+    """The command `python -m sglib verdicts`: write README.md's part on the evidence anew from the committed cells."""
+    file = repo_root() / "README.md"
+    text = file.read_text(encoding="utf-8")
+    before, start, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (start and end):
+        print(f"{file}: lacks {MARKS[0]} or {MARKS[1]} behind it")
+        return 1
+    write_atomic(file, f"{before}{start}\n{summary(committed())}\n{end}{after}")
+    return 0
+
+
+def committed() -> Found:
+    """The committed cells of `params/full.yaml`."""
+    return read_evidence(plan(repo_root() / "params" / "full.yaml"), folders()[1:])

@@ -18,6 +18,11 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 
+def points(estimate: float, low: float, high: float, unit: str = "") -> str:
+    """A difference of two rates (fractions) with its interval, in points: "+1.2 [-0.3, +2.7]"."""
+    return f"{100 * estimate:+.1f}{unit} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a success rate (Wilson 1927, J. Am. Stat. Assoc. 22:209).
 
@@ -62,9 +67,8 @@ class Difference:
     only_b: int
 
     def __str__(self) -> str:
-        points = [100 * x for x in (self.estimate, self.low, self.high)]
-        interval = f"[{points[1]:+.1f}, {points[2]:+.1f}]"
-        return f"{points[0]:+.1f} points {interval}, p = {self.p_value:.3g}, n = {self.n} pairs"
+        gap = points(self.estimate, self.low, self.high, " points")
+        return f"{gap}, p = {self.p_value:.3g}, n = {self.n} pairs"
 
 
 def difference(a, b, level: float = 0.95) -> Difference:
@@ -184,9 +188,8 @@ class Comparison:
         return math.sqrt(total), total**2 / (of_seeds**2 / (seeds - 1) + self.of_tasks**4 / (self.tasks - 1))
 
     def __str__(self) -> str:
-        points = [100 * x for x in (self.estimate, self.low, self.high)]
-        interval = f"[{points[1]:+.1f}, {points[2]:+.1f}]"
-        return f"{points[0]:+.1f} points {interval}, p = {self.p_value:.2g}, {self.seeds} seeds x {self.tasks} games"
+        gap = points(self.estimate, self.low, self.high, " points")
+        return f"{gap}, p = {self.p_value:.2g}, {self.seeds} seeds x {self.tasks} games"
 
 
 def crossed_mean(values, level: float = 0.95) -> Comparison:

@@ -8,6 +8,7 @@ import pytest
 
 from sglib import claims, params
 from sglib.params import ParameterError
+from sglib.runs import repo_root
 from sglib.stats import minimum_detectable_effect
 from sglib.training import evidence
 
@@ -204,6 +205,34 @@ def test_every_claim_that_does_not_hold_is_listed_with_or_without_a_reason():
     assert [row["claim"] for row in listed["a reason"]] == ["3", "5"]
     assert [row["claim"] for row in listed[claims.UNEXAMINED]] == ["2"]
     assert [row["claim"] for row in listed[claims.OPEN]] == ["4"]
+
+
+def test_the_readme_says_what_the_committed_cells_say():
+    text = (repo_root() / "README.md").read_text(encoding="utf-8")
+    start, end = claims.MARKS
+    said = text[text.index(start) + len(start) : text.index(end)].strip()
+    assert said == claims.summary(claims.committed()).strip(), "run: python -m sglib verdicts"
+
+
+def test_verdicts_are_written_between_the_marks_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(claims, "repo_root", lambda: tmp_path)
+    monkeypatch.setattr(claims, "committed", lambda: None)
+    monkeypatch.setattr(claims, "summary", lambda found: "new")
+    start, end = claims.MARKS
+    (tmp_path / "README.md").write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    assert claims.main() == 0
+    assert (tmp_path / "README.md").read_text() == f"before\n{start}\nnew\n{end}\nafter\n"
+    (tmp_path / "README.md").write_text("nothing of the kind\n")
+    assert claims.main() == 1 and "lacks" in capsys.readouterr().out
+    assert (tmp_path / "README.md").read_text() == "nothing of the kind\n"
+
+
+def test_below_three_seeds_no_interval_is_shown():
+    row = dict.fromkeys(("theirs", "detectable", "left", "p", "p_holm"))
+    row |= {"paper": "x", "claim": "y", "a": "a", "b": "b", "games": 4, "verdict": "too few seeds"}
+    row |= {"estimate": 0.1, "low": -1.0, "high": 1.0}
+    shown = {n: claims.readable([row | {"seeds": n}])[0]["ours (points)"] for n in (2, 3)}
+    assert shown == {2: "+10.0", 3: "+10.0 [-100.0, +100.0]"}
 
 
 def test_p_values_are_adjusted_over_judged_claims_only(file, tmp_path):

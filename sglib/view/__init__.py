@@ -2,7 +2,7 @@
 
 from sglib.view.figures import bars, label_panels, learning_curves, live_plot, show
 from sglib.view.inspect import export_html, inspect
-from sglib.view.markup import escape_markdown
+from sglib.view.markup import escape_markdown, markdown_table
 from sglib.view.training import TrainingView, training_panels
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "label_panels",
     "learning_curves",
     "live_plot",
+    "markdown_table",
     "show",
     "training_panels",
 ]

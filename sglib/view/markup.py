@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape as _escape
 
 import numpy as np
@@ -66,6 +66,19 @@ def _visible(character: str) -> str:
 def escape_markdown(text: str) -> str:
     """Text for a Markdown cell or table that shows it and does nothing; lines become one."""
     return re.sub(r"([\\`*_{}\[\]#|~!$])", r"\\\1", escape(" ".join(str(text).split())))
+
+
+def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as a Markdown table, which code hosts show too; texts are escaped.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError("rows: got none; allowed: at least one")
+    lines = [list(rows[0]), ["---"] * len(rows[0])] + [[row[name] for name in rows[0]] for row in rows]
+    shown = [[text if text == "---" else escape_markdown(text) for text in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
 
 
 def number(value: float | None, signed: bool = False) -> str:
