@@ -217,3 +217,9 @@ def load_policy(
         config = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
         model = peft.get_peft_model(model, peft.LoraConfig(**(config | (lora if isinstance(lora, dict) else {}))))
     return Policy(model, tokenizer, compact, name)
+
+
+@functools.lru_cache(maxsize=2)
+def load_frozen(name: str, device: str | None) -> Policy:
+    """`load_policy` for a policy that nobody trains: once in a process for each name and device."""
+    return load_policy(name, device=device)

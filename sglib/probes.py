@@ -6,7 +6,7 @@ paid, and none changes training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -59,13 +59,13 @@ def probe(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
     won, lengths = np.array([t.won for t in trajectories]), np.array([len(t) for t in trajectories])
     varied = len(paid) > 1 and np.ptp(paid) > 0 and np.ptp(lengths) > 0
     return {
-        "looping": _mean(is_looping(t) for t in trajectories if t.turns),
-        "repeated": _mean(again),
-        "always_positive": _mean(labels.count("positive") >= 0.9 * len(labels) for labels in labelled),
-        "progress_inflation": _mean(online),
-        "hindsight_inflation": _mean(hindsight),
+        "looping": mean(is_looping(t) for t in trajectories if t.turns),
+        "repeated": mean(again),
+        "always_positive": mean(labels.count("positive") >= 0.9 * len(labels) for labels in labelled),
+        "progress_inflation": mean(online),
+        "hindsight_inflation": mean(hindsight),
         "unearned": sum(value for value, valid in gained if not valid) / total if total else None,
-        "internal": _mean(paid),
+        "internal": mean(paid),
         "internal_gap": float(paid[won].mean() - paid[~won].mean()) if won.any() and not won.all() else None,
         "internal_length": float(np.corrcoef(paid, lengths)[0, 1]) if varied else None,
     }
@@ -81,7 +81,8 @@ def internal(trajectory: Trajectory) -> float:
     return total
 
 
-def _mean(values) -> float | None:
+def mean(values: Iterable[float]) -> float | None:
+    """None of nothing."""
     values = [float(value) for value in values]
     return sum(values) / len(values) if values else None
 

@@ -29,7 +29,7 @@ from sglib import formats
 from sglib.decoding import Question
 from sglib.envs.alfworld import FastAlfworld, Game, game_of, replay
 from sglib.envs.alfworld_oracle import shortest_plan
-from sglib.policy import Policy, load_policy
+from sglib.policy import Policy, load_frozen
 from sglib.records import Trajectory
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
 from sglib.scoring import branch_logprobs
@@ -266,12 +266,7 @@ def _encode(encode: Callable[[str], list[int]], pieces: Pieces) -> tuple[list[in
 
 
 def _frozen_scorer(name: str, policy: Policy) -> Policy:
-    scorer = _load(name, str(policy.device))
+    scorer = load_frozen(name, str(policy.device))
     if scorer.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ValueError(f"frozen={name!r}: its tokenizer is not that of the policy {policy.name!r}; it must be")
     return scorer
-
-
-@functools.lru_cache(maxsize=2)
-def _load(name: str, device: str) -> Policy:
-    return load_policy(name, device=device)

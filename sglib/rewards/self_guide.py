@@ -17,13 +17,12 @@ guidance and the recorded actions.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sglib.generation import rate
-from sglib.policy import Policy, load_policy
+from sglib.policy import Policy, load_frozen
 from sglib.records import Trajectory
 from sglib.rewards.schedule import Schedule, Trapezoid, make_schedule
 
@@ -44,7 +43,7 @@ class SelfGuide:
             t, whose action it rates, and 0 on the last turn: the same sum, another step-level advantage.
         hidden: OURS: pay for labels of a side reading that the actor never sees.
         frozen: OURS: the rater is this policy (a shipped name or a folder), loaded once, at first use.
-        temperature, seed: of the side reading; 1 as guidance is sampled in a rollout.
+        temperature, seed: of the side reading (refused where there is none); 1 as guidance is sampled in a rollout.
     """
 
     weight: float = 1.0
@@ -64,6 +63,9 @@ class SelfGuide:
         object.__setattr__(self, "schedule", make_schedule(self.schedule))
         if self.credit not in ("writer", "rated"):
             raise ValueError(f"credit: got {self.credit!r}; allowed: 'writer', 'rated'")
+        if not (self.hidden or self.frozen) and (self.temperature, self.seed) != (1.0, 0):
+            got = f"temperature: got {self.temperature!r}, seed: {self.seed!r}"
+            raise ValueError(f"{got}; allowed: only with hidden or frozen, since there is no side reading otherwise")
 
     @property
     def needs_format(self) -> str | None:
@@ -99,12 +101,7 @@ class SelfGuide:
         if not (self.hidden or self.frozen):
             return [[turn.label for turn in t.turns] for t in trajectories]
         if self.frozen:
-            policy = _frozen(self.frozen, None if policy is None else str(policy.device))
+            policy = load_frozen(self.frozen, None if policy is None else str(policy.device))
         if policy is None:
             raise ValueError("hidden: policy=None; allowed: the policy that rates, or frozen")
         return rate(policy, trajectories, temperature=self.temperature, seed=self.seed)
-
-
-@functools.lru_cache(maxsize=2)
-def _frozen(name: str, device: str | None) -> Policy:
-    return load_policy(name, device=device)

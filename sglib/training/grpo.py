@@ -34,7 +34,7 @@ from trl.trainer.utils import add_fused_lm_head
 from sglib.calibration import calibrate
 from sglib.endpoint import check_trainable
 from sglib.evaluate import label_agreement
-from sglib.probes import probe
+from sglib.probes import mean, probe
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
 from sglib.rewards.igpo import asking
@@ -167,33 +167,28 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     pairs = [(a, b) for t in trajectories for a, b in zip(t.turns, t.turns[1:], strict=False) if b.label is not None]
     agree, counted = label_agreement(trajectories)
     metrics = {
-        "success": _mean(t.won for t in trajectories),
-        "return_mean": _mean(t.total_return for t in trajectories),
-        "turns_mean": _mean(len(t) for t in trajectories),
-        "tokens_mean": _mean(len(t.prompt_ids) + len(t.completion_ids) for t in trajectories),
-        "policy_tokens_mean": _mean(sum(t.mask) for t in trajectories),
-        "invalid_actions": _mean(not turn.valid for turn in turns),
-        "parse_errors": _mean(turn.parse_error is not None for turn in turns),
-        "label_positive": _mean(b.label == "positive" for _, b in pairs),
-        "label_neutral": _mean(b.label == "neutral" for _, b in pairs),
-        "label_negative": _mean(b.label == "negative" for _, b in pairs),
+        "success": mean(t.won for t in trajectories),
+        "return_mean": mean(t.total_return for t in trajectories),
+        "turns_mean": mean(len(t) for t in trajectories),
+        "tokens_mean": mean(len(t.prompt_ids) + len(t.completion_ids) for t in trajectories),
+        "policy_tokens_mean": mean(sum(t.mask) for t in trajectories),
+        "invalid_actions": mean(not turn.valid for turn in turns),
+        "parse_errors": mean(turn.parse_error is not None for turn in turns),
+        "label_positive": mean(b.label == "positive" for _, b in pairs),
+        "label_neutral": mean(b.label == "neutral" for _, b in pairs),
+        "label_negative": mean(b.label == "negative" for _, b in pairs),
         "label_agreement": agree / counted if counted else None,
-        "advantage_mean": _mean(turn.advantage for turn in turns),
-        "advantage_abs": _mean(abs(turn.advantage) for turn in turns),
-        "zero_advantage": _mean(not any(turn.advantage for turn in t.turns) for t in trajectories),
+        "advantage_mean": mean(turn.advantage for turn in turns),
+        "advantage_abs": mean(abs(turn.advantage) for turn in turns),
+        "zero_advantage": mean(not any(turn.advantage for turn in t.turns) for t in trajectories),
     }
     names = sorted({name for turn in turns for name in turn.rewards if name.endswith("/weighted")})
     for name in names:
         key = f"reward/{name.removesuffix('/weighted')}"
-        metrics[key] = _mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
+        metrics[key] = mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
     if all(d is not None for t in trajectories for d in t.distances):
         metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
     return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}
-
-
-def _mean(values) -> float | None:
-    values = [float(value) for value in values]
-    return sum(values) / len(values) if values else None
 
 
 def training_arguments(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
+from sglib import policy as policies
 from sglib.envs.alfworld import TASK_TYPES, generate_games, replay
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Outcome, combine, igpo
@@ -244,9 +245,9 @@ def test_in_a_return_beside_the_outcome(base, played):
 
 
 def test_a_frozen_scorer_is_asked_in_place_of_the_policy(base, played, monkeypatch):
-    igpo._load.cache_clear()
-    loads = []
-    monkeypatch.setattr(igpo, "load_policy", lambda name, device: loads.append(name) or sglib.load_policy(name))
+    policies.load_frozen.cache_clear()
+    loads, load = [], policies.load_policy
+    monkeypatch.setattr(policies, "load_policy", lambda name, device: loads.append(name) or load(name))
     trained = copy.deepcopy(base)
     with torch.no_grad():
         for p in trained.model.parameters():
@@ -257,7 +258,7 @@ def test_a_frozen_scorer_is_asked_in_place_of_the_policy(base, played, monkeypat
     assert loads == ["base"]
     assert InformationGain()(played, trained, GAMES) != frozen(played, trained, GAMES)
     other = types.SimpleNamespace(tokenizer=types.SimpleNamespace(get_vocab=lambda: {"a": 0}))
-    monkeypatch.setattr(igpo, "_load", lambda name, device: other)
+    monkeypatch.setattr(igpo, "load_frozen", lambda name, device: other)
     with pytest.raises(ValueError, match="frozen='elsewhere': its tokenizer is not that of the policy 'base'"):
         InformationGain(frozen="elsewhere")(played, base, GAMES)
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 import sglib
 from sglib import decoding, formats, generation
+from sglib import policy as policies
 from sglib.advantages import group_relative, to_tokens
 from sglib.envs.alfworld import generate_games
 from sglib.generation import fill_in, rate
 from sglib.records import LABELS, Trajectory, Turn
-from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule, self_guide
+from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule
 
 
 def episode(labels, won=False, group=0):
@@ -328,9 +329,9 @@ def test_side_readings_belong_to_their_episodes_in_any_order(base, played):
 
 
 def test_frozen_rater_stays_when_the_policy_changes(base, other, played, monkeypatch):
-    loaded, load = [], self_guide.load_policy
-    monkeypatch.setattr(self_guide, "load_policy", lambda *a, **k: loaded.append(a) or load(*a, **k))
-    self_guide._frozen.cache_clear()
+    loaded, load = [], policies.load_policy
+    monkeypatch.setattr(policies, "load_policy", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    policies.load_frozen.cache_clear()
     component = SelfGuide(hidden=True, frozen="base")
     before = repr(component)
     values = component(copy.deepcopy(played), base)
@@ -358,3 +359,10 @@ def test_hidden_errors(played):
         SelfGuide(hidden=True)([episode(["neutral"])], object())
     with pytest.raises(ValueError, match="hidden: policy=None"):
         SelfGuide(hidden=True)(played)
+
+
+@pytest.mark.parametrize("what", [{"temperature": 0.5}, {"seed": 3}])
+def test_settings_of_a_side_reading_are_refused_where_there_is_none(what):
+    with pytest.raises(ValueError, match=f"{next(iter(what))}: .*allowed: only with hidden or frozen"):
+        SelfGuide(**what)
+    SelfGuide(**what, hidden=True), SelfGuide(**what, frozen="base")
