@@ -24,7 +24,7 @@ from scipy import stats
 
 from sglib.records import Trajectory
 from sglib.rewards.repro import discrimination
-from sglib.stats import cluster_resamples
+from sglib.stats import cluster_interval
 
 FEWEST = 5  # episodes that an interval needs
 LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
@@ -144,13 +144,10 @@ def with_interval(
         return None, None, None
     if len(np.unique(signal.episode)) < FEWEST:
         return estimate, None, None
-    samples = cluster_resamples(signal.episode, resamples, seed)
-    drawn = [function(signal.value[index], signal.progress[index]) for index in samples]
-    drawn = [x for x in drawn if x is not None]
-    if not drawn:
-        return estimate, None, None
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return estimate, float(low), float(high)
+    sampled = cluster_interval(
+        lambda i: function(signal.value[i], signal.progress[i]), signal.episode, seed, level, resamples
+    )
+    return estimate, *sampled
 
 
 def reliability(signal: Signal, bins: int = 6, resamples: int = 500, seed: int = 0) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ another seed as well as other games. The second is what a claim about a method n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -433,17 +433,30 @@ def bootstrap_mean(values, seed: int = 0, level: float = 0.95, resamples: int = 
     return mean, float(interval.low), float(interval.high)
 
 
-def cluster_resamples(cluster, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Indices of bootstrap samples that draw whole clusters, as many as there are: the turns of one episode together.
+def cluster_interval(
+    statistic: Callable[[np.ndarray], float | None], cluster, seed: int = 0, level: float = 0.95, resamples: int = 2000
+) -> tuple[float | None, float | None]:
+    """Percentile bootstrap interval whose samples draw whole clusters, as many as there are: the turns of one episode
+    together.
 
     Args:
+        statistic: of a sample's indices; a sample for which it is None is left out.
         cluster: (n,) what each number belongs to.
+        seed: of the resampling.
+
+    Returns:
+        (low, high), None where no sample has the statistic.
     """
     cluster = np.asarray(cluster)
     members = [np.flatnonzero(cluster == c) for c in np.unique(cluster)]
     rng = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+    samples = (rng.integers(len(members), size=len(members)) for _ in range(resamples))
+    drawn = [statistic(np.concatenate([members[i] for i in sample])) for sample in samples]
+    drawn = [x for x in drawn if x is not None]
+    if not drawn:
+        return None, None
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def cluster_mean(
@@ -466,9 +479,7 @@ def cluster_mean(
     values, cluster = np.asarray(values, dtype=float), np.asarray(cluster)
     if values.ndim != 1 or values.shape != cluster.shape or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"values, cluster: shapes {values.shape}, {cluster.shape}; allowed: equal, (n,), finite")
-    drawn = [values[index].mean() for index in cluster_resamples(cluster, resamples, seed)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(values.mean()), float(low), float(high)
+    return float(values.mean()), *cluster_interval(lambda i: values[i].mean(), cluster, seed, level, resamples)
 
 
 def correlation_interval(
@@ -496,12 +507,12 @@ def correlation_interval(
     count = len(np.unique(cluster))
     if cluster.shape != x.shape or count < 3:
         raise ValueError(f"cluster: shape {cluster.shape}, {count} clusters; allowed: {x.shape}, at least 3")
-    drawn = []
-    for index in cluster_resamples(cluster, resamples, seed):
-        if np.ptp(x[index]) > 0 and np.ptp(y[index]) > 0:  # a resample can be constant; it is left out
-            drawn.append(np.corrcoef(x[index], y[index])[0, 1])
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(np.corrcoef(x, y)[0, 1]), float(low), float(high)
+
+    def correlation(i):
+        constant = np.ptp(x[i]) == 0 or np.ptp(y[i]) == 0  # a sample can be
+        return None if constant else np.corrcoef(x[i], y[i])[0, 1]
+
+    return float(np.corrcoef(x, y)[0, 1]), *cluster_interval(correlation, cluster, seed, level, resamples)
 
 
 def detectable_correlation(n: int, power: float = 0.8, level: float = 0.95) -> float:
