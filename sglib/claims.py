@@ -29,7 +29,7 @@ from sglib.probes import WINDOW
 from sglib.records import write_atomic
 from sglib.runs import repo_root
 from sglib.stats import Comparison, compare, holm, points
-from sglib.training.evidence import Found, folders, plan, read_evidence
+from sglib.training.evidence import FEWEST, Found, folders, plan, read_evidence
 from sglib.view.markup import markdown_table
 
 METHOD = "grpo"
@@ -37,7 +37,6 @@ AGAIN = "grpo_again"
 ALL = slice(None)
 JUDGED = ("holds", "does not hold", "inconclusive")
 MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
-FEWEST = 3  # paired seeds that a verdict and the band need
 
 
 @dataclass(frozen=True)

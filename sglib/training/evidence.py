@@ -39,6 +39,7 @@ from sglib.training.arms import ArmResult, arm_folder, arm_recipe, read_arm, tra
 
 FOLDER = "evidence/cells"
 REFERENCE = "reference/evidence"
+FEWEST = 3  # paired seeds without which nothing is concluded
 # what a cell keeps of its training batches
 KEPT = re.compile(
     r"iteration|u|lambda/.*|success|return_mean|turns_mean|policy_tokens_mean|invalid_actions|parse_errors|label_.*"
@@ -215,7 +216,7 @@ def panels(found: Found, columns: Mapping[str, Mapping[str, str]]) -> tuple[dict
                 several = [row["sd"] for row in rows if "sd" in row]
                 spreads += [sd**2 for sd in several]
                 fewest = min(fewest, *(row["n"] for row in rows if "sd" in row)) if several else fewest
-        if spreads and fewest < 3:
+        if spreads and fewest < FEWEST:
             seen.append(f"{title}: two seeds are too few to show any")
         elif spreads:
             effect = minimum_detectable_effect(math.sqrt(2 * np.mean(spreads)), int(fewest))
