@@ -42,6 +42,7 @@ import numpy as np
 
 import sglib
 from sglib.rewards import Trapezoid
+from sglib.probes import WINDOW
 from sglib.training import arms as training
 
 p = sglib.params.check("04_joint_grpo", globals())
@@ -190,7 +191,7 @@ for arm, rows in guided.items():
     print(f"{arm}: positive labels {percent(rows[0]['positive'])} -> {percent(rows[-1]['positive'])}, "
           f"agreement with the truth {percent(rows[0]['agreement'])} -> {percent(rows[-1]['agreement'])}", end="")  # fmt: skip
     areas = [b["calibration/label/auroc"] for b in results[arm].batches if b.get("calibration/label/auroc") is not None]
-    print(f", AUROC {np.mean(areas[:5]):.2f} -> {np.mean(areas[-5:]):.2f} (means of five batches)" if areas else "")
+    print(f", AUROC {np.mean(areas[:WINDOW]):.2f} -> {np.mean(areas[-WINDOW:]):.2f} (means of {WINDOW} batches)" if areas else "")
 for arm, r in results.items():
     print(f"{arm}: {r.card['seconds'] / 60:.1f} minutes of training, evaluations included" if r.card else f"{arm}: no run card")
 run.finish(success={arm: float(np.mean(r.after)) for arm, r in results.items()}, claims={k: g.estimate for k, g in claims.items()})

@@ -81,6 +81,13 @@ judged = claims.judge(there)
 run.write_table("verdicts.csv", judged)
 as_table(claims.readable(judged))
 
+# %%
+if pictured := claims.drawn(claims.headline(judged)):
+    run.figure("claims", sglib.view.forest(
+        pictured, claims.VERDICTS, title="The papers' claims", band=None if band is None else 100 * band, x_title="difference in points, the claimed side to the right",
+        note=f"{len(next(iter(there.cells.values()))['after'])} games, seeds in brackets; whiskers: 95 % interval; theirs: other models, tasks and games",
+    ))  # fmt: skip
+
 # %% [markdown]
 # (s): reported by secondary accounts of the paper. *detectable*: the smallest true difference that would get a verdict with 80 % probability, from the spread of
 # seeds and games that was found; of three seeds a rough number. *left possible*: the largest effect on the claimed side that the interval leaves possible; where it

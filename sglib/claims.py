@@ -20,6 +20,7 @@ parameters on the official tasks, here 0.8 M parameters play generated rooms.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ METHOD = "grpo"
 AGAIN = "grpo_again"
 ALL = slice(None)
 JUDGED = ("holds", "does not hold", "inconclusive")
+VERDICTS = (*JUDGED, "too few seeds", "no A/A band")
 MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
 
 
@@ -212,7 +214,7 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
         games: which of the panel's games count; the band is that of all of them.
 
     Returns:
-        Rows of `paper`, `claim`, `theirs`, ours (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over
+        Rows of `paper`, `claim`, `theirs`, `sign`, ours (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over
         seeds; `detectable`, the smallest true difference that would be found beyond the band with 80 % power; `left`,
         the largest difference on the claimed side that the interval leaves possible, 0 for none; `verdict`; `why`
         (`REASONS`). Differences are fractions, -1..1.
@@ -228,6 +230,7 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
                 "a": claim.a + ("" if claim.a_when == "after" else f" ({claim.a_when})"),
                 "b": claim.b + ("" if claim.b_when == "after" else f" ({claim.b_when})"),
                 "theirs": claim.theirs,
+                "sign": claim.sign,
                 "estimate": gap and gap.estimate,
                 "low": gap and gap.low,
                 "high": gap and gap.high,
@@ -245,6 +248,11 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
     for row, p in zip(rows, adjusted, strict=True):
         row["p_holm"] = p
     return rows
+
+
+def headline(rows: Sequence[dict]) -> list[dict]:
+    """Of the rows of `judge`: the papers' claims and the controls."""
+    return [row for row in rows if row["paper"] != "ours" or row["claim"].startswith("control")]
 
 
 def readable(rows: Sequence[dict]) -> list[dict]:
@@ -273,11 +281,34 @@ def readable(rows: Sequence[dict]) -> list[dict]:
     ]
 
 
+def drawn(rows: Sequence[dict]) -> list[dict]:
+    """The rows of `judge` for `sglib.view.forest`: claims that have an estimate, in points, the claimed side to the
+    right; an interval from `FEWEST` seeds on."""
+    drawn = []
+    for row in rows:
+        if row["estimate"] is None:
+            continue
+        ends = sorted(100 * row["sign"] * row[name] for name in ("low", "high"))
+        low, high = ends if row["seeds"] >= FEWEST else (None, None)
+        reported = re.match(r"[+-][\d.]+(?= \()", row["theirs"])  # one number, no range
+        drawn.append(
+            {
+                "name": f"{row['paper']}: {row['claim']} ({row['seeds']})",
+                "estimate": 100 * row["sign"] * row["estimate"],
+                "low": low,
+                "high": high,
+                "group": row["verdict"],
+                "theirs": row["sign"] * float(reported[0]) if reported else None,
+            }
+        )
+    return drawn
+
+
 def summary(found: Found) -> str:
     """What README.md says of the evidence, as Markdown: how much there is, the band, and the papers' claims and the
     controls with their verdicts."""
     same, planned = aa(found), len(found.cells) + len(found.missing) + len(found.stale)
-    rows = [row for row in judge(found) if row["paper"] != "ours" or row["claim"].startswith("control")]
+    rows = headline(judge(found))
     kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "verdict")
     table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
     noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"

@@ -119,7 +119,7 @@ class Run:
 
     def figure(self, name: str, figure, show: bool = True) -> None:
         """Keep a plotly figure as figures/<name>.html and .png, and show it in a notebook."""
-        from sglib.view import figures
+        from sglib.view import still
 
         script = self.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
         if not script.exists():
@@ -128,10 +128,10 @@ class Run:
             write_atomic(script, get_plotlyjs())
         page = figure.to_html(include_plotlyjs=os.path.relpath(script, self.folder / "figures"))
         write_atomic(self.folder / "figures" / f"{name}.html", page)
-        image = figures.static_png(figure)
+        image = still.static_png(figure)
         write_atomic(self.folder / "figures" / f"{name}.png", image)
         if show:
-            figures.show(figure, image)
+            still.show(figure, image)
 
     def finish(self, **results: Any) -> None:
         """Mark the run complete and keep `results` (a few numbers) in run.json."""
@@ -426,7 +426,8 @@ def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
         target = repo_root() / "notebooks" / f"{name}.ipynb"
         kept.append(write_atomic(target, nbformat.writes(notebook)))
         reference = repo_root() / "outputs" / "reference" / name / checked.run_name
-        for file in [*folder.glob("*.json"), *folder.glob("*.csv"), *folder.glob("figures/success.png")]:
+        kinds = ("*.json", "*.csv", "figures/success.png", "figures/claims.png")
+        for file in (file for kind in kinds for file in folder.glob(kind)):
             kept.append(write_atomic(reference / file.relative_to(folder), file.read_bytes()))
     kept.append(write_manifest(repo_root() / "outputs" / "reference"))
     return kept

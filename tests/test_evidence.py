@@ -235,6 +235,17 @@ def test_below_three_seeds_no_interval_is_shown():
     assert shown == {2: "+10.0", 3: "+10.0 [-100.0, +100.0]"}
 
 
+def test_claims_are_drawn_with_the_claimed_side_to_the_right():
+    claim = claims.Claim("x", "less", "-9.5 (WebShop, 1.7B)", "a", "b", sign=-1)
+    row = {"paper": claim.paper, "claim": claim.text, "theirs": claim.theirs, "sign": claim.sign, "verdict": "holds"}
+    row |= {"estimate": -0.1, "low": -0.12, "high": -0.07, "seeds": 3}
+    drawn = claims.drawn([row, row | {"seeds": 2, "theirs": "-23 to -81 (s)"}, row | {"estimate": None}])
+    assert [d["estimate"] for d in drawn] == [pytest.approx(10)] * 2 and drawn[0]["name"] == "x: less (3)"
+    assert (drawn[0]["low"], drawn[0]["high"], drawn[0]["theirs"]) == (pytest.approx(7), pytest.approx(12), 9.5)
+    assert (drawn[1]["low"], drawn[1]["high"], drawn[1]["theirs"]) == (None, None, None)
+    assert {d["group"] for d in drawn} <= set(claims.VERDICTS)
+
+
 def test_p_values_are_adjusted_over_judged_claims_only(file, tmp_path):
     cells, folder = evidence.plan(file), tmp_path / "cells"  # three seeds of grpo, two of guide
     written(cells, folder, {"grpo": 0.5, "grpo_again": 0.5, "guide": 0.9})

@@ -9,7 +9,7 @@ import pytest
 import sglib
 from sglib.records import write_trajectories
 from sglib.training.arms import ArmResult
-from sglib.view import TrainingView, figures, training_panels
+from sglib.view import TrainingView, still, training_panels
 
 
 def batch(iteration, **more):
@@ -37,7 +37,7 @@ def test_everything_that_is_measured_is_drawn(tmp_path):
     drawn = {trace.yaxis: list(trace.y) for trace in figure.data if trace.mode != "none"}
     assert drawn["y3"] == pytest.approx([0.0, 0.1, 0.2]) and drawn["y10"] == [0.5] * 3 and drawn["y11"] == [0.7] * 3
     assert "16 episodes a training batch" in figure.layout.title.text
-    assert figures.static_png(figure).startswith(b"\x89PNG")  # in rows, still
+    assert still.static_png(figure).startswith(b"\x89PNG")  # in rows, still
 
 
 def test_what_no_arm_measures_is_left_out(tmp_path):

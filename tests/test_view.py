@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from sglib.view import bars, figures, label_panels, learning_curves, live_plot
+from sglib.view import bars, figures, forest, label_panels, learning_curves, live_plot, still
 
 ROWS = [{"iteration": i, "success": 0.3 + i / 100, "low": 0.2 + i / 100, "high": 0.4 + i / 100} for i in (0, 10, 20)]
 ATTACKS = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "'\"><svg onload=alert(1)>", "</pre></td>&lt;"]
@@ -65,12 +65,12 @@ def test_the_still_image_draws_the_same_series(monkeypatch):
 
         monkeypatch.setattr(Axes, name, record)
     curves = learning_curves({"grpo": ROWS})
-    figures.static_png(curves)
+    still.static_png(curves)
     band, line = curves.data
     assert drawn[0] == ("fill", list(band.x), list(band.y))
     assert drawn[1] == ("errorbar", list(line.x), list(line.y))
     drawn.clear()
-    figures.static_png(bars(["a", "b"], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3]))
+    still.static_png(bars(["a", "b"], [0.1, 0.2], [0.0, 0.1], [0.2, 0.3]))
     assert drawn[0] == ("bar", [0, 1], [0.1, 0.2])
 
 
@@ -84,6 +84,23 @@ def test_turn_panels_have_a_scale_each_and_end_with_the_episode():
         figures.turn_panels({"reward": [[0.1], [0.0]]}, ["won"])
 
 
+def test_a_forest_has_a_line_for_each_difference():
+    rows = [
+        {"name": "a", "estimate": 5.0, "low": 2.0, "high": 9.0, "group": "holds", "theirs": 8.0},
+        {"name": "b", "estimate": -1.0, "low": None, "high": None, "group": "open", "theirs": None},
+    ]
+    figure = forest(rows, ["open", "none", "holds"], band=3.0)
+    noise, opened, holds, theirs = figure.data
+    assert (min(noise.x), max(noise.x)) == (-3.0, 3.0) and noise.name == "noise, ±3.0"
+    assert (list(holds.x), list(holds.y), list(opened.y), list(theirs.x)) == ([5.0], [0], [1], [8.0])
+    assert (list(holds.error_x.array), list(holds.error_x.arrayminus)) == ([4.0], [3.0])
+    assert list(opened.error_x.array) == [0.0]
+    assert list(figure.layout.yaxis.ticktext) == ["a", "b"] and figure.layout.yaxis.range == (1.6, -0.6)
+    assert still.static_png(figure).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="no row"):
+        forest([], ["open"])
+
+
 def test_still_images_of_all_kinds(tmp_path):
     curves = learning_curves({"a $x$": ROWS}, title="a $ sign")
     curves.add_hline(y=0.3)
@@ -95,20 +112,20 @@ def test_still_images_of_all_kinds(tmp_path):
     panels = label_panels({"a": [{"iteration": 0, "positive": 1.0}]})
     turns = figures.turn_panels({"reward": [[0.1, -0.2], [0.0]], "advantage": [[1.0, 1.0], [-1.0]]}, ["won", "lost"])
     for figure in (curves, odd, dotted, grouped, panels, turns, go.Figure()):
-        image = figures.static_png(figure)
+        image = still.static_png(figure)
         (tmp_path / "x.png").write_bytes(image)
         assert Image.open(tmp_path / "x.png").size[0] > 500
-        assert figures.static_png(figure) == image  # same figure, same bytes
+        assert still.static_png(figure) == image  # same figure, same bytes
 
 
 def test_long_titles_stay_within_the_still_image():
     curves = learning_curves(dict.fromkeys(("grpo", "self_guide_no_annealing"), ROWS), title="Success " * 20, n=256)
-    image = np.array(Image.open(io.BytesIO(figures.static_png(curves))).convert("L"))
+    image = np.array(Image.open(io.BytesIO(still.static_png(curves))).convert("L"))
     assert (image[:, [0, -1]] == 255).all() and (image[[0, -1]] == 255).all()  # nothing is cut off at the edges
 
 
 def test_one_output_for_every_reader():
-    bundle = figures.mimebundle(learning_curves({"grpo": ROWS}, title="Success"))
+    bundle = still.mimebundle(learning_curves({"grpo": ROWS}, title="Success"))
     assert set(bundle) == {"application/vnd.plotly.v1+json", "image/jpeg", "text/plain"}
     assert bundle["text/plain"] == "figure: Success\nband: 95 % interval"
     assert len(str(bundle)) < 150_000  # the script is in JupyterLab, not in every notebook
