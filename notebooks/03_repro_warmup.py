@@ -45,12 +45,13 @@ panel = sglib.panel(p.eval_games, max_receptacles=p.max_receptacles)
 # %% [markdown]
 # ## Episodes to annotate
 #
-# The base model plays training games; won episodes are kept. No demonstrator is involved: it learns from itself.
+# The base model plays training games; won episodes are kept. No demonstrator is involved: it learns from itself. It plays at temperature 1: won
+# episodes of a colder policy are more alike, and what learns from them explores less (`-p play_temperature 0.4`, and look at the success that the warmup brings).
 
 # %%
 games = sglib.envs.alfworld.generate_games(p.games, seed=3000 + p.seed, max_receptacles=p.max_receptacles)
 played = sglib.rollout(
-    policy, games, format="progress", max_turns=p.max_turns, temperature=p.temperature, seed=p.seed, batch_size=p.batch_size
+    policy, games, format="progress", max_turns=p.max_turns, temperature=p.play_temperature, seed=p.seed, batch_size=p.batch_size
 )
 won = [t for t in played if t.won]
 if not won:

@@ -129,9 +129,11 @@ class GuidanceParams(Params):
 
 
 class WarmupParams(Params):
-    """03_repro_warmup: `games` played for annotation, supervised training on them, the panel before and after."""
+    """03_repro_warmup: `games` played at `play_temperature` for annotation, supervised training on the won ones, the
+    panel before and after."""
 
     games: Count = 256
+    play_temperature: float = Field(1.0, gt=0, le=2)
     epochs: Count = 1
     learning_rate: float = Field(2.0e-4, gt=0, le=1)
     train_batch_size: Count = 16
