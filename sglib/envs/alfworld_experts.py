@@ -8,14 +8,34 @@ they can be asked in any state that any other agent has reached.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sglib.envs.alfworld_oracle import Situation, shortest_plan
-
-if TYPE_CHECKING:
-    from sglib.envs.alfworld_fast import FastAlfworld
+from sglib.envs.alfworld_world import World
 
 KINDS = ("explore", "optimal")
+
+
+class Observed(Protocol):
+    """What an expert reads of an environment.
+
+    Attributes:
+        world: the room without its state.
+        location: where the agent is.
+        held: what it holds, None for nothing.
+        opened: open receptacles.
+        seen: receptacles whose content the agent has been told.
+    """
+
+    world: World
+    location: str
+    held: str | None
+    opened: set[str]
+    seen: set[str]
+
+    def plan(self) -> list[str] | None: ...
+
+    def situation(self) -> Situation: ...
 
 
 class Expert(Protocol):
@@ -29,7 +49,7 @@ class Expert(Protocol):
 class Optimal:
     """The first command of a shortest plan with full knowledge; "look" where the goal cannot be reached."""
 
-    def __init__(self, env: FastAlfworld):
+    def __init__(self, env: Observed):
         self.env = env
 
     def act(self) -> str:
@@ -41,7 +61,7 @@ class Explore:
     """The first command of a shortest plan from what has been seen, else the way to the next receptacle not yet seen,
     in the order in which the room lists them."""
 
-    def __init__(self, env: FastAlfworld):
+    def __init__(self, env: Observed):
         self.env = env
 
     def act(self) -> str:
@@ -68,7 +88,7 @@ class Explore:
         return s._replace(opened=s.opened & seen, where=where, near=near, met=met, props=props)
 
 
-def make_expert(env: FastAlfworld, kind: str) -> Expert:
+def make_expert(env: Observed, kind: str) -> Expert:
     """See `FastAlfworld.expert`."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, KINDS))}")
