@@ -99,14 +99,47 @@ if pictured := claims.drawn(claims.headline(judged)):
 #
 # Learning rate and number of iterations were settled on seed 0, whose runs in notebook 04 were evaluated on the first 256 of these 512 games. On the other 256:
 
+
 # %%
-fresh = claims.judge(there, games=slice(256, None)) if p.cells == "full" else []
-fresh = [{"claim": row["claim"], "all games (points)": stats.points(all_["estimate"], all_["low"], all_["high"]), "the other 256 (points)": stats.points(row["estimate"], row["low"], row["high"]),
-          "seeds": row["seeds"], "verdict": all_["verdict"], "on the other 256": row["verdict"]} for row, all_ in zip(fresh, judged) if row["seeds"] >= claims.FEWEST and row["games"]]  # fmt: skip
-if fresh:
-    as_table(fresh)
-else:
-    print("no claim has three seeds yet")
+def beside(others, name):
+    """The claims that `others`, rows of `claims.judge` on other games, have enough seeds for, beside the verdicts above."""
+    rows = [
+        {"claim": row["claim"], "all games (points)": stats.points(all_["estimate"], all_["low"], all_["high"]), f"{name} (points)": stats.points(row["estimate"], row["low"], row["high"]),
+         "seeds": row["seeds"], "verdict": all_["verdict"], f"on {name}": row["verdict"]} for row, all_ in zip(others, judged) if row["seeds"] >= claims.FEWEST and row["games"]
+    ]  # fmt: skip
+    if rows:
+        as_table(rows)
+    else:
+        print("no claim has three seeds yet")
+
+
+beside(claims.judge(there, games=slice(256, None)) if p.cells == "full" else [], "the other 256")
+
+# %% [markdown]
+# ## The same in rooms never trained in
+#
+# The panel `valid_unseen`: 512 games in floor plans that neither pre-training nor training saw, played by the same policies in the same way
+# (`python -m sglib evidence --unseen`). The band is that of these games.
+
+# %%
+elsewhere = evidence.read_evidence(plan, split=evidence.UNSEEN)
+print(f"{len(elsewhere.cells)} of {len(there.cells)} cells were played there")
+beside(claims.judge(elsewhere), "unseen rooms")
+unseen_rates = []
+for recipe in dict.fromkeys(cell.recipe for cell in plan):
+    inside, outside = (found.outcomes(recipe) for found in (there, elsewhere))
+    common = sorted(set(inside) & set(outside))
+    if len(common) >= claims.FEWEST:
+        x, y = (stats.success({seed: of[seed] for seed in common}) for of in (inside, outside))
+        unseen_rates.append({"recipe": recipe, "seen": x.estimate, "seen_low": x.low, "seen_high": x.high, "unseen": y.estimate, "unseen_low": y.low, "unseen_high": y.high, "seeds": y.seeds, "games": y.tasks})
+run.write_table("unseen.csv", pd.DataFrame(unseen_rates, columns=["recipe", "seen", "seen_low", "seen_high", "unseen", "unseen_low", "unseen_high", "seeds", "games"]))
+if unseen_rates:
+    names = [f"{r['recipe']} ({r['seeds']})" for r in unseen_rates]
+    figure = sglib.figures.bars(names, *[[r[key] for r in unseen_rates] for key in ("seen", "seen_low", "seen_high")], group="rooms trained in (other games)")
+    run.figure("unseen", sglib.figures.bars(
+        names, *[[r[key] for r in unseen_rates] for key in ("unseen", "unseen_low", "unseen_high")], group="rooms never trained in", onto=figure,
+        title="Success after training, by rooms (seeds in brackets)", n=unseen_rates[0]["games"], detectable=seen(min(r["seeds"] for r in unseen_rates)),
+    ))  # fmt: skip
 
 # %% [markdown]
 # ## Where it does not hold, or stays open

@@ -66,7 +66,7 @@ def made(cell, rate, rng, games=400):
     return {
         "recipe": cell.recipe, "seed": cell.seed, "key": cell.key, "panel": "p",
         "params": {"eval_games": games, "games_per_iteration": 8, "group_size": 8},
-        "card": {"source": "s", "episodes": {}, "versions": {}, "machine": {}},
+        "card": {"source": "s", "configuration": "c", "episodes": {}, "versions": {}, "machine": {}},
         "before": "0" * games, "start": "", "after": "".join(map(str, outcomes)),
         "batches": {"iteration": [0, 1], "success": [0.1 * cell.seed, None]},
     }  # fmt: skip
@@ -163,6 +163,25 @@ def test_another_panel_or_code_is_told(file, tmp_path):
     assert found.stale == ["guide-seed2"] and "7 of 8 cells; 1 stale" in str(found)
     path.write_text(json.dumps(content | {"card": content["card"] | {"source": "newer"}}))
     assert str(evidence.read_evidence(cells, [folder])) == "8 of 8 cells; made by 2 versions of the code"
+
+
+def test_other_rooms_are_read_beside_the_cells_of_the_same_training(file, tmp_path):
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    played = {"recipe": "grpo", "seed": 1, "start": "", "panel": "p", "before": "0" * 400, "after": "1" * 400}
+    made = json.loads((folder / "grpo-seed1.json").read_text())["card"]["configuration"]
+    (folder / "valid_unseen").mkdir()
+    path = folder / "valid_unseen" / "grpo-seed1.json"
+    path.write_text(json.dumps(played | {"configuration": made}))
+    seen, unseen = (evidence.read_evidence(cells, [folder], split) for split in (evidence.SEEN, evidence.UNSEEN))
+    assert not seen.missing and list(unseen.cells) == ["grpo-seed1"] and len(unseen.missing) == len(cells) - 1
+    assert unseen.outcomes("grpo")[1].mean() == 1 and unseen.outcomes("grpo", "before")[1].mean() == 0
+    assert unseen.cells["grpo-seed1"]["card"] == seen.cells["grpo-seed1"]["card"]
+    path.write_text(json.dumps(played | {"configuration": "of another training"}))
+    assert "grpo-seed1" in evidence.read_evidence(cells, [folder], evidence.UNSEEN).missing
+    path.write_text(json.dumps(played | {"configuration": made, "after": "1"}))
+    with pytest.raises(ValueError, match="valid_unseen.*after: not one outcome"):
+        evidence.read_evidence(cells, [folder], evidence.UNSEEN)
 
 
 def test_the_verdict_follows_the_rule(file, tmp_path):
@@ -298,6 +317,10 @@ def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs):
     assert card["checkpoint"] == "last" and card["episodes"] == {"started": 4, "finished": 4, "without_advantage": 4}
     assert card["env_steps"] == 12 and card["policy_tokens"] > 12
     assert card["cpu_seconds"] > 0 and card["peak_memory_mb"] > 0
+    assert evidence.play_unseen(cells, said.append) == (2, []) and said[-1].endswith("rooms never trained in")
+    unseen = evidence.read_evidence(cells, split=evidence.UNSEEN)
+    assert not unseen.missing and {c["panel"] for c in unseen.cells.values()} != {found.cells["grpo-seed1"]["panel"]}
+    assert evidence.play_unseen(cells) == (0, [])
     assert evidence.fill(cells) == (0, {})
     (evidence.folders()[0] / "grpo-seed1.json").unlink()
     assert evidence.fill(cells) == (1, {})  # from the arm that is complete, without training

@@ -2,6 +2,7 @@
 
     python -m sglib evidence --params params/full.yaml                 # fill in what is missing, on every core
     python -m sglib evidence --only grpo igpo --jobs 1                 # some recipes only
+    python -m sglib evidence --unseen                                  # what was trained, in rooms never trained in
     python -m sglib evidence --status                                  # what is there
 
 A cell is one recipe with one seed: the arm that `papermill notebooks/04_joint_grpo.ipynb ... -p arms '[igpo]' -p seed
@@ -10,7 +11,8 @@ same evaluation, whatever the recipe. Interrupted and started again, it goes on 
 its reason beside the others and is tried again at the next start.
 
 Cells lie in `outputs/evidence/cells/<recipe>-seed<n>.json`; the committed ones in `outputs/reference/evidence/`. A cell
-counts only for the settings that it was made with: what is read with other ones is not averaged in, but told.
+counts only for the settings that it was made with: what is read with other ones is not averaged in, but told. The same
+policies' outcomes in rooms never trained in lie in a folder `valid_unseen` beside the cells.
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ import numpy as np
 from scipy import stats
 
 from sglib import params as parameters
+from sglib.evaluate import evaluate
+from sglib.panels import panel
 from sglib.params import GRPOParams, ParameterError
+from sglib.policy import load_policy
 from sglib.records import write_atomic
-from sglib.runs import output_root, repo_root
+from sglib.runs import cached, output_root, repo_root, source_hash
 from sglib.stats import minimum_detectable_effect
-from sglib.training.arms import ArmResult, arm_folder, arm_recipe, read_arm, train_all
+from sglib.training.arms import SOURCES, ArmResult, arm_folder, arm_recipe, read_arm, train_all
 
 FOLDER = "evidence/cells"
 REFERENCE = "reference/evidence"
+SEEN, UNSEEN = "valid_seen", "valid_unseen"  # panels: rooms that are trained in (other games of them), and others
 FEWEST = 3  # paired seeds without which nothing is concluded
 # what a cell keeps of its training batches
 KEPT = re.compile(
@@ -232,8 +238,13 @@ def folders(output_dir: str | Path = "outputs") -> list[Path]:
     return [output_root(output_dir) / FOLDER, repo_root() / "outputs" / REFERENCE]
 
 
-def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None) -> Found:
+def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None, split: str = SEEN) -> Found:
     """Read what is there of a plan.
+
+    Args:
+        where: folders with cells, the first that has one counts; None takes `folders`.
+        split: of the panel. With "valid_unseen" a cell's `before`, `after` and `panel` are those of `play_unseen`; a
+            cell that was not played there is missing.
 
     Raises:
         ValueError: a file is damaged, naming it.
@@ -241,7 +252,8 @@ def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None) ->
     where = folders(cells[0].params.output_dir if cells else "outputs") if where is None else where
     found, wanted = Found({}, [], [], {}, []), {cell.name: cell for cell in cells}
     for name, cell in wanted.items():
-        contents = [_read(folder / f"{name}.json", cell) for folder in where if (folder / f"{name}.json").exists()]
+        contents = [_read(folder, cell, split) for folder in where if (folder / f"{name}.json").exists()]
+        contents = [content for content in contents if content is not None]
         fitting = [content for content in contents if content["key"] == cell.key]
         if fitting:
             found.cells[name] = fitting[0]
@@ -267,15 +279,29 @@ def _reason(error: str) -> str:
     return next(named, lines[-1])
 
 
-def _read(path: Path, cell: Cell) -> dict:
+def _read(folder: Path, cell: Cell, split: str) -> dict | None:
+    """A cell's content; None where it was not played on another split than the one that it was made with."""
+    content = _read_file(folder / f"{cell.name}.json", cell)
+    if split == SEEN:
+        return content
+    path = folder / split / f"{cell.name}.json"
+    if not path.exists():
+        return None
+    played = _read_file(path, cell, content)
+    return played if played["configuration"] == content["card"]["configuration"] else None  # the same training
+
+
+def _read_file(path: Path, cell: Cell, rest: dict | None = None) -> dict:
+    """A file's content, checked; `rest`: what it leaves to the cell's own file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = (rest or {}) | json.loads(path.read_text(encoding="utf-8"))
         if (content["recipe"], content["seed"]) != (cell.recipe, cell.seed):
             raise ValueError(f"it holds {content['recipe']!r} with seed {content['seed']!r}")
         for name, kind in (("key", str), ("panel", str), ("card", dict), ("batches", dict), ("start", str)):
             if not isinstance(content[name], kind):
                 raise ValueError(f"{name}: {content[name]!r}")
-        for name, kind in (("source", str), ("episodes", dict), ("versions", dict), ("machine", dict)):
+        kinds = {"source": str, "configuration": str, "episodes": dict, "versions": dict, "machine": dict}
+        for name, kind in kinds.items():
             if not isinstance(content["card"][name], kind):
                 raise ValueError(f"card.{name}: {content['card'][name]!r}")
         for when in ("before", "start", "after"):
@@ -288,6 +314,56 @@ def _read(path: Path, cell: Cell) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a cell of the evidence: {error!r}") from error
     return content
+
+
+# -- rooms never trained in -------------------------------------------------------------------------------------------
+
+
+def play_unseen(cells: Sequence[Cell], on_update: Callable[[str], None] | None = None) -> tuple[int, list[str]]:
+    """Let the policies of complete cells, before and after training, play the panel `valid_unseen`: as many games, in
+    the same way, in rooms that nothing was trained in. What has been played is not played again.
+
+    Returns:
+        How many cells were played now, and the names of those whose policy is not on this machine.
+    """
+    say = on_update or (lambda line: None)
+    target = folders(cells[0].params.output_dir if cells else "outputs")[0]
+    found, known = read_evidence(cells, [target]), read_evidence(cells, [target], UNSEEN)
+    played, absent = 0, []
+    for cell in (cell for cell in cells if cell.name in found.cells and cell.name not in known.cells):
+        made = found.cells[cell.name]["card"]["configuration"]
+        cache = output_root(cell.params.output_dir) / "cache"
+        if not (trained := cache / f"grpo-{cell.recipe}-{made}" / "policy").exists():
+            absent.append(cell.name)
+            continue
+        before, after = _play_unseen(cell, None), _play_unseen(cell, trained)
+        named = {"recipe": cell.recipe, "seed": cell.seed, "configuration": made, "start": ""}
+        result = named | {"panel": after["panel"], "before": before["outcomes"], "after": after["outcomes"]}
+        write_atomic(target / UNSEEN / f"{cell.name}.json", json.dumps(result))
+        played += 1
+        rates = [100 * np.mean([int(x) for x in result[when]]) for when in ("before", "after")]
+        say(f"{cell.name}: {rates[0]:.1f} -> {rates[1]:.1f} % in rooms never trained in")
+    return played, absent
+
+
+def _play_unseen(cell: Cell, trained: Path | None) -> dict[str, str]:
+    """`panel` and `outcomes` of a trained policy, or of the model that cells begin with: played once for all alike."""
+    p = cell.params
+    options = {
+        "format": arm_recipe(cell.recipe, p).format, "temperature": p.eval_temperature, "max_turns": p.max_turns,
+        "seed": p.seed,
+    }  # fmt: skip
+
+    def play(policy: str) -> dict[str, str]:
+        games = panel(p.eval_games, split=UNSEEN, max_receptacles=p.max_receptacles)
+        report = evaluate(load_policy(policy), games, batch_size=p.batch_size, oracle=False, **options)
+        return {"panel": report.panel, "outcomes": _bits(report.outcomes)}
+
+    if trained is not None:
+        return play(str(trained))
+    key = [p.model, p.eval_games, p.max_receptacles, options, source_hash(*SOURCES)]
+    base = cached("unseen", key, lambda f: write_atomic(f / "base.json", json.dumps(play(p.model))), p.output_dir)
+    return json.loads((base / "base.json").read_text(encoding="utf-8"))
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -340,6 +416,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--params", default=file, help="default: %(default)s")
     parser.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
     parser.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
+    parser.add_argument("--unseen", action="store_true", help="let what was trained play in other rooms, and stop")
     parser.add_argument("--status", action="store_true", help="print what is there and stop")
     parser.add_argument("--store", action="store_true", help="copy complete cells to outputs/reference/ and stop")
     options = parser.parse_args(arguments)
@@ -353,6 +430,10 @@ def main(arguments: list[str] | None = None) -> int:
         cells = [cell for cell in cells if not options.only or cell.recipe in options.only]
         if options.store:
             return _store(cells)
+        if options.unseen:
+            played, absent = play_unseen(cells, lambda line: print(line, flush=True))
+            print(f"{played} cells played" + (f"; not trained on this machine: {', '.join(absent)}" if absent else ""))
+            return 0
         failed = {}
         if not options.status:
             _, failed = fill(cells, options.jobs, lambda line: print(line, flush=True))
@@ -368,8 +449,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _store(cells: Sequence[Cell]) -> int:
     mine, reference = folders(cells[0].params.output_dir)
-    found = read_evidence(cells, [mine])
-    for name, content in found.cells.items():
-        write_atomic(reference / f"{name}.json", json.dumps(content))
-    print(f"{len(found.cells)} cells stored; committed: {read_evidence(cells, [reference])}")
+    for split in (SEEN, UNSEEN):
+        found = read_evidence(cells, [mine], split)
+        of = Path() if split == SEEN else Path(split)
+        for name in found.cells:
+            file = of / f"{name}.json"
+            write_atomic(reference / file, (mine / file).read_bytes())
+        print(f"{split}: {len(found.cells)} cells stored; committed: {read_evidence(cells, [reference], split)}")
     return 0
