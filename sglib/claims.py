@@ -31,7 +31,7 @@ from sglib.probes import WINDOW
 from sglib.records import write_atomic
 from sglib.runs import repo_root
 from sglib.stats import Comparison, compare, holm, points
-from sglib.training.evidence import FEWEST, Found, folders, plan, read_evidence
+from sglib.training.evidence import FEWEST, SEEN, UNSEEN, Found, folders, plan, read_evidence
 from sglib.view.markup import markdown_table
 
 METHOD = "grpo"
@@ -309,15 +309,20 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
     return drawn
 
 
-def summary(found: Found) -> str:
-    """What README.md says of the evidence, as Markdown: how much there is, the band, and the papers' claims and the
-    controls with their verdicts."""
+def summary(found: Found, unseen: Found) -> str:
+    """What README.md says of the evidence, as Markdown: how much there is, the band, the papers' claims and the
+    controls with their verdicts, and how many of these are the same in `unseen`, the cells in rooms never trained in."""
     same, planned = aa(found), len(found.cells) + len(found.missing) + len(found.stale)
-    rows = headline(judge(found))
+    rows, others = (headline(judge(of)) for of in (found, unseen))
+    both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
+    different = [f"{a['paper']}, {a['claim']}: {b['verdict']}" for a, b in both if a["verdict"] != b["verdict"]]
+    there = f"In rooms never trained in ({len(unseen.cells)} cells, as many games) "
+    there += f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
+    there += f"; not these: {'; '.join(different)}." if different else "."
     kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "verdict")
     table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
     noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"
-    return f"{len(found.cells)} of {planned} cells; {noise}.\n\n{table}"
+    return f"{len(found.cells)} of {planned} cells; {noise}.\n\n{table}\n\n{there}"
 
 
 def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
@@ -380,10 +385,10 @@ def main() -> int:
     if not (start and end):
         print(f"{file}: lacks {MARKS[0]} or {MARKS[1]} behind it")
         return 1
-    write_atomic(file, f"{before}{start}\n{summary(committed())}\n{end}{after}")
+    write_atomic(file, f"{before}{start}\n{summary(committed(), committed(UNSEEN))}\n{end}{after}")
     return 0
 
 
-def committed() -> Found:
-    """The committed cells of `params/full.yaml`."""
-    return read_evidence(plan(repo_root() / "params" / "full.yaml"), folders()[1:])
+def committed(split: str = SEEN) -> Found:
+    """The committed cells of `params/full.yaml`, as they played a split's panel."""
+    return read_evidence(plan(repo_root() / "params" / "full.yaml"), folders()[1:], split)

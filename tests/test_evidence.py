@@ -230,13 +230,14 @@ def test_the_readme_says_what_the_committed_cells_say():
     text = (repo_root() / "README.md").read_text(encoding="utf-8")
     start, end = claims.MARKS
     said = text[text.index(start) + len(start) : text.index(end)].strip()
-    assert said == claims.summary(claims.committed()).strip(), "run: python -m sglib verdicts"
+    expected = claims.summary(claims.committed(), claims.committed(evidence.UNSEEN))
+    assert said == expected.strip(), "run: python -m sglib verdicts"
 
 
 def test_verdicts_are_written_between_the_marks_only(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(claims, "repo_root", lambda: tmp_path)
-    monkeypatch.setattr(claims, "committed", lambda: None)
-    monkeypatch.setattr(claims, "summary", lambda found: "new")
+    monkeypatch.setattr(claims, "committed", lambda split=None: None)
+    monkeypatch.setattr(claims, "summary", lambda found, unseen: "new")
     start, end = claims.MARKS
     (tmp_path / "README.md").write_text(f"before\n{start}\nold\n{end}\nafter\n")
     assert claims.main() == 0
