@@ -17,7 +17,7 @@
 # **By the end you will have** annotated the model's own won episodes with progress in hindsight, fine-tuned it on acting-with-progress and on
 # retrospection at once, and measured what that did to its success and to the truth of its progress statements.
 #
-# *For whom:* readers of RePro (arXiv 2606.14302). *Time:* about two minutes. *Writes:* `outputs/03_repro_warmup/`.
+# *For whom:* readers of RePro (arXiv 2606.14302). *Time:* a minute or two with `params/cpu.yaml`, five with `params/reference.yaml`. *Writes:* `outputs/03_repro_warmup/`.
 #
 # RePro acts while stating progress, and after the episode rates every step knowing the outcome. A small supervised warmup teaches the format; the
 # paper is reported (by secondary accounts) to find warmup alone 23 to 81 points below the full method, which also trains by RL. Its annotator is a large external model; ours is the

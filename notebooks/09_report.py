@@ -104,7 +104,7 @@ if pictured := claims.drawn(claims.headline(judged)):
 def beside(others, name):
     """The claims that `others`, rows of `claims.judge` on other games, have enough seeds for, beside the verdicts above."""
     rows = [
-        {"claim": row["claim"], "all games (points)": stats.points(all_["estimate"], all_["low"], all_["high"]), f"{name} (points)": stats.points(row["estimate"], row["low"], row["high"]),
+        {"paper": row["paper"], "claim": row["claim"], "all games (points)": stats.points(all_["estimate"], all_["low"], all_["high"]), f"{name} (points)": stats.points(row["estimate"], row["low"], row["high"]),
          "seeds": row["seeds"], "verdict": all_["verdict"], f"on {name}": row["verdict"]} for row, all_ in zip(others, judged) if row["seeds"] >= claims.FEWEST and row["games"]
     ]  # fmt: skip
     if rows:
