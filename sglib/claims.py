@@ -289,14 +289,14 @@ def readable(rows: Sequence[dict]) -> list[dict]:
 def drawn(rows: Sequence[dict]) -> list[dict]:
     """The rows of `judge` for `sglib.view.forest`: claims that have an estimate, in points, the claimed side to the
     right; an interval from `FEWEST` seeds on."""
-    drawn = []
+    found = []
     for row in rows:
         if row["estimate"] is None:
             continue
         ends = sorted(100 * row["sign"] * row[name] for name in ("low", "high"))
         low, high = ends if row["seeds"] >= FEWEST else (None, None)
         reported = re.match(r"[+-][\d.]+(?= \()", row["theirs"])  # one number, no range
-        drawn.append(
+        found.append(
             {
                 "name": f"{row['paper']}: {row['claim']} ({row['seeds']})",
                 "estimate": 100 * row["sign"] * row["estimate"],
@@ -306,7 +306,7 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
                 "theirs": row["sign"] * float(reported[0]) if reported else None,
             }
         )
-    return drawn
+    return found
 
 
 def summary(found: Found, unseen: Found) -> str:

@@ -76,9 +76,8 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
     """
     if not rows:
         raise ValueError("rows: got none; allowed: at least one")
-    lines = [list(rows[0]), ["---"] * len(rows[0])] + [[row[name] for name in rows[0]] for row in rows]
-    shown = [[text if text == "---" else escape_markdown(text) for text in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in shown)
+    head, *body = (map(escape_markdown, line) for line in [list(rows[0]), *([row[k] for k in rows[0]] for row in rows)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(rows[0]), *body))
 
 
 def number(value: float | None, signed: bool = False) -> str:
