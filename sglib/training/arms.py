@@ -130,7 +130,12 @@ def arm_folder(arm: str, p: GRPOParams) -> Path:
     fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward", "report_to"})
     fixed["recipe"] = repr(dataclasses.replace(arm_recipe(arm, p), about=""))
     digest = hashlib.sha256(json.dumps([fixed, source_hash(*_sources(p))], sort_keys=True).encode()).hexdigest()[:12]
-    return output_root(p.output_dir) / "cache" / f"grpo-{Path(arm).stem}-{digest}"
+    return configured_folder(arm, digest, p.output_dir)
+
+
+def configured_folder(arm: str, configuration: str, output_dir: str) -> Path:
+    """The folder of an arm by the `configuration` of its run card, whatever code is here now."""
+    return output_root(output_dir) / "cache" / f"grpo-{Path(arm).stem}-{configuration}"
 
 
 def _sources(p: GRPOParams) -> tuple[str, ...]:

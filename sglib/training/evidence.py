@@ -40,7 +40,7 @@ from sglib.policy import load_policy
 from sglib.records import write_atomic
 from sglib.runs import cached, output_root, repo_root, source_hash
 from sglib.stats import minimum_detectable_effect
-from sglib.training.arms import SOURCES, ArmResult, arm_folder, arm_recipe, read_arm, train_all
+from sglib.training.arms import SOURCES, ArmResult, arm_folder, arm_recipe, configured_folder, read_arm, train_all
 
 FOLDER = "evidence/cells"
 REFERENCE = "reference/evidence"
@@ -332,8 +332,8 @@ def play_unseen(cells: Sequence[Cell], on_update: Callable[[str], None] | None =
     played, absent = 0, []
     for cell in (cell for cell in cells if cell.name in found.cells and cell.name not in known.cells):
         made = found.cells[cell.name]["card"]["configuration"]
-        cache = output_root(cell.params.output_dir) / "cache"
-        if not (trained := cache / f"grpo-{cell.recipe}-{made}" / "policy").exists():
+        trained = configured_folder(cell.recipe, made, cell.params.output_dir) / "policy"
+        if not trained.exists():
             absent.append(cell.name)
             continue
         before, after = _play_unseen(cell, None), _play_unseen(cell, trained)
