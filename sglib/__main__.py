@@ -1,10 +1,10 @@
-"""`python -m sglib study | store`: see `sglib.runs`; `python -m sglib evidence`: see `sglib.training.evidence`;
+"""`python -m sglib study | store`: see `sglib.study`; `python -m sglib evidence`: see `sglib.training.cells`;
 `python -m sglib verdicts`: see `sglib.claims`."""
 
 import sys
 
 if sys.argv[1:2] == ["evidence"]:
-    from sglib.training.evidence import main
+    from sglib.training.cells import main
 
     sys.exit(main(sys.argv[2:]))
 
@@ -13,6 +13,6 @@ if sys.argv[1:] == ["verdicts"]:
 
     sys.exit(main())
 
-from sglib.runs import main
+from sglib.study import main
 
 sys.exit(main())

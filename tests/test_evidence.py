@@ -11,6 +11,7 @@ from sglib.params import ParameterError
 from sglib.runs import repo_root
 from sglib.stats import minimum_detectable_effect
 from sglib.training import evidence
+from sglib.training.cells import fill, play_unseen
 
 TEXT = """
 size: mini
@@ -310,7 +311,7 @@ def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs):
     file.write_text(TEXT.replace("grpo_again]", "grpo_again]").replace("headline_seeds: 3", "headline_seeds: 2"))
     cells = [cell for cell in evidence.plan(file) if cell.seed == 1 and cell.recipe != "guide"]
     said = []
-    assert evidence.fill(cells, on_update=said.append) == (2, {})
+    assert fill(cells, on_update=said.append) == (2, {})
     assert len(said) == 2 and said[-1].endswith("0 to go")
     found = evidence.read_evidence(cells)
     assert not found.missing and found.cells["grpo-seed1"]["before"] == found.cells["grpo_again-seed1"]["before"]
@@ -318,13 +319,13 @@ def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs):
     assert card["checkpoint"] == "last" and card["episodes"] == {"started": 4, "finished": 4, "without_advantage": 4}
     assert card["env_steps"] == 12 and card["policy_tokens"] > 12
     assert card["cpu_seconds"] > 0 and card["peak_memory_mb"] > 0
-    assert evidence.play_unseen(cells, said.append) == (2, []) and said[-1].endswith("rooms never trained in")
+    assert play_unseen(cells, said.append) == (2, []) and said[-1].endswith("rooms never trained in")
     unseen = evidence.read_evidence(cells, split=evidence.UNSEEN)
     assert not unseen.missing and {c["panel"] for c in unseen.cells.values()} != {found.cells["grpo-seed1"]["panel"]}
-    assert evidence.play_unseen(cells) == (0, [])
-    assert evidence.fill(cells) == (0, {})
+    assert play_unseen(cells) == (0, [])
+    assert fill(cells) == (0, {})
     (evidence.folders()[0] / "grpo-seed1.json").unlink()
-    assert evidence.fill(cells) == (1, {})  # from the arm that is complete, without training
+    assert fill(cells) == (1, {})  # from the arm that is complete, without training
     assert evidence.read_evidence(cells).cells["grpo-seed1"] == found.cells["grpo-seed1"]
 
 
@@ -332,6 +333,6 @@ def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs):
 def test_a_cell_that_fails_does_not_stop_the_others(file, outputs):
     file.write_text(TEXT.replace("grpo: {", "model: base-none\ngrpo: {"))
     cells = evidence.plan(file)[:2]
-    done, failed = evidence.fill(cells)
+    done, failed = fill(cells)
     assert done == 0 and set(failed) == {"grpo-seed1", "grpo_again-seed1"}
     assert "base-none" in str(evidence.read_evidence(cells).failed["grpo-seed1"])
