@@ -127,7 +127,7 @@ for action in room.walkthrough:
 # ## What the model reads and writes
 #
 # The shipped base model has a word-level tokenizer in which the engine's fixed phrases are one token each. An episode of 30
-# turns is about 500 tokens, so that the study fits on a laptop. Policy tokens are trained on; all others are masked out.
+# turns is 500 to 700 tokens, so that the study fits on a laptop. Policy tokens are trained on; all others are masked out.
 
 # %%
 policy = sglib.load_policy(p.model)

@@ -145,7 +145,8 @@ for row in [r for r in rows if "difference" in r]:
 
 # %% [markdown]
 # **Limits.** One model, one example episode, one sampling seed; the model has met the format `progress` in a tenth of its
-# pre-training and annotated examples in a twentieth, so differences between conditions also reflect how often it practised them.
+# pre-training and annotated examples in a twentieth, so differences between conditions also reflect how often it practised them (the random condition has
+# the same format as the online one: what sets those two apart is whose numbers they are).
 # RePro's models were prompted, not trained, for this. The retrospective condition differs from the basic one in *having an example* as well as
 # in its annotation; a condition with the bare example would separate the two (exercise 2).
 #

@@ -48,7 +48,7 @@ panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
 # | guidance | a reason for the rating of the last step, then its label; from a prompt of its own | the next sub-goal and the label, in one answer with the action |
 # | past guidance | shown once, not fed back | stays in the context, as Eq 2 writes it |
 # | first turn | nothing to rate | a label is written and not counted |
-# | where judgement comes from | a pre-trained language model | demonstrations whose labels are the oracle's, a third of them drawn anew at random |
+# | where judgement comes from | a pre-trained language model | demonstrations whose labels are the oracle's, three in ten of them drawn anew at random |
 # | an action that is not admissible | -0.1 in the authors' framework | nothing happens, no penalty |
 #
 # Reading it back is a total function:
@@ -99,7 +99,7 @@ if figure is not None:
 
 # %% [markdown]
 # Looping: one action five times in a row, or (in episodes of ten steps or more, our addition) in at least half of the steps. Wrong object: a thing was picked up that the task
-# does not name. Redundant visits: share of `go to` actions back to a receptacle already looked into. One episode can have several. The paper sees guidance lower
+# does not name. Redundant visits: share of `go to` actions back to a receptacle already looked into since something was last taken or put. One episode can have several. The paper sees guidance lower
 # looping among failures; compare the two intervals above before you say so of this model.
 #
 # ## Are the labels true?

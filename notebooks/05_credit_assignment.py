@@ -43,7 +43,7 @@ print(p)
 # ## The episodes
 #
 # Groups of episodes of the same games (GRPO's groups), played by the base model with guidance, and recorded with the oracle's distance to the goal
-# before every action. Everything below reads these episodes and nothing else.
+# before every action. Every reward below is computed on these episodes.
 
 # %%
 games = sglib.envs.alfworld.generate_games(p.games, seed=20_000 + p.seed, max_receptacles=p.max_receptacles)
@@ -275,7 +275,7 @@ run.figure("own_spread", sglib.figures.learning_curves(
 # ## What was found
 #
 # Read the pictures: GRPO paints whole rows, turn-level methods paint cells. How close each reward comes to the oracle's column of truth is in the table above,
-# with its interval; the toy shows why it matters where an advantage lands and what it is divided by (`tests/papers/test_silent_bugs.py` has the other errors).
+# with its interval; compare IGPO's with its control, the facts of another game, and remember who had an oracle's help; the toy shows why it matters where an advantage lands and what it is divided by (`tests/papers/test_silent_bugs.py` has the other errors).
 #
 # **Limits.** One draw of episodes by an untrained policy; rewards that learn with it (RePro's hindsight in training, a discriminator over cycles) are shown in
 # their first state.

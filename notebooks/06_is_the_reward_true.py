@@ -192,17 +192,16 @@ def panels(names):
 run.figure("alarm", sglib.figures.small_multiples(panels(p.arms), title="Internal reward against the environment's", note=f"one seed (no ordering of arms is claimed), {batch} episodes a point, success pays {settings.win_reward or 'as each recipe says'}"))
 
 
-def first_and_last(arm, key):
-    """Mean of a probe over the first and the last five batches."""
-    series = [b[key] for b in trained[arm].batches if b.get(key) is not None]
-    return "-" if not series else f"{np.mean(series[: probes.WINDOW]):+.2f} -> {np.mean(series[-probes.WINDOW :]):+.2f}"
-
-
 print(f"{'arm':16s} {'internal gap':>16s} {'internal length':>16s} {'end alike':>16s} {'agreement':>16s}")
 for arm in p.arms:
-    print(f"{arm:16s}", *(f"{first_and_last(arm, key):>16s}" for key in ("probe/internal_gap", "probe/internal_length", "zero_advantage", "label_agreement")))
+    of = trained[arm].batches
+    paid = [b for b in of if b["probe/internal"]]  # a schedule pays in the middle of a training only
+    keys = ((paid, "probe/internal_gap"), (paid, "probe/internal_length"), ([] if paid else of, "zero_advantage"), (of, "label_agreement"))
+    ends = [probes.ends(batches, key) for batches, key in keys]
+    print(f"{arm:16s}", *(f"{'-' if None in end else f'{end[0]:+.2f} -> {end[1]:+.2f}':>16s}" for end in ends))
 
 # %% [markdown]
+# Means of the first and of the last five batches; of *internal gap* and *internal length*, of those in which labels are paid (never in `guide`).
 # *agreement*, the share of labels with the right sign, falls by arithmetic wherever positive labels rise, since few steps help; AUROC, in the figure, says
 # whether the labels still tell steps apart. `sglib.probes` watches every training for all this; the rule that raises an alarm is written there.
 

@@ -111,15 +111,15 @@ ELSEWHERE = (
     (SELF_GUIDE, "reward without guidance (an ablation that the paper lacks)", "", "not tested: `self_guide` with `hidden: true` computes it, no recipe trains it"),
     (REPRO, "stating progress online hurts, hindsight helps", "-8.6, +7.9 (WebShop) (s)", "notebook 01 and below, without training"),
     (REPRO, "hindsight tells won from lost episodes (intermediate discrimination)", "6.4 to 31.6, baselines -1.1 to 1.9", "drawn below and in notebook 06; notebook 03 for the warmup"),
-    (REPRO, "progress deltas agree in sign with step advantages", "91.5 % of rollouts (s)", "notebook 06, against re-rolled steps"),
+    (REPRO, "progress deltas agree in sign with step advantages", "91.5 % of rollouts (s)", "not tested: too few of notebook 06's re-rolled steps have a readable rating; it has their sign against the oracle"),
     (REPRO, "outcome reward alone does not make the ability emerge", "", "not tested: `repro_meta` states progress and is paid for success, but is not asked for hindsight"),
     (IGPO, "gains and outcome beat either alone", "gains only 53.5, outcome only 51.9, both 60.2 (F1, 7B)", "outcome only is plain GRPO above; gains only is not tested"),
     (STEP, "the action distribution converges to the expert's", "", "notebook 05, one cycle of the implicit form"),
 )  # fmt: skip
 
-# Where a claim does not hold or stays open: what was tried (on seed 0 and games that no cell uses, see
-# outputs/reference/tuning.csv) and what we take for the most likely reason. An explanation is not a measurement; what
-# it leans on is measured by `facts`.
+# Where a claim does not hold or stays open: what was tried (on seed 0, see outputs/reference/tuning.csv, which says on
+# which games) and what we take for the most likely reason. An explanation is not a measurement; what it leans on is
+# measured by `facts`.
 _STARTS_LOWER = (
     "Guidance is read and written by 0.8 M parameters that learned it from rule-based demonstrations: they can phrase "
     "it but hardly plan with it, the format starts below plain acting, and one outcome is spread over more than twice "
@@ -134,25 +134,29 @@ _DROWNED = (
     "Which of its two changes does it was not separated."
 )
 _WEAK_LABELS = (
-    "The labels rank steps better than chance, but far from perfectly (AUROC below), so 0.1 a label beside 10 for a "
-    "success says little that the outcome does not; the paper's raters are models of 1.5 to 7 B parameters. Tried: "
-    "success pays 1 (below)."
+    "A label pays 0.1 beside 10 for a success, and ranks steps better than chance but far from perfectly (AUROC below). "
+    "A better signal might not do more here: the true progress, paid at full weight (`oracle`), is the control for that. "
+    "Tried: success pays 1 (below)."
 )
 _OUTWEIGHED = (
     "A success pays 10 here, as in the authors' framework: labels decide only in groups whose episodes all end alike. "
     "Tried: success pays 1 (below), where the sum of labels outweighs it."
 )
+_HINDSIGHT = (
+    "Its ratings after the fact rank steps no better than chance when reinforcement begins and little better at its end "
+    "(AUROC and discrimination below): for most of the training they are noise beside the outcome. A better rating might "
+    "not do more here: the true progress, paid in the same estimator (`oracle`), is the control for that. Not tried: a "
+    "larger rater, or more episodes to learn rating from."
+)
 _WARMUP = (
-    "RePro acts with stated progress, which the base model does badly before its warmup, and writes more tokens for the "
-    "same outcome; its ratings after the fact rank steps only somewhat better than chance (below), and where they do not, "
-    "they are noise beside the outcome. Tried on seed 0: a warmup of eight epochs on episodes at temperature 0.4, which "
-    "halved the entropy of the actions before reinforcement began (55 %), the same at temperature 1 (61 %), and two "
-    "epochs (64 %), the recipe's. Not tried: a larger rater."
+    "The warmup starts RePro above plain acting (success below), and reinforcement on success alone gains less from "
+    "there: the stated numbers cost tokens and say little. Tried on seed 0, other games for the first: a warmup of eight "
+    "epochs on episodes at temperature 0.4, which halved the entropy of the actions before reinforcement began (it ended "
+    "at 55 %), the same at temperature 1 (61 %), and two epochs (64 %), the recipe's. Not tried: a larger rater."
 )
 _ANCHORS = (
     "Not examined for certain. Observations that only say that nothing happened (inadmissible actions, share below) "
-    "become one anchor however different the states are, and add noise to the step advantages. Tried: 36 to 74 % on "
-    "seed 0."
+    "become one anchor however different the states are, and add noise to the step advantages. Nothing else was tried."
 )
 REASONS = {
     ("guide", "grpo"): _STARTS_LOWER,
@@ -166,7 +170,7 @@ REASONS = {
     ("igpo", "gigpo"): _DROWNED,
     ("repro", "grpo"): _WARMUP,
     ("repro", "gigpo"): _WARMUP,
-    ("repro", "repro_no_retrospection"): _WARMUP,
+    ("repro", "repro_no_retrospection"): _HINDSIGHT,
     ("gigpo", "grpo"): _ANCHORS,
     ("step_agent", "gigpo"): (
         "The outcome already orders the episodes of most groups; the discriminator learns the demonstrator's habits, "
@@ -315,11 +319,15 @@ def summary(found: Found, unseen: Found) -> str:
     same, planned = aa(found), len(found.cells) + len(found.missing) + len(found.stale)
     rows, others = (headline(judge(of)) for of in (found, unseen))
     both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
-    different = [f"{a['paper']}, {a['claim']}: {b['verdict']}" for a, b in both if a["verdict"] != b["verdict"]]
+    different = [
+        f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)"
+        for a, b in both
+        if a["verdict"] != b["verdict"]
+    ]
     there = f"In rooms never trained in ({len(unseen.cells)} cells, as many games) "
     there += f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
-    there += f"; not these: {'; '.join(different)}." if different else "."
-    kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "verdict")
+    there += f"; these differ: {'; '.join(different)}." if different else "."
+    kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "p (Holm)", "verdict")
     table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
     noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"
     return f"{len(found.cells)} of {planned} cells; {noise}.\n\n{table}\n\n{there}"
@@ -338,14 +346,15 @@ def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 # what the reasons lean on: (text, recipe, column of the training batches or "before", "start"; which part, unit factor)
 _MEASURED = (
-    ("tokens that an episode writes", ("grpo", "guide", "repro"), "policy_tokens_mean", "first", 1),
-    ("success before training, %", ("grpo", "guide", "repro"), "before", "", 100),
+    ("tokens that an episode writes", ("grpo", "guide", "repro_meta", "repro"), "policy_tokens_mean", "first", 1),
+    ("success before training, %", ("grpo", "guide", "repro_meta", "repro"), "before", "", 100),
     ("success after the warmup, %", ("repro",), "start", "", 100),
-    ("entropy of what is written, nats a token", ("grpo", "repro", "repro_meta"), "entropy", "both", 1),
+    ("entropy of what is written, nats a token", ("grpo", "guide", "repro", "repro_meta"), "entropy", "both", 1),
     ("AUROC of labels", ("guide", "self_guide", "immediate", "immediate_win1"), "calibration/label/auroc", "both", 1),
     ("AUROC of hindsight", ("repro",), "calibration/retrospective/auroc", "both", 1),
+    ("discrimination of hindsight (0-100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
     ("inadmissible actions, %", ("grpo", "gigpo"), "invalid_actions", "both", 100),
-    ("episodes in groups that end alike, %", ("guide", "immediate_win1"), "zero_advantage", "both", 100),
+    ("episodes in groups that end alike, %", ("guide",), "zero_advantage", "both", 100),
     ("positive labels, %", ("guide", "immediate", "immediate_win1"), "label_positive", "both", 100),
     ("AUROC of what is paid", ("igpo",), "calibration/igpo/auroc", "both", 1),
     ("internal reward of won minus lost episodes", ("immediate", "immediate_win1", "igpo", "repro"), "probe/internal_gap", "both", 1),

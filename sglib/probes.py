@@ -87,6 +87,13 @@ def mean(values: Iterable[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def ends(batches: Sequence[dict], key: str, window: int = WINDOW) -> tuple[float | None, float | None]:
+    """Means of a number over the first and over the last `window` batches that were handed in; None where none of them
+    has it."""
+    first, last = batches[:window], batches[-window:]
+    return tuple(mean(row[key] for row in rows if row.get(key) is not None) for rows in (first, last))
+
+
 def alarms(batches: Sequence[dict], window: int = WINDOW) -> list[dict]:
     """Where a run looks farmed, by a fixed rule.
 

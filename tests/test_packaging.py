@@ -1,5 +1,6 @@
 """One list of dependencies, and the few promises that files make about each other."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -67,3 +68,33 @@ def test_no_pickles():
     """Weights and results come as safetensors, JSON and Parquet: reading them runs no code."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     assert not [name for name in tracked if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin"))]
+
+
+def imported(source: str) -> set[str]:
+    """Modules of `sglib` that are imported where the module is read, not inside of its functions."""
+    found = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sglib"):
+            folder = (ROOT / node.module.replace(".", "/")).is_dir()
+            found |= {f"{node.module}.{name.name}" for name in node.names} if folder else {node.module}
+    return found
+
+
+def test_modules_import_only_what_the_readme_lists_above_them():
+    rows = re.findall(r"^\| (`sglib/.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    listed = {}  # module or package -> its row
+    for number, row in enumerate(rows):
+        for name in re.findall(r"`(?:sglib/)?([^`]+?)(?:\.py|/)`", row):
+            listed[f"sglib.{name.replace('/', '.')}"] = number
+    assert len(listed) > 25
+
+    def row(module: str) -> int:
+        fitting = [name for name in listed if f"{module}.".startswith(f"{name}.")]
+        assert fitting, f"{module} is not in README's table"
+        return listed[max(fitting, key=len)]
+
+    for file in sorted((ROOT / "sglib").rglob("*.py")):
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if module not in ("sglib", "sglib.__main__"):
+            for other in imported(file.read_text()):
+                assert row(other) <= row(module), f"{module} imports {other}, which README's table has below it"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sglib.probes import alarms, internal, probe
+from sglib.probes import alarms, ends, internal, probe
 from sglib.records import Trajectory, Turn
 
 
@@ -67,6 +67,13 @@ def run(success, internal_reward, positive, agreement, looping=0.1, gap=0.0, n=2
     return [
         {k: a + (b - a) * i / (n - 1) + rng.normal(0, noise) for k, (a, b) in ends.items()} for i in range(n)
     ]
+
+
+def test_ends_of_a_training():
+    rows = [{"x": x} for x in (1, None, 3, 9, 5, 7)]
+    assert ends(rows, "x", window=2) == (1, 6)
+    assert ends(rows, "x", window=3) == (2, 7)
+    assert ends(rows, "y") == (None, None) and ends([], "x") == (None, None)
 
 
 def test_an_alarm_rings_where_the_reward_is_farmed():

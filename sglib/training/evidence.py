@@ -183,7 +183,7 @@ def panels(found: Found, columns: Mapping[str, Mapping[str, str]]) -> tuple[dict
     sizes = {c["params"]["games_per_iteration"] * c["params"]["group_size"] for c in found.cells.values()}
     size = ", ".join(map(str, sorted(sizes)))
     note = f"mean over seeds (in brackets), {size} episodes a batch; bands: 95 % t interval"
-    return drawn, note + (f"<br>detectable with 80 % power: {'; '.join(seen)}" if seen else "")
+    return drawn, note + (f"<br>detectable with 80 % power, in the axis's units: {'; '.join(seen)}" if seen else "")
 
 
 def folders(output_dir: str | Path = "outputs") -> list[Path]:

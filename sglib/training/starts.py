@@ -37,7 +37,7 @@ class Warmup:
         epochs, learning_rate, batch_size: of `sglib.training.warmup.sft`. Few: what comes after has to explore.
         temperature: at which the episodes are played. Won episodes of a colder policy teach it to be colder still:
             played at 0.4 and learned for eight epochs, they halve the entropy of its actions (seed 0: 0.44 to 0.24),
-            and reinforcement learns less from there.
+            and reinforcement ends lower from there.
         answer: form of the retrospection, as the reward's.
     """
 

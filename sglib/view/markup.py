@@ -65,7 +65,7 @@ def _visible(character: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text for a Markdown cell or table that shows it and does nothing; lines become one."""
-    return re.sub(r"([\\`*_{}\[\]#|~!$])", r"\\\1", escape(" ".join(str(text).split())))
+    return escape(re.sub(r"([\\`*_{}\[\]#|~!$])", r"\\\1", " ".join(str(text).split())))
 
 
 def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
