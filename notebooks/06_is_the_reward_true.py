@@ -18,7 +18,7 @@
 # oracle), and to the chance of winning (re-rolling the episode from that step). Then you will watch a reward that is *not* true being farmed, and see
 # which remedies help.
 #
-# *For whom:* anyone who is about to train on a reward that the agent writes itself. *Time:* about a minute after notebook 04, whose trainings it
+# *For whom:* anyone who is about to train on a reward that the agent writes itself. *Time:* one to four minutes after notebook 04, whose trainings it
 # reads. *Writes:* `outputs/06_is_the_reward_true/`.
 
 # %% tags=["parameters"]
