@@ -147,9 +147,10 @@ _OUTWEIGHED = (
 )
 _HINDSIGHT = (
     "Its ratings after the fact rank steps no better than chance when reinforcement begins and little better at its end "
-    "(AUROC and discrimination below): for most of the training they are noise beside the outcome. A better rating might "
-    "not do more here: the true progress, paid in the same estimator (`oracle`), is the control for that. Not tried: a "
-    "larger rater, or more episodes to learn rating from."
+    "(AUROC and discrimination below; the warmup, as the paper's, shows them won episodes only): for most of the training "
+    "they are noise beside the outcome. A better rating does not seem to do more here. Tried on seed 0: a warmup on four "
+    "times the games, after which they rank steps with an AUROC of 0.69 at once, and the end is the same (64 %); and the "
+    "true progress, paid in the same estimator, is the control `oracle`. Not tried: a larger rater."
 )
 _WARMUP = (
     "The warmup starts RePro above plain acting (success below), and reinforcement on success alone gains less from "
