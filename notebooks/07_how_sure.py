@@ -173,13 +173,13 @@ if complete:
 
 # %%
 power = []
-for claim, row in zip(claims.CLAIMS, claims.judge(found)):
+for claim in claims.CLAIMS:
     a, b = found.outcomes(claim.a, claim.a_when), found.outcomes(claim.b, claim.b_when)
     if len(set(a) & set(b)) >= claims.FEWEST:
         gap = stats.compare(a, b)
-        power.append({"a": row["a"], "b": row["b"], "seeds": gap.seeds, "sd": gap.sd, "error": gap.error, "mde": gap.detectable(), "seeds_for_3_points": gap.how_many_seeds(0.03)})
+        power.append(dict(zip("ab", claim.names)) | {"seeds": gap.seeds, "sd": gap.sd, "error": gap.error, "mde": gap.detectable(), "seeds_for_3_points": gap.how_many_seeds(0.03)})
         need = power[-1]["seeds_for_3_points"]
-        print(f"{row['a']:24s} against {row['b']:28s}: {gap.seeds} seeds, standard error {100 * gap.error:.1f} points, detectable {100 * power[-1]['mde']:.1f} points; 3 points take {need or 'more games, not only more'} seeds")
+        print(f"{claim.names[0]:24s} against {claim.names[1]:28s}: {gap.seeds} seeds, standard error {100 * gap.error:.1f} points, detectable {100 * power[-1]['mde']:.1f} points; 3 points take {need or 'more games, not only more'} seeds")
 if not power:
     print("fewer than three pairs of seeds anywhere")
 _ = run.write_table("power.csv", pd.DataFrame(power, columns=["a", "b", "seeds", "sd", "error", "mde", "seeds_for_3_points"]))

@@ -63,6 +63,13 @@ class Claim:
     b_when: str = "after"
     sign: int = 1
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """`a` and `b`, with when they are meant unless that is after training."""
+        pairs = (self.a, self.a_when), (self.b, self.b_when)
+        a, b = (recipe if when == "after" else f"{recipe} ({when})" for recipe, when in pairs)
+        return a, b
+
 
 SELF_GUIDE, REPRO, IGPO, STEP, GIGPO = "Self-Guide", "RePro", "IGPO", "StepAgent", "GiGPO"
 CLAIMS = (
@@ -240,8 +247,8 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
             {
                 "paper": claim.paper,
                 "claim": claim.text,
-                "a": claim.a + ("" if claim.a_when == "after" else f" ({claim.a_when})"),
-                "b": claim.b + ("" if claim.b_when == "after" else f" ({claim.b_when})"),
+                "a": claim.names[0],
+                "b": claim.names[1],
                 "theirs": claim.theirs,
                 "sign": claim.sign,
                 "estimate": gap and gap.estimate,

@@ -127,9 +127,6 @@ def test_progress_in_a_terminal(capsys):
     assert "steps: 100%" in capsys.readouterr().err
 
 
-# The study, on notebooks of three lines -----------------------------------------------------------------------------
-
-
 def test_every_missing_or_changed_result_file_is_named(tmp_path):
     names = ("tuning.csv", "04_joint_grpo/r/curves.csv", "04_joint_grpo/r/run.json", "evidence/grpo-seed1.json")
     for name in names:

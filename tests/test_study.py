@@ -1,3 +1,5 @@
+"""The study and its command, on notebooks of three lines."""
+
 import json
 import os
 import subprocess
