@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from sglib import claims, params
 from sglib.params import ParameterError
@@ -307,17 +308,20 @@ def test_every_claim_is_about_planned_recipes():
 
 
 @pytest.mark.slow
-def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs):
+def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs, monkeypatch):
     file.write_text(TEXT.replace("grpo_again]", "grpo_again]").replace("headline_seeds: 3", "headline_seeds: 2"))
     cells = [cell for cell in evidence.plan(file) if cell.seed == 1 and cell.recipe != "guide"]
     said = []
-    assert fill(cells, on_update=said.append) == (2, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 2)  # whatever this machine has
+        assert fill(cells, jobs=1, on_update=said.append) == (2, {})
     assert len(said) == 2 and said[-1].endswith("0 to go")
     found = evidence.read_evidence(cells)
     assert not found.missing and found.cells["grpo-seed1"]["before"] == found.cells["grpo_again-seed1"]["before"]
     card = found.cells["grpo-seed1"]["card"]
     assert card["checkpoint"] == "last" and card["episodes"] == {"started": 4, "finished": 4, "without_advantage": 4}
     assert card["env_steps"] == 12 and card["policy_tokens"] > 12
+    assert card["threads"] == 1  # a cell is the same for any number of processes
     assert card["cpu_seconds"] > 0 and card["peak_memory_mb"] > 0
     assert play_unseen(cells, said.append) == (2, []) and said[-1].endswith("rooms never trained in")
     unseen = evidence.read_evidence(cells, split=evidence.UNSEEN)

@@ -289,6 +289,7 @@ def train_all(
     on_poll: Callable[[], None] | None = None,
     poll: float = 2.0,
     paused: Callable[[], bool] | None = None,
+    threads: int | None = None,
 ) -> None:
     """Train arms, several at a time, one process each; those that are complete are not run again.
 
@@ -300,9 +301,11 @@ def train_all(
         on_poll: called every `poll` seconds.
         paused: asked as often; while it says True, those that run end behind their present iteration and a checkpoint,
             and none is started; then they go on from there.
+        threads: of each process, which also decide the last bits of its sums; None takes one, or all of torch's for a
+            process alone.
     """
     jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
-    threads = torch.get_num_threads() if jobs == 1 else 1
+    threads = threads or (torch.get_num_threads() if jobs == 1 else 1)
     waiting = list(enumerate(tasks))
     running: dict[int, tuple[multiprocessing.process.BaseProcess, Path]] = {}
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sglib.evaluate import evaluate
 from sglib.panels import panel
@@ -126,7 +127,7 @@ def fill(
 
     Args:
         cells: of one plan.
-        jobs: processes at a time; None takes one a core without a GPU and one with.
+        jobs: processes at a time, of one thread each without a GPU; None takes one a core without a GPU and one with.
         on_update: called with a line for people when a cell ends.
 
     Returns:
@@ -155,7 +156,9 @@ def fill(
             f"{len(waiting) - len(ended) - len(failed)} to go"
         )
 
-    train_all([(cell.recipe, cell.params) for cell in waiting], end, jobs)
+    # One thread each, however many processes: sums over more round differently, and a cell should not depend on `jobs`.
+    threads = None if torch.cuda.is_available() else 1
+    train_all([(cell.recipe, cell.params) for cell in waiting], end, jobs, threads=threads)
     return len(ended), failed
 
 
