@@ -30,7 +30,7 @@ truth = {}
 import numpy as np
 
 import sglib
-from sglib import calibration, claims, counterfactual, probes, rewards
+from sglib import calibration, counterfactual, probes, rewards
 from sglib.training import arms, evidence
 
 p = sglib.params.check("06_is_the_reward_true", globals())
@@ -229,7 +229,7 @@ tried = ["guide", "immediate_win1", "self_guide_win1", "remedy_length", "remedy_
 over, note = evidence.panels(found, {title: dict.fromkeys(tried, key) for title, key in quantities.items()})
 for recipe in tried:
     outcomes = found.outcomes(recipe)
-    if len(outcomes) >= claims.FEWEST:
+    if len(outcomes) >= evidence.FEWEST:
         x = sglib.stats.success(outcomes)
         print(f"{recipe:18s} {100 * x.estimate:5.1f} % [{100 * x.low:.1f}, {100 * x.high:.1f}] of {x.tasks} held-out games, {x.seeds} seeds")
     else:

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 import sglib
-from sglib import claims, stats
+from sglib import claims, stats, verdicts
 from sglib.training import evidence as cells
 
 p = sglib.params.check("07_how_sure", globals())
@@ -99,12 +99,12 @@ recipes = list(dict.fromkeys(cell.recipe for cell in plan))
 # seeing nothing; with $S$ seeds there are only $2^{S-1}$ different ways to deal the names.
 
 # %%
-same = claims.aa(found)
+same = verdicts.aa(found)
 if same is None:
-    print(f"fewer than {claims.FEWEST} pairs of seeds: no band yet, and no claim")
+    print(f"fewer than {cells.FEWEST} pairs of seeds: no band yet, and no claim")
 else:
-    band = claims.noise_band(found)
-    one, two = found.outcomes(claims.METHOD), found.outcomes(claims.AGAIN)
+    band = verdicts.noise_band(found)
+    one, two = found.outcomes(verdicts.METHOD), found.outcomes(verdicts.AGAIN)
     for s in sorted(set(one) & set(two)):
         print(f"seed {s}: {100 * one[s].mean():.1f} and {100 * two[s].mean():.1f} %; over games alone: {stats.difference(two[s], one[s])}")
     print(f"\nover seeds and games: {same}\nA/A band: {100 * band:.1f} points")
@@ -139,7 +139,7 @@ table = []
 for recipe in recipes:
     outcomes = found.outcomes(recipe)
     row = {"recipe": recipe, "seeds": len(outcomes), "planned": int(planned[recipe]), "games": len(next(iter(outcomes.values()))) if outcomes else 0}
-    if len(outcomes) >= claims.FEWEST:
+    if len(outcomes) >= cells.FEWEST:
         s = stats.success(outcomes)
         row |= {"success": s.estimate, "low": s.low, "high": s.high, "sd": s.sd}
     if len(outcomes) >= 5:
@@ -175,7 +175,7 @@ if complete:
 power = []
 for claim in claims.CLAIMS:
     a, b = found.outcomes(claim.a, claim.a_when), found.outcomes(claim.b, claim.b_when)
-    if len(set(a) & set(b)) >= claims.FEWEST:
+    if len(set(a) & set(b)) >= cells.FEWEST:
         gap = stats.compare(a, b)
         power.append(dict(zip("ab", claim.names)) | {"seeds": gap.seeds, "sd": gap.sd, "error": gap.error, "mde": gap.detectable(), "seeds_for_3_points": gap.how_many_seeds(0.03)})
         need = power[-1]["seeds_for_3_points"]

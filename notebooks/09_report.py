@@ -21,8 +21,8 @@
 #
 # **The rule.** A claim is a paired difference of two recipes over at least three seeds and the panel's games. It *holds* here if the 95 % interval lies on
 # the claimed side of zero and the estimate is beyond the A/A band (what plain GRPO against itself can show); it *does not hold* if the interval lies on the
-# other side, beyond the band; anything else is *inconclusive*, and the interval says how large an effect is left possible. See `sglib/claims.py`, which also
-# says when the rule was written.
+# other side, beyond the band; anything else is *inconclusive*, and the interval says how large an effect is left possible. See `sglib/verdicts.py`;
+# `sglib/claims.py` says when the rule was written.
 
 # %% tags=["parameters"]
 seed = 0
@@ -36,7 +36,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import sglib
-from sglib import claims, stats
+from sglib import claims, probes, stats, verdicts
 from sglib.training import evidence
 
 p = sglib.params.check("09_report", globals())
@@ -63,7 +63,7 @@ for recipe in dict.fromkeys(cell.recipe for cell in plan):
     have, want = len(there.seeds(recipe)), sum(cell.recipe == recipe for cell in plan)
     if have < want:
         print(f"  {recipe}: {have} of {want} seeds")
-band, same = claims.noise_band(there), claims.aa(there)
+band, same = verdicts.noise_band(there), verdicts.aa(there)
 print("A/A:", "no band yet" if same is None else f"{same}; band {100 * band:.1f} points; a true difference of {100 * same.detectable(beyond=band):.1f} points would get a verdict four times of five where a pair varies as little as this one")
 
 
@@ -77,14 +77,14 @@ def seen(seeds):
 # ## Paper versus ours, over seeds
 
 # %%
-judged = claims.judge(there)
+judged = verdicts.judge(there)
 run.write_table("verdicts.csv", judged)
-as_table(claims.readable(judged))
+as_table(verdicts.readable(judged))
 
 # %%
-if pictured := claims.drawn(claims.headline(judged)):
+if pictured := verdicts.drawn(verdicts.headline(judged)):
     run.figure("claims", sglib.view.forest(
-        pictured, claims.VERDICTS, title="The papers' claims", band=None if band is None else 100 * band, x_title="difference in points, the claimed side to the right",
+        pictured, verdicts.VERDICTS, title="The papers' claims", band=None if band is None else 100 * band, x_title="difference in points, the claimed side to the right",
         note=f"{len(next(iter(there.cells.values()))['after'])} games, seeds in brackets; whiskers: 95 % interval; theirs: other models, tasks and games",
     ))  # fmt: skip
 
@@ -106,10 +106,10 @@ if pictured := claims.drawn(claims.headline(judged)):
 
 # %%
 def beside(others, name):
-    """The claims that `others`, rows of `claims.judge` on other games, have enough seeds for, beside the verdicts above."""
+    """The claims that `others`, rows of `verdicts.judge` on other games, have enough seeds for, beside the verdicts above."""
     rows = [
         {"paper": row["paper"], "claim": row["claim"], "all games (points)": stats.points(all_["estimate"], all_["low"], all_["high"]), f"{name} (points)": stats.points(row["estimate"], row["low"], row["high"]),
-         "seeds": row["seeds"], "verdict": all_["verdict"], f"on {name}": row["verdict"]} for row, all_ in zip(others, judged) if row["seeds"] >= claims.FEWEST and row["games"]
+         "seeds": row["seeds"], "verdict": all_["verdict"], f"on {name}": row["verdict"]} for row, all_ in zip(others, judged) if row["seeds"] >= evidence.FEWEST and row["games"]
     ]  # fmt: skip
     if rows:
         as_table(rows)
@@ -117,7 +117,7 @@ def beside(others, name):
         print("no claim has three seeds yet")
 
 
-beside(claims.judge(there, games=slice(256, None)) if p.cells == "full" else [], "the other 256")
+beside(verdicts.judge(there, games=slice(256, None)) if p.cells == "full" else [], "the other 256")
 
 # %% [markdown]
 # ## The same in rooms never trained in
@@ -128,12 +128,12 @@ beside(claims.judge(there, games=slice(256, None)) if p.cells == "full" else [],
 # %%
 elsewhere = evidence.read_evidence(plan, split=evidence.UNSEEN)
 print(f"{len(elsewhere.cells)} of {len(there.cells)} cells were played there")
-beside(claims.judge(elsewhere), "unseen rooms")
+beside(verdicts.judge(elsewhere), "unseen rooms")
 unseen_rates = []
 for recipe in dict.fromkeys(cell.recipe for cell in plan):
     inside, outside = (found.outcomes(recipe) for found in (there, elsewhere))
     common = sorted(set(inside) & set(outside))
-    if len(common) >= claims.FEWEST:
+    if len(common) >= evidence.FEWEST:
         x, y = (stats.success({seed: of[seed] for seed in common}) for of in (inside, outside))
         unseen_rates.append({"recipe": recipe, "seen": x.estimate, "seen_low": x.low, "seen_high": x.high, "unseen": y.estimate, "unseen_low": y.low, "unseen_high": y.high, "seeds": y.seeds, "games": y.tasks})
 run.write_table("unseen.csv", pd.DataFrame(unseen_rates, columns=["recipe", "seen", "seen_low", "seen_high", "unseen", "unseen_low", "unseen_high", "seeds", "games"]))
@@ -155,7 +155,7 @@ if unseen_rates:
 # %%
 def show_against(rows):
     """The claims that do not hold or stay open, under the reason of each."""
-    listed = claims.against(rows)
+    listed = verdicts.against(rows)
     for why, of in listed.items():
         display(Markdown("\n".join(f"- {row['paper']}: {row['claim']}: {row.get('verdict', '')}" for row in of) + f"\n\n  {why}"))
     if not listed:
@@ -165,10 +165,10 @@ def show_against(rows):
 show_against(judged)
 
 # %%
-facts = claims.facts(there)
+facts = verdicts.facts(there)
 run.write_table("facts.csv", pd.DataFrame(facts, columns=["what", "recipe", "when", "mean", "least", "most", "seeds"]))
 if facts:
-    as_table([{"what": row["what"], "recipe": row["recipe"], "of": {"panel": "the panel"}.get(row["when"], f"{row['when']} {claims.WINDOW} iterations"), "mean over seeds": f"{row['mean']:.3g}",
+    as_table([{"what": row["what"], "recipe": row["recipe"], "of": {"panel": "the panel"}.get(row["when"], f"{row['when']} {probes.WINDOW} iterations"), "mean over seeds": f"{row['mean']:.3g}",
                "least to most": f"{row['least']:.3g} to {row['most']:.3g}", "seeds": row["seeds"]} for row in facts])  # fmt: skip
 
 # %% [markdown]
@@ -186,7 +186,7 @@ as_table([{"paper": paper, "claim": text, "theirs": theirs or "-", "here": where
 rates = []
 for recipe in dict.fromkeys(cell.recipe for cell in plan):
     outcomes = there.outcomes(recipe)
-    if len(outcomes) >= claims.FEWEST:
+    if len(outcomes) >= evidence.FEWEST:
         x = stats.success(outcomes)
         rates.append({"recipe": recipe, "success": x.estimate, "low": x.low, "high": x.high, "seeds": x.seeds, "games": x.tasks})
 run.write_table("rates.csv", pd.DataFrame(rates, columns=["recipe", "success", "low", "high", "seeds", "games"]))
@@ -195,8 +195,8 @@ if rates:
         [f"{r['recipe']} ({r['seeds']})" for r in rates], [r["success"] for r in rates], [r["low"] for r in rates], [r["high"] for r in rates],
         title="Success after training on the held-out panel (seeds in brackets)", n=rates[0]["games"], detectable=seen(min(r["seeds"] for r in rates)),
     ))  # fmt: skip
-few = [recipe for recipe in dict.fromkeys(cell.recipe for cell in plan) if len(there.seeds(recipe)) < claims.FEWEST]
-print(f"fewer than {claims.FEWEST} seeds, not drawn: {', '.join(few) or 'none'}")
+few = [recipe for recipe in dict.fromkeys(cell.recipe for cell in plan) if len(there.seeds(recipe)) < evidence.FEWEST]
+print(f"fewer than {evidence.FEWEST} seeds, not drawn: {', '.join(few) or 'none'}")
 
 # %%
 # Self-Guide's schedule ablation; the paper has WebShop and Qwen3-1.7B (it also has entry at step 25, 53.8, which is not tested here)

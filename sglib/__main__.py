@@ -1,5 +1,5 @@
 """`python -m sglib study | store`: see `sglib.study`; `python -m sglib evidence`: see `sglib.training.cells`;
-`python -m sglib verdicts`: see `sglib.claims`."""
+`python -m sglib verdicts`: see `sglib.verdicts`."""
 
 import sys
 
@@ -9,7 +9,7 @@ if sys.argv[1:2] == ["evidence"]:
     sys.exit(main(sys.argv[2:]))
 
 if sys.argv[1:] == ["verdicts"]:
-    from sglib.claims import main
+    from sglib.verdicts import main
 
     sys.exit(main())
 

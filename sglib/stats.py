@@ -145,7 +145,7 @@ class Comparison:
         error is taken as known, so of few seeds it is a rough number (the tests simulate it).
 
         Args:
-            beyond: 0..1, a band that the estimate has to leave, too (`sglib.claims.noise_band`).
+            beyond: 0..1, a band that the estimate has to leave, too (`sglib.verdicts.noise_band`).
             seeds: paired seeds on as many tasks; None as here.
         """
         _check_level(power, "power")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sglib import claims, params
+from sglib import claims, params, verdicts
 from sglib.params import ParameterError
 from sglib.runs import repo_root
 from sglib.stats import minimum_detectable_effect
@@ -108,7 +108,7 @@ def test_every_deleted_file_changes_the_counts(file, tmp_path):
         path.unlink()
         found = evidence.read_evidence(cells, [folder])
         assert found.missing == [cell.name] and "7 of 8 cells" in str(found)
-        rows = {row["claim"]: row for row in claims.judge(found)}
+        rows = {row["claim"]: row for row in verdicts.judge(found)}
         assert rows["guidance without its reward beats plain GRPO"]["seeds"] == (
             1 if (cell.recipe, cell.seed) in {("guide", 1), ("guide", 2), ("grpo", 1), ("grpo", 2)} else 2
         )
@@ -197,17 +197,17 @@ def test_the_verdict_follows_the_rule(file, tmp_path):
         folder = tmp_path / str(rate)
         written(cells, folder, {"grpo": 0.5, "grpo_again": 0.5, "guide": rate}, seed=5)
         found = evidence.read_evidence(cells, [folder])
-        one, two = claims.judge(found, [claim, worse])
+        one, two = verdicts.judge(found, [claim, worse])
         assert (one["verdict"], two["verdict"]) == (says, contrary) and one["seeds"] == 3 and one["games"] == 400
         assert one["p_holm"] == min(1.0, 2 * one["p"])
-    gap = claims.aa(found)
-    assert claims.noise_band(found) == max(abs(gap.low), abs(gap.high))
-    assert claims.verdict(claim, None, 0.1) == "too few seeds" and claims.verdict(claim, gap, None) == "no A/A band"
+    gap = verdicts.aa(found)
+    assert verdicts.noise_band(found) == max(abs(gap.low), abs(gap.high))
+    assert verdicts.verdict(claim, None, 0.1) == "too few seeds" and verdicts.verdict(claim, gap, None) == "no A/A band"
     for cell in cells:
         if cell.seed == 3:
             (folder / f"{cell.name}.json").unlink()
     found = evidence.read_evidence(cells, [folder])
-    assert claims.aa(found) is None and claims.judge(found, [claim])[0]["verdict"] == "too few seeds"
+    assert verdicts.aa(found) is None and verdicts.judge(found, [claim])[0]["verdict"] == "too few seeds"
 
 
 def test_inside_the_band_nothing_is_claimed():
@@ -215,37 +215,37 @@ def test_inside_the_band_nothing_is_claimed():
 
     gap = Comparison(0.03, 0.01, 0.05, 0.01, 10, 512, 0.02, 9)
     claim = claims.CLAIMS[1]
-    assert claims.verdict(claim, gap, 0.04) == "inconclusive" and claims.verdict(claim, gap, 0.02) == "holds"
+    assert verdicts.verdict(claim, gap, 0.04) == "inconclusive" and verdicts.verdict(claim, gap, 0.02) == "holds"
 
 
 def test_every_claim_that_does_not_hold_is_listed_with_or_without_a_reason():
     rows = [{"claim": str(i), "verdict": v, "why": w} for i, (v, w) in enumerate(itertools.product(
         ("holds", "does not hold", "inconclusive", "too few seeds"), ("", "a reason")))]  # fmt: skip
-    listed = claims.against(rows)
+    listed = verdicts.against(rows)
     assert {row["claim"] for of in listed.values() for row in of} == {"2", "3", "4", "5"}
     assert [row["claim"] for row in listed["a reason"]] == ["3", "5"]
-    assert [row["claim"] for row in listed[claims.UNEXAMINED]] == ["2"]
-    assert [row["claim"] for row in listed[claims.OPEN]] == ["4"]
+    assert [row["claim"] for row in listed[verdicts.UNEXAMINED]] == ["2"]
+    assert [row["claim"] for row in listed[verdicts.OPEN]] == ["4"]
 
 
 def test_the_readme_says_what_the_committed_cells_say():
     text = (repo_root() / "README.md").read_text(encoding="utf-8")
-    start, end = claims.MARKS
+    start, end = verdicts.MARKS
     said = text[text.index(start) + len(start) : text.index(end)].strip()
-    expected = claims.summary(claims.committed(), claims.committed(evidence.UNSEEN))
+    expected = verdicts.summary(verdicts.committed(), verdicts.committed(evidence.UNSEEN))
     assert said == expected.strip(), "run: python -m sglib verdicts"
 
 
 def test_verdicts_are_written_between_the_marks_only(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(claims, "repo_root", lambda: tmp_path)
-    monkeypatch.setattr(claims, "committed", lambda split=None: None)
-    monkeypatch.setattr(claims, "summary", lambda found, unseen: "new")
-    start, end = claims.MARKS
+    monkeypatch.setattr(verdicts, "repo_root", lambda: tmp_path)
+    monkeypatch.setattr(verdicts, "committed", lambda split=None: None)
+    monkeypatch.setattr(verdicts, "summary", lambda found, unseen: "new")
+    start, end = verdicts.MARKS
     (tmp_path / "README.md").write_text(f"before\n{start}\nold\n{end}\nafter\n")
-    assert claims.main() == 0
+    assert verdicts.main() == 0
     assert (tmp_path / "README.md").read_text() == f"before\n{start}\nnew\n{end}\nafter\n"
     (tmp_path / "README.md").write_text("nothing of the kind\n")
-    assert claims.main() == 1 and "lacks" in capsys.readouterr().out
+    assert verdicts.main() == 1 and "lacks" in capsys.readouterr().out
     assert (tmp_path / "README.md").read_text() == "nothing of the kind\n"
 
 
@@ -253,7 +253,7 @@ def test_below_three_seeds_no_interval_is_shown():
     row = dict.fromkeys(("theirs", "detectable", "left", "p", "p_holm"))
     row |= {"paper": "x", "claim": "y", "a": "a", "b": "b", "games": 4, "verdict": "too few seeds"}
     row |= {"estimate": 0.1, "low": -1.0, "high": 1.0}
-    shown = {n: claims.readable([row | {"seeds": n}])[0]["ours (points)"] for n in (2, 3)}
+    shown = {n: verdicts.readable([row | {"seeds": n}])[0]["ours (points)"] for n in (2, 3)}
     assert shown == {2: "+10.0", 3: "+10.0 [-100.0, +100.0]"}
 
 
@@ -261,21 +261,21 @@ def test_claims_are_drawn_with_the_claimed_side_to_the_right():
     claim = claims.Claim("x", "less", "-9.5 (WebShop, 1.7B)", "a", "b", sign=-1)
     row = {"paper": claim.paper, "claim": claim.text, "theirs": claim.theirs, "sign": claim.sign, "verdict": "holds"}
     row |= {"estimate": -0.1, "low": -0.12, "high": -0.07, "seeds": 3}
-    drawn = claims.drawn([row, row | {"seeds": 2, "theirs": "-23 to -81 (s)"}, row | {"estimate": None}])
+    drawn = verdicts.drawn([row, row | {"seeds": 2, "theirs": "-23 to -81 (s)"}, row | {"estimate": None}])
     assert [d["estimate"] for d in drawn] == [pytest.approx(10)] * 2 and drawn[0]["name"] == "x: less (3)"
     assert (drawn[0]["low"], drawn[0]["high"], drawn[0]["theirs"]) == (pytest.approx(7), pytest.approx(12), 9.5)
     assert (drawn[1]["low"], drawn[1]["high"], drawn[1]["theirs"]) == (None, None, None)
-    assert {d["group"] for d in drawn} <= set(claims.VERDICTS)
+    assert {d["group"] for d in drawn} <= set(verdicts.VERDICTS)
 
 
 def test_p_values_are_adjusted_over_judged_claims_only(file, tmp_path):
     cells, folder = evidence.plan(file), tmp_path / "cells"  # three seeds of grpo, two of guide
     written(cells, folder, {"grpo": 0.5, "grpo_again": 0.5, "guide": 0.9})
     few, enough = claims.Claim("x", "", "", "guide", "grpo"), claims.Claim("x", "", "", "grpo_again", "grpo")
-    one, two = claims.judge(evidence.read_evidence(cells, [folder]), [few, enough])
+    one, two = verdicts.judge(evidence.read_evidence(cells, [folder]), [few, enough])
     assert one["verdict"] == "too few seeds" and one["p_holm"] is None and two["p_holm"] == two["p"]
     assert two["left"] == max(two["low"], two["high"]) and two["detectable"] > two["left"]
-    half = claims.judge(evidence.read_evidence(cells, [folder]), [enough], slice(200, None))
+    half = verdicts.judge(evidence.read_evidence(cells, [folder]), [enough], slice(200, None))
     assert half[0]["games"] == 200
 
 
@@ -287,7 +287,7 @@ def test_what_reasons_lean_on_is_measured(file, tmp_path):
         content = json.loads(path.read_text())
         content["batches"] = {"iteration": [0, 1], "label_positive": values}
         path.write_text(json.dumps(content))
-    rows = claims.facts(evidence.read_evidence(cells, [folder]))
+    rows = verdicts.facts(evidence.read_evidence(cells, [folder]))
     row = next(r for r in rows if r["what"] == "positive labels, %" and r["when"] == "last")
     assert (row["recipe"], row["mean"], row["least"], row["most"], row["seeds"]) == ("guide", 250, 200, 300, 2)
     before = next(r for r in rows if r["what"] == "success before training, %" and r["recipe"] == "grpo")
