@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import tempfile
 from collections.abc import Callable, Sequence
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, ProgressCallback
 from trl import DPOConfig, DPOTrainer
 
-from sglib.training.borrowed import lent
-
-NAMES = {
-    "loss": "loss",
-    "accuracy": "rewards/accuracies",
-    "margin": "rewards/margins",
-    "logp_expert": "logps/chosen",
-    "logp_agent": "logps/rejected",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-}
+from sglib.training.borrowed import StepHistory, arguments, lent
 
 
-class _Trainer(DPOTrainer):
-    def __init__(self, *, on_log, **kwargs):
-        self._on_log = on_log
-        super().__init__(**kwargs)
+class _Trainer(StepHistory, DPOTrainer):
+    NAMES = {
+        "loss": "loss",
+        "accuracy": "rewards/accuracies",
+        "margin": "rewards/margins",
+        "logp_expert": "logps/chosen",
+        "logp_agent": "logps/rejected",
+        "grad_norm": "grad_norm",
+        "learning_rate": "learning_rate",
+    }
 
     def _prepare_dataset(self, dataset, *_):
         return dataset  # the rows are what the collator takes
-
-    def log(self, logs, start_time=None):
-        step = self.state.global_step
-        super().log(logs, start_time)
-        if "grad_norm" in logs:  # not the summary at the end
-            self._on_log({"step": step} | {name: logs[theirs] for name, theirs in NAMES.items()})
 
 
 def dpo(
@@ -86,47 +74,23 @@ def dpo(
     Raises:
         ValueError: for no pairs, a pair without a prompt or an answer (naming its index), or a number out of range.
     """
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "micro_batch_size": micro_batch_size}.items():
-        if value < 1:
-            raise ValueError(f"{name}: got {value}; allowed: at least 1")
     if not beta > 0:
         raise ValueError(f"beta: got {beta}; allowed: more than 0")
     if not pairs:
         raise ValueError("pairs: got none; allowed: at least one")
     rows = [_row(i, pair) for i, pair in enumerate(pairs)]
-    micro = max(size for size in range(1, min(micro_batch_size, batch_size) + 1) if batch_size % size == 0)
-    cuda = torch.device(policy.device).type == "cuda"
-    arguments = DPOConfig(
-        output_dir=tempfile.gettempdir(),  # nothing is written there
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_steps=1,
+    common = arguments(
+        policy, epochs=epochs, batch_size=batch_size, micro_batch_size=micro_batch_size, learning_rate=learning_rate,
+        lr_schedule=lr_schedule, max_grad_norm=max_grad_norm, bf16=bf16, seed=seed,
+    )  # fmt: skip
+    config = DPOConfig(
+        **common,
         beta=beta,
-        num_train_epochs=epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch_size // micro,
-        train_sampling_strategy="group_by_length",  # shuffled, but less padding
         length_column_name="length",
         remove_unused_columns=False,  # default: True, which would remove the lengths before they are read
-        learning_rate=learning_rate,
-        lr_scheduler_type=lr_schedule,
-        max_grad_norm=max_grad_norm,
         weight_decay=0.0,
-        max_length=None,  # TRL's default of 1024 would cut long episodes without a word
-        gradient_checkpointing=False,  # default: True
-        bf16=bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
-        use_cpu=not cuda,
-        seed=seed,
-        dataloader_pin_memory=False,
     )
-    model, history = policy.model, []
-
-    def on_log(entry: dict) -> None:
-        history.append(entry)
-        if on_step is not None:
-            on_step(entry)
-
+    model = policy.model
     adapted = hasattr(model, "peft_config")
     dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     # TRL loads its reference from a hub id or path, which a model in memory need not have; an adapter it copies itself.
@@ -136,17 +100,15 @@ def dpo(
         for module in dropouts:  # TRL sets these to 0 for good
             after.callback(setattr, module, "p", module.p)
         trainer = _Trainer(
-            on_log=on_log,
+            on_step=on_step,
             model=model,
             ref_model=reference,
-            args=arguments,
+            args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=policy.tokenizer,
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
         trainer.train()
-    return history
+    return trainer.history
 
 
 def _row(index: int, pair) -> dict:

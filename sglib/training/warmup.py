@@ -6,29 +6,18 @@ they are all token ids with labels.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 
-import torch
 from datasets import Dataset
-from transformers import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from sglib.endpoint import check_trainable
 from sglib.rewards.repro import IGNORE
-from sglib.training.borrowed import lent
+from sglib.training.borrowed import StepHistory, arguments, lent
 
 
-class _Trainer(SFTTrainer):
-    def __init__(self, *, on_log, **kwargs):
-        self._on_log = on_log
-        super().__init__(**kwargs)
-
-    def log(self, logs, start_time=None):
-        step = self.state.global_step
-        super().log(logs, start_time)
-        if "grad_norm" in logs:  # not the summary at the end
-            self._on_log({"step": step} | {name: logs[name] for name in ("loss", "grad_norm", "learning_rate")})
+class _Trainer(StepHistory, SFTTrainer):
+    NAMES = {name: name for name in ("loss", "grad_norm", "learning_rate")}
 
 
 def sft(
@@ -70,56 +59,25 @@ def sft(
             index), or numbers below 1.
     """
     check_trainable(policy)
-    for name, value in {"epochs": epochs, "batch_size": batch_size, "micro_batch_size": micro_batch_size}.items():
-        if value < 1:
-            raise ValueError(f"{name}: got {value}; allowed: at least 1")
     if not examples:
         raise ValueError("examples: got none; allowed: at least one")
     rows = [_row(i, example) for i, example in enumerate(examples)]
-    micro = max(size for size in range(1, min(micro_batch_size, batch_size) + 1) if batch_size % size == 0)
-    cuda = torch.device(policy.device).type == "cuda"
-    arguments = SFTConfig(
-        output_dir=tempfile.gettempdir(),  # nothing is written there
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        logging_steps=1,
-        num_train_epochs=epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch_size // micro,
-        train_sampling_strategy="group_by_length",  # shuffled, but less padding
-        learning_rate=learning_rate,
-        lr_scheduler_type=lr_schedule,
-        max_grad_norm=max_grad_norm,
-        weight_decay=weight_decay,
-        max_length=None,  # TRL's default of 1024 would cut long episodes without a word
-        gradient_checkpointing=False,  # default: True
-        bf16=bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
-        use_cpu=not cuda,
-        seed=seed,
-        dataloader_pin_memory=False,
-        # The rows are ready: no tokenising, and TRL must not drop or rebuild what is there.
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    model, history = policy.model, []
-
-    def on_log(entry: dict) -> None:
-        history.append(entry)
-        if on_step is not None:
-            on_step(entry)
-
-    with lent(model):
+    common = arguments(
+        policy, epochs=epochs, batch_size=batch_size, micro_batch_size=micro_batch_size, learning_rate=learning_rate,
+        lr_schedule=lr_schedule, max_grad_norm=max_grad_norm, bf16=bf16, seed=seed,
+    )  # fmt: skip
+    # The rows are ready: no tokenising, and TRL must not drop or rebuild what is there.
+    config = SFTConfig(**common, weight_decay=weight_decay, dataset_kwargs={"skip_prepare_dataset": True})
+    with lent(policy.model):
         trainer = _Trainer(
-            on_log=on_log,
-            model=model,
-            args=arguments,
+            on_step=on_step,
+            model=policy.model,
+            args=config,
             train_dataset=Dataset.from_list(rows),
             processing_class=policy.tokenizer,
         )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
         trainer.train()
-    return history
+    return trainer.history
 
 
 def _row(index: int, example: dict) -> dict:
