@@ -7,9 +7,9 @@ import pytest
 
 import sglib
 from sglib.records import Trajectory, Turn, write_trajectories
-from sglib.view import episodes, escape_markdown, export_html, inspect, markup, pages
+from sglib.view import episodes, escape_markdown, export_html, inspect, markup, pages, turns
 from sglib.view.episodes import Query
-from sglib.view.pages import episode_html, story_html, turn_html
+from sglib.view.turns import episode_html, story_html, turn_html
 
 ATTACKS = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "'\"><svg onload=alert(1)>", "</pre></td>&lt;",
@@ -89,7 +89,7 @@ def test_the_timeline_has_one_axis():
     line = episodes.timeline(t)
     assert line.true == [0.0, 0.0, 1.0] and line.stated == [0.25, None, None]
     assert line.hindsight == [0.0, None, 1.0] and line.polarity == [1.0, -1.0, None]
-    assert "stated 25 %" in pages.timeline_svg(t, 0) and pages.timeline_svg(made(n=0)) == ""
+    assert "stated 25 %" in turns.timeline_svg(t, 0) and turns.timeline_svg(made(n=0)) == ""
 
 
 ROOM = [
@@ -118,7 +118,7 @@ def test_the_map_knows_what_was_seen_and_carried():
     assert taken.carried == ["mug 1"] and taken.places["fridge 1"].things == ["egg 1"] and taken.places["desk 2"].here
     assert end.carried == [] and end.places["desk 2"].things == ["mug 1"]
     assert end.places["desk 2"].here and not end.places["cabinet 1"].here  # "Nothing happens": it did not go there
-    assert "no map" in pages.room_html(made(), 1)
+    assert "no map" in turns.room_html(made(), 1)
 
 
 def test_the_map_of_a_real_episode_agrees_with_the_engine():

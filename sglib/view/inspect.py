@@ -22,7 +22,7 @@ from sglib import counterfactual
 from sglib.policy import Policy, load_policy
 from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
 from sglib.scoring import token_logprobs
-from sglib.view import episodes, markup, pages
+from sglib.view import episodes, markup, pages, turns
 from sglib.view.episodes import Query
 
 SCRIPT = Path(__file__).parent / "inspector.js"
@@ -333,7 +333,7 @@ class Inspector(anywidget.AnyWidget):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         listed = "" if len(self.trajectories) == 1 else pages.summary_html(self.rows)
-        return {**data, "text/html": listed + pages.story_html(self.trajectory)}
+        return {**data, "text/html": listed + turns.story_html(self.trajectory)}
 
 
 def export_html(

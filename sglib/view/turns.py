@@ -1,0 +1,236 @@
+"""One episode as HTML: each turn with what it was paid, its timeline, the room as the agent knows it.
+
+As in `sglib.view.pages`, everything from outside is escaped, and nothing has a script or an event handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sglib.records import LABELS, Trajectory, Turn
+from sglib.view import episodes
+from sglib.view.markup import STYLE, escape, number
+
+STATIC_TURNS = 60  # a stored notebook keeps one episode of at most this many turns
+
+
+def episode_html(trajectory: Trajectory) -> str:
+    """The episode's head as HTML: task, outcome, counts, return."""
+    invalid = sum(not turn.valid for turn in trajectory.turns)
+    facts = [
+        outcome(trajectory.won),
+        f"{len(trajectory)} turns",
+        f"{invalid} without effect",
+        f"format {escape(trajectory.format)}",
+        f"seed {escape(trajectory.seed)}",
+        f"return {number(trajectory.total_return)}",
+    ]
+    return (
+        f"<div class='sglib-view'><b>{escape(trajectory.goal)}</b><br>"
+        f"<span class='dim'>{escape(trajectory.task_type)} · {escape(trajectory.game_id)}</span><br>"
+        f"{' · '.join(facts)}</div>"
+    )
+
+
+def turn_html(trajectory: Trajectory, index: int) -> str:
+    """One turn as HTML: observation, guidance with its label, action, rewards, advantage, oracle distance.
+
+    Args:
+        index: 0..len(trajectory) - 1, negative values from the end.
+
+    Raises:
+        IndexError: naming the number of turns.
+    """
+    if not -len(trajectory) <= index < len(trajectory):
+        raise IndexError(f"turn {index} of an episode of {len(trajectory)} turns")
+    index %= len(trajectory)
+    turn = trajectory.turns[index]
+    rows = [("observation", f"<pre>{escape(turn.observation)}</pre>")]
+    if turn.guidance is not None or turn.label is not None:
+        label = f"<b class='{tone(turn.label)}'>{escape(turn.label)}</b> " if turn.label else ""
+        rows.append(("guidance", f"{label}<pre>{escape(turn.guidance or '')}</pre>"))
+    if turn.progress is not None:
+        rows.append(("own progress estimate", f"{number(turn.progress)} %"))
+    rows.append(("action", f"<pre>{escape(turn.action)}</pre>{_validity(turn)}"))
+    if turn.parse_error:
+        raw = f"<details><summary>what it wrote</summary><pre>{escape(turn.response)}</pre></details>"
+        rows.append(("not parsed", f"<span class='bad'>{escape(turn.parse_error)}</span>{raw}"))
+    rows.append(("rewards", _rewards(turn)))
+    rows.append(("advantage", number(turn.advantage, signed=True)))
+    rows.append(("oracle distance", _distance(trajectory, index)))
+    cells = "".join(f"<tr><th scope='row' class='dim'>{name}</th><td>{value}</td></tr>" for name, value in rows)
+    return f"<div class='sglib-view'><b>Turn {index + 1} of {len(trajectory)}</b><table>{cells}</table></div>"
+
+
+def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
+    """The whole episode as HTML that needs no script: a line per turn, which opens to everything about it.
+
+    Args:
+        limit: turns shown, None for all; how many are left out is said.
+    """
+    shown = trajectory.turns[:limit]
+    parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>", timeline_svg(trajectory)]
+    for index, turn in enumerate(shown):
+        line = (
+            f"{index + 1}. <code>{escape(turn.action)}</code> {_validity(turn)} "
+            f"<span class='{tone(turn.label)}'>{escape(turn.label or '')}</span> "
+            f"<span class='dim'>rewards {number(paid(turn), signed=True)}</span>"
+        )
+        parts.append(f"<details><summary>{line}</summary>{turn_html(trajectory, index)}</details>")
+    if len(shown) < len(trajectory):
+        parts.append(f"<p>… and {len(trajectory) - len(shown)} more turns</p>")
+    parts.append(f"<p class='dim'>at the end</p><pre>{escape(trajectory.final_observation)}</pre></div>")
+    return "".join(parts)
+
+
+def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
+    """True progress (line), stated progress (circles), hindsight (squares) and the guidance's polarity (triangles at the
+    foot) over turns; the open turn is marked, a click opens another."""
+    line = episodes.timeline(trajectory)
+    points, width, height = len(line.true), 640, 96
+    if points < 2:
+        return ""
+    step = (width - 60) / (points - 1)
+
+    def at(i: int, value: float) -> tuple[float, float]:
+        return 40 + i * step, 8 + (1 - value) * (height - 34)
+
+    def opens(i: int) -> str:
+        return f"data-do='goto' data-value='{min(i, points - 2)}'"
+
+    parts = []
+    if turn is not None:
+        x, _ = at(turn, 0)
+        parts.append(
+            f"<rect x='{x - step / 2:.1f}' y='4' width='{step:.1f}' height='{height - 8}' fill='#0072B2' opacity='.18'/>"
+        )
+    for value, text in ((0, "0"), (1, "100 %")):
+        _, y = at(0, value)
+        parts.append(f"<line x1='40' x2='{width - 20}' y1='{y:.1f}' y2='{y:.1f}' stroke='currentColor' opacity='.2'/>")
+        parts.append(f"<text x='36' y='{y + 4:.1f}' text-anchor='end' font-size='10' fill='currentColor'>{text}</text>")
+    for i in range(points - 1):  # below the marks, whose own titles would else not be reached
+        parts.append(
+            f"<rect data-do='goto' data-value='{i}' x='{at(i, 0)[0] - step / 2:.1f}' y='0' width='{step:.1f}' "
+            f"height='{height}' fill='transparent'><title>turn {i + 1}</title></rect>"
+        )
+    known = [(i, value) for i, value in enumerate(line.true) if value is not None]
+    path = " ".join("{:.1f},{:.1f}".format(*at(i, value)) for i, value in known)
+    if known:
+        parts.append(
+            f"<polyline points='{path}' fill='none' stroke='#009E73' stroke-width='2' pointer-events='none'></polyline>"
+        )
+    for i, value in enumerate(line.stated):
+        if value is not None:
+            x, y = at(i, value)
+            parts.append(
+                f"<circle {opens(i)} cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#D55E00'><title>stated {100 * value:.0f} %</title></circle>"
+            )
+    for i, value in enumerate(line.hindsight):
+        if value is not None:
+            x, y = at(i, value)
+            parts.append(
+                f"<rect {opens(i)} x='{x - 2.5:.1f}' y='{y - 2.5:.1f}' width='5' height='5' fill='#CC79A7'><title>hindsight {100 * value:.0f} %</title></rect>"
+            )
+    for i, value in enumerate(line.polarity):
+        if value is not None:
+            x, y = at(i, 0)[0], height - 14
+            shape = {
+                1: f"{x - 4},{y + 3} {x + 4},{y + 3} {x},{y - 5}",
+                -1: f"{x - 4},{y - 5} {x + 4},{y - 5} {x},{y + 3}",
+            }
+            colour, label = {1: "#0072B2", 0: "#8C8C8C", -1: "#D55E00"}[int(value)], LABELS[int(value) + 1]
+            drawn = (
+                f"<polygon {opens(i)} points='{shape[int(value)]}'"
+                if value
+                else f"<rect {opens(i)} x='{x - 3:.1f}' y='{y - 2}' width='6' height='3'"
+            )
+            parts.append(f"{drawn} fill='{colour}'><title>{label}</title></{'polygon' if value else 'rect'}>")
+    key = [("— true progress", "#009E73", bool(known)), ("● stated", "#D55E00", any(x is not None for x in line.stated)),
+           ("■ hindsight", "#CC79A7", any(x is not None for x in line.hindsight)),
+           ("▲▼ guidance's label", "#0072B2", any(x is not None for x in line.polarity))]  # fmt: skip
+    legend = " ".join(
+        f"<span style='color:{colour}'>{text.split()[0]}</span> {text.split(maxsplit=1)[1]} &nbsp;"
+        for text, colour, shown in key
+        if shown
+    )
+    return (
+        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='progress over turns' style='width:100%;max-width:52em'>"
+        f"{''.join(parts)}</svg><div>{legend}</div>"
+    )
+
+
+def room_html(trajectory: Trajectory, turn: int) -> str:
+    """The receptacles with what was seen in them when turn `turn` began, and what is carried."""
+    room = episodes.room(trajectory, max(turn, 0))
+    if not room.places:
+        return "<p class='dim'>no map: the texts name no receptacles</p>"
+    boxes = []
+    for place in room.places.values():
+        state = "not seen" if place.things is None and not place.closed else "closed" if place.closed else ""
+        things = "<br>".join(map(escape, place.things)) if place.things else ("empty" if place.things == [] else "")
+        style = f"place{' here' if place.here else ''}{' unseen' if place.things is None else ''}"
+        boxes.append(
+            f"<div class='{style}'><b>{escape(place.name)}</b> <span class='dim'>{state}</span><br>{things}</div>"
+        )
+    carried = ", ".join(map(escape, room.carried)) or "nothing"
+    return f"<p>carries: <b>{carried}</b></p><div>{''.join(boxes)}</div>"
+
+
+# -- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def outcome(won: bool) -> str:
+    return "<b class='good'>won</b>" if won else "<b class='bad'>not won</b>"
+
+
+def tone(label: str | None) -> str:
+    """The CSS class of a label."""
+    return {"positive": "good", "negative": "bad"}.get(label or "", "dim")
+
+
+def _validity(turn: Turn) -> str:
+    return "" if turn.valid else " <span class='bad'>not admissible: nothing happened</span>"
+
+
+def paid(turn: Turn) -> float:
+    """What entered the return at a turn: the weighted components where `combine` was applied, else the environment's
+    reward and the components. Details beside a component ("repro/retrospective") are no rewards."""
+    weighted = [value for name, value in turn.rewards.items() if name.endswith("/weighted")]
+    if weighted:
+        return sum(weighted)
+    return turn.reward + sum(value for name, value in turn.rewards.items() if "/" not in name)
+
+
+def _rewards(turn: Turn) -> str:
+    """Every component with what it came from, and what was paid in all."""
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td class='num'>{number(value, signed=True)}</td>"
+        f"<td class='dim'>{_details(name, details)}</td></tr>"
+        for name, value, details in episodes.turn_rewards(turn)
+    )
+    total = f"<tr><td class='dim'>paid</td><td class='num'>{number(paid(turn), signed=True)}</td><td></td></tr>"
+    return f"<table>{rows}{total if turn.rewards else ''}</table>"
+
+
+def _details(component: str, details: Mapping[str, float]) -> str:
+    """What a component came from; information gain's log-probabilities as probabilities a token, too."""
+    texts = []
+    for name, value in details.items():
+        shown = "paid" if name == "weighted" else name
+        text = f"{escape(shown)} {number(value, signed=True)}"
+        if component == "igpo" and name in ("before", "after"):
+            text += f" (probability a token {number(float(np.exp(value)))})"
+        texts.append(text)
+    return ", ".join(texts)
+
+
+def _distance(trajectory: Trajectory, index: int) -> str:
+    before, after = trajectory.distances[index : index + 2]
+    if before is None:
+        return "—"
+    if after is None:
+        return escape(before)
+    kind, word = ("good", "nearer") if after < before else ("bad", "farther") if after > before else ("dim", "as far")
+    return f"{escape(before)} → {escape(after)} <span class='{kind}'>{word}</span>"
