@@ -280,19 +280,21 @@ class Grid(pydantic.BaseModel):
     the section `grpo` says how.
 
     Attributes:
-        headline, others: recipes with `headline_seeds` and with `other_seeds` seeds each, counted from `first_seed` on.
-            Tuning used seed 0.
+        headline, others, extras: recipes with `headline_seeds`, `other_seeds` and `extra_seeds` seeds each, counted
+            from `first_seed` on. Tuning used seed 0.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
     headline: list[str] = Field(min_length=1)
     others: list[str] = []
+    extras: list[str] = []
     headline_seeds: Count = 10
     other_seeds: Count = 5
+    extra_seeds: Count = 3
     first_seed: Count = 1
 
-    @pydantic.field_validator("headline", "others")
+    @pydantic.field_validator("headline", "others", "extras")
     @classmethod
     def _recipes(cls, value: list[str]) -> list[str]:
         for name in _distinct(value):
@@ -303,7 +305,7 @@ class Grid(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _apart(self):
-        _distinct([*self.headline, *self.others])
+        _distinct([*self.headline, *self.others, *self.extras])
         return self
 
 

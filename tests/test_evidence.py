@@ -35,6 +35,8 @@ def test_a_plan_has_every_cell_seed_by_seed(file):
         "grpo-seed1", "grpo_again-seed1", "guide-seed1", "grpo-seed2", "grpo_again-seed2", "guide-seed2", "grpo-seed3",
         "grpo_again-seed3",
     ]  # fmt: skip
+    file.write_text(TEXT.replace("grid: {", "grid: {extras: [igpo], extra_seeds: 1, "))
+    assert [cell.name for cell in evidence.plan(file)] == [*names[:3], "igpo-seed1", *names[3:]]
 
 
 @pytest.mark.parametrize(
@@ -300,11 +302,11 @@ def test_reasons_belong_to_claims():
 
 def test_every_claim_is_about_planned_recipes():
     planned = params.load_grid(params.recipe_file("grpo").parent.parent / "full.yaml")
-    known = {*planned.headline, *planned.others}
+    known = {*planned.headline, *planned.others, *planned.extras}
     for claim in claims.CLAIMS:
         assert {claim.a, claim.b} <= known, claim
     assert {"grpo", "gigpo", "guide", "self_guide", "immediate", "repro", "igpo"} <= set(planned.headline)
-    assert planned.headline_seeds >= 10 and planned.other_seeds >= 5
+    assert planned.headline_seeds >= 10 and planned.other_seeds >= 5 and planned.extra_seeds >= evidence.FEWEST
 
 
 @pytest.mark.slow

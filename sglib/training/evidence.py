@@ -78,6 +78,7 @@ def plan(params_file: str | Path) -> list[Cell]:
     settings = {k: v for k, v in content.get("grpo", {}).items() if k != "seed"}
     seeds = dict.fromkeys(wanted.headline, wanted.headline_seeds)
     seeds |= dict.fromkeys(wanted.others, wanted.other_seeds)
+    seeds |= dict.fromkeys(wanted.extras, wanted.extra_seeds)
     return [
         Cell(name, seed, parameters.check("grpo", common | {"seed": seed, "grpo": settings | {"arms": [name]}}))
         for seed in range(wanted.first_seed, wanted.first_seed + max(seeds.values()))
