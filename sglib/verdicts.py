@@ -198,7 +198,8 @@ def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
     return found
 
 
-# what the reasons lean on: (text, recipe, column of the training batches or "before", "start"; which part, unit factor)
+# what the reasons lean on: (text, recipes, column of the training batches, or of the panel: "before", "start", "looping";
+# which part, unit factor)
 _MEASURED = (
     ("tokens that an episode writes", ("grpo", "guide", "repro_meta", "repro"), "policy_tokens_mean", "first", 1),
     ("success before training, %", ("grpo", "guide", "repro_meta", "repro"), "before", "", 100),
@@ -207,10 +208,13 @@ _MEASURED = (
     ("AUROC of labels", ("guide", "self_guide", "immediate", "immediate_win1"), "calibration/label/auroc", "both", 1),
     ("AUROC of hindsight", ("repro",), "calibration/retrospective/auroc", "both", 1),
     ("discrimination of hindsight (0-100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
-    ("inadmissible actions, %", ("grpo", "gigpo"), "invalid_actions", "both", 100),
+    ("inadmissible actions, %", ("grpo", "gigpo", "step_agent"), "invalid_actions", "both", 100),
+    ("success of training batches, %", ("gigpo", "step_agent"), "success", "last", 100),
+    ("held-out episodes that repeat themselves after training, %", ("gigpo", "step_agent"), "looping", "", 100),
     ("episodes in groups that end alike, %", ("guide",), "zero_advantage", "both", 100),
     ("positive labels, %", ("guide", "immediate", "immediate_win1"), "label_positive", "both", 100),
     ("AUROC of what is paid", ("igpo",), "calibration/igpo/auroc", "both", 1),
+    ("AUROC of what is paid", ("step_agent",), "calibration/step_agent/auroc", "both", 1),
     ("internal reward of won minus lost episodes", ("immediate", "immediate_win1", "igpo", "repro"), "probe/internal_gap", "both", 1),
     ("correlation of internal reward and length", ("immediate", "immediate_win1", "igpo", "repro"), "probe/internal_length", "both", 1),
 )  # fmt: skip
@@ -224,6 +228,8 @@ def facts(found: Found) -> list[dict]:
         for recipe in recipes:
             if column in ("before", "start"):
                 values = {"panel": [x.mean() for x in found.outcomes(recipe, column).values()]}
+            elif column == "looping":
+                values = {"panel": [cell["curve"][-1][column] for cell in found.seeds(recipe).values()]}
             else:
                 series = [cell["batches"].get(column, []) for cell in found.seeds(recipe).values()]
                 both = zip(("first", "last"), zip(*(ends([{column: x} for x in of], column) for of in series)))
