@@ -168,7 +168,7 @@ show_against(judged)
 facts = verdicts.facts(there)
 run.write_table("facts.csv", pd.DataFrame(facts, columns=["what", "recipe", "when", "mean", "least", "most", "seeds"]))
 if facts:
-    as_table([{"what": row["what"], "recipe": row["recipe"], "of": {"panel": "the panel"}.get(row["when"], f"{row['when']} {probes.WINDOW} iterations"), "mean over seeds": f"{row['mean']:.3g}",
+    as_table([{"what": row["what"], "recipe": row["recipe"], "of": f"the {row['when']}" if row["when"].startswith("panel") else f"{row['when']} {probes.WINDOW} iterations", "mean over seeds": f"{row['mean']:.3g}",
                "least to most": f"{row['least']:.3g} to {row['most']:.3g}", "seeds": row["seeds"]} for row in facts])  # fmt: skip
 
 # %% [markdown]

@@ -210,7 +210,7 @@ _MEASURED = (
     ("discrimination of hindsight (0-100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
     ("inadmissible actions, %", ("grpo", "gigpo", "step_agent"), "invalid_actions", "both", 100),
     ("success of training batches, %", ("gigpo", "step_agent"), "success", "last", 100),
-    ("held-out episodes that repeat themselves after training, %", ("gigpo", "step_agent"), "looping", "", 100),
+    ("held-out episodes that repeat themselves, %", ("grpo", "guide", "self_guide", "gigpo", "step_agent"), "looping", "", 100),
     ("episodes in groups that end alike, %", ("guide",), "zero_advantage", "both", 100),
     ("positive labels, %", ("guide", "immediate", "immediate_win1"), "label_positive", "both", 100),
     ("AUROC of what is paid", ("igpo",), "calibration/igpo/auroc", "both", 1),
@@ -221,15 +221,16 @@ _MEASURED = (
 
 
 def facts(found: Found) -> list[dict]:
-    """What the reasons lean on, measured in the cells: rows of `what`, `recipe`, `when` ("panel", "first", "last": so
-    many iterations, `sglib.probes.WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
+    """What the reasons lean on, measured in the cells: rows of `what`, `recipe`, `when` ("panel"; "panel, before" and
+    ", after" training; "first", "last": so many iterations, `sglib.probes.WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
     rows = []
     for what, recipes, column, part, unit in _MEASURED:
         for recipe in recipes:
             if column in ("before", "start"):
                 values = {"panel": [x.mean() for x in found.outcomes(recipe, column).values()]}
             elif column == "looping":
-                values = {"panel": [cell["curve"][-1][column] for cell in found.seeds(recipe).values()]}
+                curves = [cell["curve"] for cell in found.seeds(recipe).values()]
+                values = {f"panel, {when}": [x[i][column] for x in curves] for when, i in (("before", 0), ("after", -1))}
             else:
                 series = [cell["batches"].get(column, []) for cell in found.seeds(recipe).values()]
                 both = zip(("first", "last"), zip(*(ends([{column: x} for x in of], column) for of in series)))
