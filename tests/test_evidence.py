@@ -72,6 +72,7 @@ def made(cell, rate, rng, games=400):
         "params": {"eval_games": games, "games_per_iteration": 8, "group_size": 8},
         "card": {"source": "s", "configuration": "c", "episodes": {}, "versions": {}, "machine": {}},
         "before": "0" * games, "start": "", "after": "".join(map(str, outcomes)),
+        "curve": [{"looping": 0.1 * cell.seed}, {"looping": 0.2 * cell.seed}],
         "batches": {"iteration": [0, 1], "success": [0.1 * cell.seed, None]},
     }  # fmt: skip
 
@@ -294,6 +295,8 @@ def test_what_reasons_lean_on_is_measured(file, tmp_path):
     assert (row["recipe"], row["mean"], row["least"], row["most"], row["seeds"]) == ("guide", 250, 200, 300, 2)
     before = next(r for r in rows if r["what"] == "success before training, %" and r["recipe"] == "grpo")
     assert before["seeds"] == 3 and before["when"] == "panel"
+    loops = [(r["when"], round(r["mean"], 3)) for r in rows if "repeat" in r["what"] and r["recipe"] == "grpo"]
+    assert loops == [("panel, before", 20), ("panel, after", 40)]
 
 
 def test_reasons_belong_to_claims():
