@@ -89,7 +89,7 @@ options = {
 
 # %%
 reports = {}
-for condition in sglib.runs.progress(p.conditions, desc="conditions"):
+for condition in sglib.progress_bar(p.conditions, desc="conditions"):
     reports[condition] = sglib.evaluate(
         policy, panel, temperature=p.temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size, **options[condition]
     )

@@ -59,7 +59,7 @@ for text in ("Guidance: find mug Label: positive Action: go to desk 1", "Guidanc
 
 # %%
 reports = {}
-for name in sglib.runs.progress(p.formats, desc="formats"):
+for name in sglib.progress_bar(p.formats, desc="formats"):
     reports[name] = sglib.evaluate(
         policy, panel, format=name, temperature=p.temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size
     )

@@ -12,6 +12,7 @@ from sglib.evaluate import Report, evaluate, progress_error, replay_on_reference
 from sglib.generation import generate
 from sglib.panels import panel
 from sglib.policy import Policy, load_policy
+from sglib.progress_bar import progress_bar
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
 from sglib.rollout import rollout
 from sglib.view import figures
@@ -36,6 +37,7 @@ __all__ = [
     "load_policy",
     "panel",
     "params",
+    "progress_bar",
     "progress_error",
     "read_trajectories",
     "replay_on_reference",

@@ -30,9 +30,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from sglib import envs, formats
+from sglib.progress_bar import progress_bar
 from sglib.records import Observation, Trajectory, Turn, write_trajectories
 
 log = logging.getLogger(__name__)
@@ -288,7 +288,7 @@ class EndpointPolicy:
         # Only requests run in threads. Environments are stepped here, one after the other: not all engines are safe in
         # threads, and Python would run them one at a time anyway.
         try:
-            with tqdm(total=total, desc=self.model_name, unit="episode", leave=False) as bar:
+            with progress_bar(desc=self.model_name, total=total, unit="episode", leave=False) as bar:
                 for index in itertools.islice(queue, workers):
                     begin(index)
                 while running:

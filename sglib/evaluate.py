@@ -6,12 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tqdm.auto import tqdm
-
 from sglib import envs, formats
 from sglib.envs.alfworld import Game
 from sglib.panels import panel_hash
 from sglib.policy import Policy
+from sglib.progress_bar import progress_bar
 from sglib.records import LABELS, Trajectory
 from sglib.rollout import rollout
 from sglib.stats import wilson
@@ -218,7 +217,8 @@ def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game
     given = {game.id: game for game in games}
     by_id = {t.game_id: envs.alfworld.game_of(t, given) for t in trajectories}
     reference = envs.make("alfworld", engine="textworld")
-    found = [_first_difference(reference, by_id[t.game_id], t) for t in tqdm(trajectories, desc="replay", leave=False)]
+    replayed = progress_bar(trajectories, desc="replay", leave=False)
+    found = [_first_difference(reference, by_id[t.game_id], t) for t in replayed]
     return [difference for difference in found if difference]
 
 

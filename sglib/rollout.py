@@ -20,13 +20,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from sglib import envs, formats
 from sglib.decoding import Question, Writer, is_small, write
 from sglib.endpoint import EndpointPolicy
 from sglib.parallel import each
 from sglib.policy import Policy
+from sglib.progress_bar import progress_bar
 from sglib.records import Trajectory, Turn
 from sglib.scoring import given_tokens
 
@@ -145,7 +146,7 @@ def rollout(
     policy.model.eval()
     try:
         quiet = multiprocessing.parent_process() is not None  # a worker's bar would be drawn over its parent's
-        with tqdm(total=total, desc=policy.name, unit="episode", leave=False, delay=10, disable=quiet) as bar:
+        with progress_bar(desc=policy.name, total=total, unit="episode", leave=False, delay=10, disable=quiet) as bar:
             table = _Table(
                 policy, games, env, engine, format, max_turns, seed, group_size, max_new_tokens, oracle, example,
                 answer_prefix, ask, forks, bar,

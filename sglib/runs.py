@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from sglib import params as parameters
 from sglib.records import Trajectory, write_atomic, write_trajectories
 
-Item = TypeVar("Item")
 PACKAGES = ("sglib", "torch", "transformers", "trl", "peft", "alfworld", "textworld", "numpy", "openai")
 EXECUTED = "notebook.ipynb"
 MANIFEST = "MANIFEST.json"
@@ -293,55 +289,3 @@ def check_manifest(reference: Path | None = None) -> str:
     for what, names in (("MISSING", missing), ("CHANGED", changed)):
         text += f"; {len(names)} {what}: {', '.join(names)}" if names else ""
     return text
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Progress
-
-
-class _KernelBar(tqdm):
-    """A tqdm bar that is one display, updated in place.
-
-    tqdm.auto's widget stays at 0 % in a stored notebook, plain tqdm leaves a line for every refresh; one updated
-    display moves in JupyterLab and leaves its last state in a notebook executed by papermill.
-    """
-
-    def __init__(self, *args, **kwargs):
-        from IPython.display import display
-
-        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
-        super().__init__(*args, file=io.StringIO(), **kwargs)
-
-    def display(self, msg=None, pos=None):  # what tqdm calls to draw, at most every `mininterval` seconds
-        line = msg if msg is not None else str(self)
-        if line:
-            self.handle.update({"text/plain": line}, raw=True)
-        if path := os.environ.get("SGLIB_PROGRESS"):
-            write_atomic(path, line)
-
-    def close(self):
-        if not self.disable:
-            self.refresh()  # the last state, which stays
-            self.disable = True
-
-
-def progress(iterable: Iterable[Item] | None = None, desc: str = "", total: int | None = None) -> tqdm:
-    """A progress bar that is right in JupyterLab, in a notebook run by papermill, and in a terminal.
-
-    Args:
-        iterable: what to go through; None for a bar moved by hand with `.update(n)` and ended with `.close()`.
-        desc: what is being done.
-        total: number of steps, where `iterable` has no length.
-
-    Returns:
-        A tqdm bar: iterate over it, or use it as a context manager; `.set_postfix_str("success 41 %")` adds a note.
-    """
-    kind = _KernelBar if _in_kernel() else tqdm
-    return kind(iterable, desc=desc, total=total, mininterval=0.5, ncols=100, leave=True, dynamic_ncols=False)
-
-
-def _in_kernel() -> bool:
-    if "IPython" not in sys.modules:
-        return False
-    shell = sys.modules["IPython"].get_ipython()
-    return shell is not None and hasattr(shell, "kernel")

@@ -122,11 +122,6 @@ def test_output_root(monkeypatch, tmp_path):
     assert runs.output_root(tmp_path / "elsewhere") == tmp_path / "elsewhere"
 
 
-def test_progress_in_a_terminal(capsys):
-    assert list(runs.progress(range(3), desc="steps")) == [0, 1, 2]
-    assert "steps: 100%" in capsys.readouterr().err
-
-
 def test_every_missing_or_changed_result_file_is_named(tmp_path):
     names = ("tuning.csv", "04_joint_grpo/r/curves.csv", "04_joint_grpo/r/run.json", "evidence/grpo-seed1.json")
     for name in names:

@@ -25,10 +25,10 @@ size = "tiny"
 {section} = {{}}
 
 # %%
-from sglib import params, runs
+from sglib import params, progress_bar, runs
 p = params.check("{name}", globals())
 run = runs.start_run("{name}", p)
-for _ in runs.progress(range(3), desc="working"):
+for _ in progress_bar(range(3), desc="working"):
     pass
 {extra}
 

@@ -12,7 +12,8 @@ import anywidget
 import plotly.graph_objects as go
 import traitlets
 
-from sglib import probes, runs
+from sglib import probes
+from sglib.progress_bar import progress_bar
 from sglib.records import Trajectory
 from sglib.view import markup
 from sglib.view.figures import LivePlot, small_multiples
@@ -158,7 +159,7 @@ class TrainingView(anywidget.AnyWidget):
             if self._began is None:
                 self._began = time.monotonic(), done  # what was trained before is not this call's speed
             if self._bar is None:
-                self._bar = runs.progress(desc="iterations of all arms", total=self.iterations * len(self.arms))
+                self._bar = progress_bar(desc="iterations of all arms", total=self.iterations * len(self.arms))
             self._bar.update(done - self._bar.n)
             success = {arm: 100 * r.curve[-1]["success"] for arm, r in self.results.items() if r.curve}
             self._bar.set_postfix_str(", ".join(f"{arm} {value:.0f} %" for arm, value in success.items()))

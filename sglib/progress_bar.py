@@ -1,0 +1,89 @@
+"""Progress bars that are right in JupyterLab, in a notebook run by papermill, and in a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from sglib.records import write_atomic
+
+Item = TypeVar("Item")
+
+
+class _KernelBar(tqdm):
+    """A tqdm bar that is one display, updated in place.
+
+    tqdm.auto's widget stays where it first was in a stored notebook, plain tqdm leaves a line for every refresh; one
+    updated display moves in JupyterLab and leaves its last state in a notebook executed by papermill.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self.handle = None
+        super().__init__(*args, file=io.StringIO(), **kwargs)
+
+    def display(self, msg=None, pos=None):  # what tqdm calls to draw, at most every `mininterval` seconds
+        line = msg if msg is not None else str(self)
+        if line:
+            self._show(line)
+        if path := os.environ.get("SGLIB_PROGRESS"):
+            write_atomic(path, line)
+
+    def close(self):
+        if self.disable:
+            return
+        if self.leave:
+            self.refresh()  # the last state, which stays
+        elif self.handle is not None:
+            self._show("")
+        self.disable = True
+
+    def _show(self, line: str) -> None:
+        from IPython.display import display
+
+        if self.handle is None:
+            self.handle = display({"text/plain": line}, raw=True, display_id=True)
+        else:
+            self.handle.update({"text/plain": line}, raw=True)
+
+
+def progress_bar(
+    iterable: Iterable[Item] | None = None,
+    desc: str = "",
+    total: int | None = None,
+    *,
+    unit: str = "it",
+    leave: bool = True,
+    delay: float = 0,
+    disable: bool = False,
+) -> tqdm:
+    """A progress bar.
+
+    Args:
+        iterable: what to go through; None for a bar moved by hand with `.update(n)` and ended with `.close()`.
+        desc: what is being done.
+        total: number of steps, where `iterable` has no length.
+        unit: what one of them is.
+        leave: whether the bar stays when it is done.
+        delay: seconds before it is shown.
+        disable: show nothing.
+
+    Returns:
+        A tqdm bar: iterate over it, or use it as a context manager; `.set_postfix_str("success 41 %")` adds a note.
+    """
+    kind = _KernelBar if _in_kernel() else tqdm
+    return kind(
+        iterable, desc=desc, total=total, unit=unit, leave=leave, delay=delay, disable=disable, mininterval=0.5,
+        ncols=100, dynamic_ncols=False,
+    )  # fmt: skip
+
+
+def _in_kernel() -> bool:
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
