@@ -4,6 +4,8 @@
 PYTHON ?= python3
 PARAMS ?= params/cpu.yaml
 BENCHMARK ?= alfworld_engine
+# Where torch comes from, if not from pip's own index: TORCH_INDEX=https://download.pytorch.org/whl/cpu is the build without CUDA
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # pip gets the same versions everywhere; torch first, so that a wheel for this machine's kind (CPU or CUDA) is chosen alone
@@ -36,7 +38,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "sglib needs Python 3.11 or 3.12, and $(PYTHON) is %d.%d: make $(MAKECMDGOALS) PYTHON=python3.11" % v)'
 	@echo "Installing into $(VENV): about 200 packages, a few minutes ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) torch
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@$(PIP) -e .
 	@touch $@
 

@@ -53,7 +53,7 @@ panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
 #
 # The random number is put where the model's own would stand: its answer is begun for it. The answer of a model behind an endpoint
 # (`-p model endpoint:http://localhost:8000/v1#name`) cannot be begun; there the number stands in the user message, with the request to begin with it. The
-# model then *reads* the number as an instruction, and may write another one: a line above the results says how often it did, and the control is as good as that is rare.
+# model then *reads* the number as an instruction, and may write another one: a line above the results says how often it did; the more often, the weaker the control.
 
 
 # %%

@@ -28,6 +28,8 @@ size = "cpu"
 guidance = {}
 
 # %%
+import numpy as np
+
 import sglib
 from sglib import calibration
 
@@ -78,24 +80,30 @@ run.figure("success", sglib.figures.bars(
 ))  # fmt: skip
 
 # %%
-figure = None
+def share_with_interval(what, lost):
+    """A share of the lost episodes (Wilson), or of their actions (whole episodes resampled), with its interval."""
+    value = getattr(sglib.summarize(lost), what)
+    if what in ("looping", "wrong_object"):
+        return value, *sglib.stats.wilson(round(value * len(lost)), len(lost))
+    return value, *sglib.stats.cluster_interval(lambda i: getattr(sglib.summarize([lost[j] for j in i]), what), np.arange(len(lost)), seed=p.seed, resamples=400)
+
+
+figure, rows = None, []
+named = {"looping": "looping (of lost episodes)", "wrong_object": "wrong object (of lost episodes)", "redundant": "redundant (of their `go to`)", "invalid": "not admissible (of their actions)"}
 failures = {name: [t for t in r.trajectories if not t.won] for name, r in reports.items()}
-shares = {}
 for name, lost in failures.items():
     if lost:
-        part = sglib.summarize(lost)
-        shares[name] = {"looping": part.looping, "wrong object": part.wrong_object, "redundant (of go to)": part.redundant, "invalid (of actions)": part.invalid}
-        for what in ("looping", "wrong object"):
-            count = round(shares[name][what] * len(lost))
-            low, high = sglib.stats.wilson(count, len(lost))
-            print(f"{name:6s} {what:16s} {100 * count / len(lost):5.1f} % of {len(lost)} lost episodes [{100 * low:.1f}, {100 * high:.1f}]")
-        print(f"{name:6s} redundant visits {100 * part.redundant:5.1f} % of their `go to` actions; not admissible {100 * part.invalid:.1f} % of their actions")
+        found = {text: share_with_interval(what, lost) for what, text in named.items()}
+        for text, (share, low, high) in found.items():
+            rows.append({"format": name, "failure": text, "share": share, "low": low, "high": high, "lost": len(lost)})
+            print(f"{name:6s} {text:34s} {100 * share:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]")
         figure = sglib.figures.bars(
-            list(shares[name]), list(shares[name].values()), group=f"{name} ({len(lost)} failures)", onto=figure,
-            title="What goes wrong in lost episodes", x_title="failure", y_title="share", level=None,
+            list(found), *zip(*found.values()), group=f"{name} ({len(lost)} lost episodes)", onto=figure,
+            title="What goes wrong in lost episodes", x_title="failure", y_title="share",
         )  # fmt: skip
 if figure is not None:
     run.figure("failures", figure)
+    run.write_table("failures.csv", rows)
 
 # %% [markdown]
 # Looping: one action five times in a row, or (in episodes of ten steps or more, our addition) in at least half of the steps. Wrong object: a thing was picked up that the task

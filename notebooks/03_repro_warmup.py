@@ -109,8 +109,15 @@ def measure(policy):
     return report, {"online_error": sglib.progress_error(report.trajectories), **hindsight(policy, report.trajectories)}
 
 
+def tell(report, truth):
+    """Success and what is true of stated progress, for people."""
+    print(f"success {100 * report.success:.1f} % [{100 * report.low:.1f}, {100 * report.high:.1f}], n = {report.n}")
+    print(f"progress stated while acting: {truth['online_error'] or float('nan'):.1f} points of 100 from the truth")
+    print(f"hindsight that can be read: {100 * truth['readable']:.0f} % of episodes ({truth.get('readable_won', 0)} won, {truth.get('readable_lost', 0)} lost), {truth['retrospect_error']:.1f} points from the truth")
+
+
 before, truth_before = measure(policy)
-print(f"success {100 * before.success:.1f} % [{100 * before.low:.1f}, {100 * before.high:.1f}], n = {before.n}", truth_before)
+tell(before, truth_before)
 
 # %% [markdown]
 # ## Warmup
@@ -138,7 +145,7 @@ run.figure("loss", sglib.figures.learning_curves(
 # %%
 after, truth_after = measure(policy)
 policy.save(run.path("policy"))
-print(f"success {100 * after.success:.1f} % [{100 * after.low:.1f}, {100 * after.high:.1f}], n = {after.n}", truth_after)
+tell(after, truth_after)
 
 # %%
 run.write_table("summary.csv", [{"when": "before", **before.numbers(), **truth_before}, {"when": "after", **after.numbers(), **truth_after}])
@@ -159,8 +166,8 @@ print(f"Retrospections that could be read: {100 * truth_before['readable']:.0f} 
 for name, x in (("before", truth_before), ("after", truth_after)):
     print(f"Correlation of the progress that hindsight pays with the true progress, {name}: {x['correlation']:.2f} [{x['correlation_low']:.2f}, {x['correlation_high']:.2f}], "
           f"readable episodes only: {x.get('readable_won', 0)} won and {x.get('readable_lost', 0)} lost.")  # fmt: skip
-print(f"Intermediate discrimination (0-100): {truth_before['discrimination']:.1f} -> {truth_after['discrimination']:.1f} (the paper: 6.4 to 31.6 for RePro, "
-      "-1.1 to 1.9 for its baselines).")  # fmt: skip
+print(f"Intermediate discrimination (mean rating of won minus of lost episodes, last step left out; -100 to 100): {truth_before['discrimination']:.1f} -> "
+      f"{truth_after['discrimination']:.1f}, of the readable episodes above (the paper: 6.4 to 31.6 for RePro, -1.1 to 1.9 for its baselines).")  # fmt: skip
 run.finish(success={"before": before.success, "after": after.success}, difference=gap.estimate, low=gap.low, high=gap.high, **truth_after)
 
 # %% [markdown]

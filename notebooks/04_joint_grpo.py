@@ -116,7 +116,8 @@ def label_rows(results):
 
 def draw_labels(results):
     """The label mix so far, a panel an arm."""
-    return sglib.figures.label_panels(label_rows(results), title="Label mix and agreement with the truth, training batches")
+    size = p.games_per_iteration * p.group_size
+    return sglib.figures.label_panels(label_rows(results), title=f"Label mix and agreement with the truth, training batches of {size} episodes, one seed")
 
 
 # %%
@@ -195,7 +196,7 @@ for arm in guided:
     print(f"{arm}: positive labels {percent(positive[0])} -> {percent(positive[1])}, agreement with the truth {percent(agreement[0])} -> {percent(agreement[1])}", end="")
     print("" if None in area else f", AUROC {area[0]:.2f} -> {area[1]:.2f}")
 for arm, r in results.items():
-    print(f"{arm}: {r.card['seconds'] / 60:.1f} minutes of training, evaluations included" if r.card else f"{arm}: no run card")
+    print(f"{arm}: {r.card['cpu_seconds'] / 60:.1f} CPU minutes of training and evaluation, here or when its checkpoint was made" if r.card else f"{arm}: no run card")
 run.finish(success={arm: float(np.mean(r.after)) for arm, r in results.items()}, claims={k: g.estimate for k, g in claims.items()})
 
 # %% [markdown]

@@ -70,7 +70,12 @@ def credited(title, components, estimator, note="", reader=None):
     advantages = [a.tolist() for a in estimator(episodes)]
     key = title.split(" ")[0].lower().replace(",", "")
     table[key] = [x for row in paid for x in row]
-    panels = {"reward": [paid[i] for i in shown], "advantage": [advantages[i] for i in shown]}
+    success = [[0.0] * (len(t) - 1) + [outcome.weight * t.won] for t in episodes]
+    internal = [np.subtract(a, b).tolist() for a, b in zip(paid, success)]
+    panels = {"reward: success": success, "reward: internal": internal, "advantage": advantages}
+    if not any(x for row in internal for x in row):
+        del panels["reward: internal"]
+    panels = {what: [rows[i] for i in shown] for what, rows in panels.items()}
     run.figure(key, sglib.figures.turn_panels(panels, names, title=title, note=note))
 
 
@@ -109,13 +114,14 @@ credited("GiGPO", [outcome], estimators.GiGPO(gamma=0.95, omega=1.0), "reward: s
 # ## Self-Guide: the agent's own label
 #
 # $R(\tau; u) = R_{env}(\tau) + \lambda(u) \sum_t g(z_t)$ (Eq 6), with $g = \pm 0.1$. The label at turn $t$ rates what was done before it. As published the sum
-# is spread over all tokens of the episode (left below: what is paid, right: one advantage an episode):
+# is spread over all tokens of the episode (below: what is paid for success, what for labels, and one advantage an episode):
 
 # %%
 credited("Self-Guide as published", [outcome, rewards.SelfGuide(schedule=1.0)], estimators.GRPO(), "Eq 6 and Eq 8, lambda = 1")
 
 # %% [markdown]
-# Ours: the same label, paid to the turn that it rates (`credit="rated"`), and turn-level advantages, so that one bad turn does not praise its neighbours:
+# Ours: the same label, paid to the turn that it rates (`credit="rated"`), and GiGPO's advantages: its turn-level part praises no neighbour of a good turn.
+# (Its other part, $A^E$, is still that of the whole sum.)
 
 # %%
 credited("Self-Guide-rated (ours)", [outcome, rewards.SelfGuide(schedule=1.0, credit="rated")], estimators.GiGPO(),
@@ -265,16 +271,15 @@ run.figure("last_turn_only", sglib.figures.learning_curves(
     title="Where the advantage goes (20 seeds)", y_title="chance of success"))  # fmt: skip
 
 # %%
-boasting = {f"+{boast:g}, {name}": over_seeds(kind, boast=boast) for boast in (0.1, 0.02) for name, kind in
-            (("own spread", "all turns"), ("spread of success", "scale by outcome"))}  # fmt: skip
-boasting["no boast"] = over_seeds("all turns")
-run.figure("own_spread", sglib.figures.learning_curves(
-    boasting, title="Boasting (20 seeds)", y_title="chance of success"))  # fmt: skip
+kinds = {"divided by its own spread": "all turns", "by the spread of success": "scale by outcome"}
+boasting = {f"a boast pays {boast:g}": {name: over_seeds(kind, boast=boast) for name, kind in kinds.items()} for boast in (0.0, 0.02, 0.1)}
+run.figure("own_spread", sglib.figures.small_multiples(
+    boasting, y="success", title="Boasting", y_title="chance of success", note="20 seeds; bands: 95 % interval; a line that is not seen lies under the other"))  # fmt: skip
 
 # %% [markdown]
 # ## What was found
 #
-# Read the pictures: GRPO paints whole rows, turn-level methods paint cells. How close each reward comes to the oracle's column of truth is in the table above,
+# Read the pictures: GRPO paints whole rows, turn-level methods paint cells. How close each internal reward comes to the oracle's truth is in the table above,
 # with its interval; compare IGPO's with its control, the facts of another game, and remember who had an oracle's help; the toy shows why it matters where an advantage lands and what it is divided by (`tests/papers/test_silent_bugs.py` has the other errors).
 #
 # **Limits.** One draw of episodes by an untrained policy; rewards that learn with it (RePro's hindsight in training, a discriminator over cycles) are shown in

@@ -94,7 +94,7 @@ print(f"{'signal':14s} {'episodes':>8s} {'steps':>5s} {'helped':>6s}   " + "   "
 for row in table:
     print(f"{row['signal']:14s} {row['episodes']:8d} {row['steps']:5d} {100 * row['helped']:5.0f}%   " + "   ".join(f"{interval(row, m):20s}" for m in calibration.MEASURES) + f"   {row['constant'] or 0:.2f}")
 found = rewards.discrimination(episodes["progress"])
-print("intermediate discrimination of retrospective progress (RePro):", "nothing to compare" if found is None else f"{found:.1f} points of 100")
+print("intermediate discrimination of retrospective progress (RePro: mean rating of won minus of lost episodes, last step left out):", "nothing to compare" if found is None else f"{found:.1f} of -100 to 100")
 
 # %% [markdown]
 # ## Reliability: of the steps that were praised this much, how many helped?
@@ -104,8 +104,9 @@ curves = {name: calibration.reliability(signal, seed=p.seed) for name, signal in
 run.write_table("reliability.csv", [{"signal": name, **row} for name, rows in curves.items() for row in rows])
 sizes = [row["n"] for rows in curves.values() for row in rows]
 run.figure("reliability", sglib.figures.small_multiples(
-    {name: {"steps": rows} for name, rows in curves.items()}, x="value", y="helped", x_title="value", y_title="share that helped",
-    title="Share of steps that helped, by what was said of them", note=f"{p.games} games, {min(sizes)} to {max(sizes)} steps a point; bands: 95 %, episodes resampled",
+    {name: {"steps": rows} for name, rows in curves.items()}, x="value", y="helped", x_title="what was said", y_title="share of steps",
+    title="Share of steps that helped, by what was said of them",
+    note=f"{p.games} games, {min(sizes)} to {max(sizes)} steps a point; bands: 95 %, episodes resampled<br>label: -1, 0, 1; online, retrospective: rise, 1 is the whole way; igpo: nats; step_agent: as paid",
 ))  # fmt: skip
 
 # %% [markdown]
@@ -174,7 +175,7 @@ else:
 # 2. *In a group whose episodes all end alike* labels alone decide every advantage, blown up to unit size by the division by the group's own spread, whatever
 #    their coefficient. `end alike` is the share of episodes in such groups of the unpaid arm: only they are without an advantage there.
 #
-# Part 2 is the same whatever a success pays; part 1 goes away where it pays 10 (`immediate` over seeds, below).
+# Part 2 is the same whatever a success pays; part 1 nearly goes away where it pays 10 (`immediate` over seeds, below).
 
 # %%
 settings = sglib.params.sibling("grpo", globals(), arms=[*p.arms, *p.remedies])
@@ -219,13 +220,14 @@ _ = run.write_table("farmed.csv", rows)
 #
 # One seed shows a mechanism, not how often it happens. The evidence (`python -m sglib evidence`, notebook 07) has several seeds of each: not paid (`guide`),
 # paid in full at once (`immediate_win1`), and the remedies: the schedule (`self_guide_win1`), length normalisation (`remedy_length`), a rater that does
-# not learn (`remedy_frozen`), a label paid to the step that it rates (`remedy_steps`), a tenth of the coefficient (`remedy_small`). Watch the last one: where
-# all episodes of a group fail, a smaller coefficient changes nothing, since the division takes it out again. And `immediate`, where a success pays 10.
+# not learn (`remedy_frozen`), GiGPO with each label paid to the step that it rates (`remedy_steps`; its episode part still has the whole sum), and a tenth of
+# the coefficient: that is `immediate`, where labels pay the same and a success 10, since the advantage is divided by the group's own spread. Where all episodes of
+# a group fail, a smaller coefficient changes nothing for the same reason.
 
 # %%
 found = evidence.read_evidence(evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml"))
 print(found)
-tried = ["guide", "immediate_win1", "self_guide_win1", "remedy_length", "remedy_frozen", "remedy_steps", "remedy_small", "immediate"]
+tried = ["guide", "immediate_win1", "self_guide_win1", "remedy_length", "remedy_frozen", "remedy_steps", "immediate"]
 over, note = evidence.panels(found, {title: dict.fromkeys(tried, key) for title, key in quantities.items()})
 for recipe in tried:
     outcomes = found.outcomes(recipe)

@@ -86,7 +86,7 @@ plan = cells.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml")
 found = cells.read_evidence(plan)
 print(found)
 panels = {cell["panel"] for cell in found.cells.values()}
-print(f"panel: {', '.join(panels) or 'none'}; versions of the code: {len(found.sources)}; checkpoint: always the last")
+print(f"panel: {', '.join(panels) or 'none'}; versions of the code: {len(found.sources)} (README says how it was tried that they train the same); checkpoint: always the last")
 recipes = list(dict.fromkeys(cell.recipe for cell in plan))
 
 # %% [markdown]
@@ -94,9 +94,10 @@ recipes = list(dict.fromkeys(cell.recipe for cell in plan))
 #
 # Plain GRPO (`grpo`) and plain GRPO once more with the same games in another order and other random numbers (`grpo_again`). Whatever differs between them is
 # noise, and no gain below that band is claimed anywhere. The size of the test over seeds is measured on these outcomes, too: dealing the two names anew to
-# each seed makes tables in which the truth is no difference, spread like the real ones. It should not be above 5 %, and may be well below: where seeds differ
-# less than the luck of their games makes them differ, as few of them can by chance, the interval does not shrink with them. So the test errs on the side of
-# seeing nothing; with $S$ seeds there are only $2^{S-1}$ different ways to deal the names.
+# each seed makes tables in which the truth is no difference, spread like the real ones. It should not be above 5 %, and may be well below: a few seeds can lie
+# close together by chance, closer than the luck of their games allows, and then the interval is kept as wide as that luck. So the test errs on the side of
+# seeing nothing. With $S$ seeds there are only $2^{S-1}$ different ways to deal the names, and the interval of this rate is that of the simulation alone: other
+# seeds are not in it.
 
 # %%
 same = verdicts.aa(found)
@@ -158,10 +159,11 @@ for row in table:
 # %%
 complete = [row for row in table if "success" in row]
 if complete:
+    fewest = min(row["seeds"] for row in complete)
     run.figure("success", sglib.figures.bars(
         [f"{row['recipe']} ({row['seeds']})" for row in complete], [row["success"] for row in complete], [row["low"] for row in complete],
         [row["high"] for row in complete], title="Success after training (seeds in brackets)", n=complete[0]["games"],
-        detectable=None if same is None else same.detectable(seeds=min(row["seeds"] for row in complete)),
+        detectable=None if same is None else same.detectable(seeds=fewest), pair=f"two of {fewest} seeds that differ as plain GRPO from itself",
     ))  # fmt: skip
 
 # %% [markdown]

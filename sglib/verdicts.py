@@ -32,11 +32,13 @@ from sglib.view.markup import markdown_table
 METHOD = "grpo"
 AGAIN = "grpo_again"
 ALL = slice(None)
-JUDGED = ("holds", "does not hold", "inconclusive")
+FRESH = slice(256, None)  # games of the panel that no run of the tuning has played, see outputs/reference/tuning.csv
+AGAINST = ("does not hold", "inconclusive")
+JUDGED = ("holds", *AGAINST)
 VERDICTS = (*JUDGED, "too few seeds", "no A/A band")
 MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
 UNEXAMINED = "No reason has been examined yet; nothing else was tried."
-OPEN = "The interval reaches zero or the estimate lies inside the band: more seeds would tell."
+OPEN = "Not examined: the interval reaches zero or the estimate lies inside the band; *left possible* says how much that leaves open."
 
 
 def aa(found: Found) -> Comparison | None:
@@ -80,7 +82,7 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
         Rows of `paper`, `claim`, `theirs`, `sign`, ours (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over
         seeds; `detectable`, the smallest true difference that would be found beyond the band with 80 % power; `left`,
         the largest difference on the claimed side that the interval leaves possible, 0 for none; `verdict`; `why`
-        (`sglib.claims.REASONS`). Differences are fractions, -1..1.
+        (`sglib.claims.REASONS`), where it does not hold or stays open. Differences are fractions, -1..1.
     """
     band, rows = noise_band(found), []
     for claim in claims:
@@ -104,9 +106,10 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
                 "seeds": len(set(a) & set(b)),
                 "games": gap.tasks if gap else 0,
                 "verdict": verdict(claim, gap, band),
-                "why": REASONS.get((claim.a, claim.b), ""),
             }
         )
+        against = rows[-1]["verdict"] in AGAINST
+        rows[-1]["why"] = REASONS.get((claim.a, claim.b), "") if against else ""
     adjusted = holm([row["p"] if row["verdict"] in JUDGED else None for row in rows])
     for row, p in zip(rows, adjusted, strict=True):
         row["p_holm"] = p
@@ -135,13 +138,17 @@ def readable(rows: Sequence[dict]) -> list[dict]:
             "seeds x games": f"{row['seeds']} x {row['games']}",
             "detectable": text(row, "detectable", ".1f", 100, FEWEST),
             "left possible": text(row, "left", ".1f", 100, FEWEST),
-            "p": text(row, "p", ".2g"),
-            "p (Holm)": text(row, "p_holm", ".2g"),
+            "p": _small(row["p"]),
+            "p (Holm)": _small(row["p_holm"]),
             "verdict": row["verdict"],
             "compared": f"{row['a']} - {row['b']}",
         }
         for row in rows
     ]
+
+
+def _small(p: float | None) -> str:
+    return "-" if p is None else f"{p:.2g}" if p >= 0.001 else "< 0.001"
 
 
 def drawn(rows: Sequence[dict]) -> list[dict]:
@@ -169,18 +176,26 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
 
 def summary(found: Found, unseen: Found) -> str:
     """What README.md says of the evidence, as Markdown: how much there is, the band, the papers' claims and the
-    controls with their verdicts, and how many of these are the same in `unseen`, the cells in rooms never trained in."""
+    controls with their verdicts, and how many of these are the same on games that tuning had not seen, and in `unseen`,
+    the cells in rooms never trained in."""
     same, planned = aa(found), len(found.cells) + len(found.missing) + len(found.stale)
-    rows, others = (headline(judge(of)) for of in (found, unseen))
-    both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
-    different = [
-        f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)"
-        for a, b in both
-        if a["verdict"] != b["verdict"]
-    ]
-    there = f"In rooms never trained in ({len(unseen.cells)} cells, as many games) "
-    there += f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
-    there += f"; these differ: {'; '.join(different)}." if different else "."
+    rows = headline(judge(found))
+
+    def beside(where: str, others: Sequence[dict]) -> str:
+        both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
+        different = [
+            f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)"
+            for a, b in both
+            if a["verdict"] != b["verdict"]
+        ]
+        text = f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
+        return f"{where} {text}" + (f"; these differ: {'; '.join(different)}." if different else ".")
+
+    there = beside(
+        "On the 256 of the 512 games that no run had played when the set-up was settled", headline(judge(found, games=FRESH))
+    )
+    rooms = f"In rooms never trained in ({len(unseen.cells)} cells, as many games)"
+    there += "\n\n" + beside(rooms, headline(judge(unseen)))
     kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "p (Holm)", "verdict")
     table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
     noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"
@@ -192,7 +207,7 @@ def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
     not."""
     found: dict[str, list[dict]] = {}
     for row in rows:
-        if row["verdict"] in ("does not hold", "inconclusive"):
+        if row["verdict"] in AGAINST:
             unknown = UNEXAMINED if row["verdict"] == "does not hold" else OPEN
             found.setdefault(row.get("why") or unknown, []).append(row)
     return found
@@ -206,8 +221,9 @@ _MEASURED = (
     ("success after the warmup, %", ("repro",), "start", "", 100),
     ("entropy of what is written, nats a token", ("grpo", "guide", "repro", "repro_meta"), "entropy", "both", 1),
     ("AUROC of labels", ("guide", "self_guide", "immediate", "immediate_win1"), "calibration/label/auroc", "both", 1),
+    ("AUROC of stated progress", ("repro_meta", "repro"), "calibration/online/auroc", "both", 1),
     ("AUROC of hindsight", ("repro",), "calibration/retrospective/auroc", "both", 1),
-    ("discrimination of hindsight (0-100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
+    ("discrimination of hindsight (-100 to 100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
     ("inadmissible actions, %", ("grpo", "gigpo", "step_agent"), "invalid_actions", "both", 100),
     ("success of training batches, %", ("gigpo", "step_agent"), "success", "last", 100),
     ("held-out episodes that repeat themselves, %", ("grpo", "guide", "self_guide", "gigpo", "step_agent"), "looping", "", 100),

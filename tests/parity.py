@@ -6,6 +6,7 @@ played again. `compare_with` then replays the commands on another engine and des
 
     python tests/parity.py                   record what is missing, then compare everything
     python tests/parity.py --compare-only    only compare: seconds
+    python tests/parity.py --out FILE        keep the counts, as outputs/reference/parity.json has them
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from tqdm import tqdm
 from sglib.envs.alfworld import SPLITS, Game, generate_games
 from sglib.envs.alfworld_games import pddl_name, receptacle_class, room_of, shipped
 from sglib.records import Observation, write_atomic
+from sglib.runs import source_hash
 
 FOLDER = Path(__file__).resolve().parent.parent / "outputs" / "parity"
 KINDS = ("random", "plan", "search")
@@ -482,8 +484,9 @@ def record(todo: list[Job], workers: int):
                 tqdm.write(f"skipped {reason}", file=sys.stderr)
 
 
-def compare(engine_factory: Callable[[], object]) -> list[str]:
-    """Compare every recording with an engine; prints what was compared and returns the differences."""
+def compare(engine_factory: Callable[[], object], out: Path | None = None) -> list[str]:
+    """Compare every recording with an engine; prints what was compared, writes the counts to `out`, and returns the
+    differences."""
     start, differences, steps = time.perf_counter(), [], 0
     rooms, tasks, verbs = Counter(), Counter(), {kind: Counter() for kind in KINDS}
     files = sorted(FOLDER.glob("*.json.gz"))
@@ -505,6 +508,12 @@ def compare(engine_factory: Callable[[], object]) -> list[str]:
     for counted in (rooms, tasks):
         print(", ".join(f"{name} {count}" for name, count in counted.most_common()))
     print(f"{len(files)} games, {steps} steps, {len(differences)} games differ, {time.perf_counter() - start:.0f} s")
+    if out:
+        counts = {"games": len(files), "steps": steps, "games_that_differ": len(differences)}
+        counts |= {"rooms": rooms, "tasks": tasks, "admissible_commands": verbs}
+        packages = {name: importlib.metadata.version(name) for name in ("alfworld", "textworld")}
+        content = counts | {"engine": source_hash("sglib/envs"), "packages": packages}
+        write_atomic(out, json.dumps(content, indent=1) + "\n")
     return differences
 
 
@@ -518,6 +527,7 @@ def main() -> int:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--record-only", action="store_true")
     either.add_argument("--compare-only", action="store_true")
+    parser.add_argument("--out", type=Path, help="a file for the counts")
     args = parser.parse_args()
     if not args.compare_only:
         record(jobs(args.generated, args.derived, args.steps, args.seed), args.workers)
@@ -525,7 +535,7 @@ def main() -> int:
         return 0
     from sglib import envs
 
-    return 1 if compare(lambda: envs.make("alfworld", engine="fast")) else 0
+    return 1 if compare(lambda: envs.make("alfworld", engine="fast"), args.out) else 0
 
 
 if __name__ == "__main__":

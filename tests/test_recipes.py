@@ -1,5 +1,7 @@
 """Recipes: the published ones say what the papers say; what is unknown or does nothing is an error that names it."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -32,6 +34,21 @@ def test_what_the_papers_say():
     assert load_recipe("guide").components[1].schedule == Constant(0.0)
     assert load_recipe("igpo").estimator == IGPO(gamma=1.0, normalize="separate", baseline="pooled")
     assert load_recipe("repro").format == "progress"
+
+
+def ratios(recipe):
+    """What a recipe trains; weights as shares of the outcome's, since the group's spread divides them."""
+    whole = recipe.components[0].weight if recipe.components else 1.0
+    parts = [repr(replace(part, weight=round(part.weight / whole, 9))) for part in recipe.components]
+    return recipe.format, tuple(parts), recipe.estimator, recipe.start, recipe.replicate
+
+
+def test_no_two_planned_recipes_are_the_same_training():
+    planned = params.load_grid(FOLDER.parent / "full.yaml")
+    names = [*planned.headline, *planned.others, *planned.extras]
+    assert len({ratios(load_recipe(name)) for name in names}) == len(names)
+    # a tenth of the labels beside a success of 1 is whole labels beside a success of 10
+    assert ratios(load_recipe("remedy_small")) == ratios(load_recipe("immediate"))
 
 
 def test_papers_can_be_mixed():

@@ -16,13 +16,15 @@ class OraclePotential:
     """UPPER BOUND, not a method: potential-based shaping by the oracle's distance (Ng, Harada, Russell 1999).
 
     r_t = gamma * Phi(s_{t+1}) - Phi(s_t) with Phi(s) = -d(s) / d_0, in units of the whole way to the goal: an action
-    that brings the goal one step nearer earns 1 / d_0 (gamma = 1). With gamma = 1 the episode's sum is 1 - d_T / d_0:
-    potential-based shaping telescopes, so it cannot be farmed by going back and forth.
+    that brings the goal one step nearer earns 1 / d_0 (gamma = 1). With gamma = 1 the episode's plain sum is
+    1 - d_T / d_0: potential-based shaping telescopes, so that sum cannot be farmed by going back and forth. A sum that
+    is discounted by another gamma (GiGPO's step part) can, a little: a step forth counts more than the step back after
+    it, for good about half a step's pay. With that gamma here, standing still would be paid in the plain sum instead.
 
     Attributes:
         weight: multiplies lambda(u).
         schedule: lambda(u), or anything `make_schedule` takes.
-        gamma: 0..1; 1 where returns are not discounted.
+        gamma: 0..1.
     """
 
     weight: float = 1.0

@@ -14,7 +14,8 @@ class Outcome:
     """R_env(tau) = weight * won, put on the last turn.
 
     The paper does not state the size of R_env. The default of 10 is our choice: the framework its authors used pays 10
-    for success, and with 1 the sum of the internal reward (up to 5 in 50 turns) would swamp it.
+    for success, and with 1 the sum of the internal reward (up to 5 in 50 turns) would swamp it. That framework's
+    penalty of 0.1 for an action that is not admissible is left out.
 
     Attributes:
         weight: what a success pays.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from plotly.subplots import make_subplots
 from sglib.stats import detectable_difference
 from sglib.view.still import COLOURS, mimebundle
 
+MOST_STANDING = 6  # bars side by side; more of them lie
 LABEL_COLOURS = {"negative": "#D55E00", "neutral": "#8C8C8C", "positive": "#0072B2"}
 Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
@@ -85,12 +87,14 @@ def bars(
     group: str | None = None,
     onto: go.Figure | None = None,
     detectable: float | None = None,
+    pair: str | None = None,
 ) -> go.Figure:
-    """One bar for each name, with its interval.
+    """One bar for each name, with its interval; many of them lie, so that their names can be read.
 
     Args:
         names, values, low, high: equally long; `low <= value <= high`.
         group, onto: add a group of bars of this name to an earlier figure, beside its bars.
+        pair: between which two `detectable` is meant.
         Others as in `learning_curves`.
 
     Raises:
@@ -104,12 +108,16 @@ def bars(
     if low is not None and high is not None:
         up, down = np.subtract(high, values), np.subtract(values, low)
         errors = {"type": "data", "symmetric": False, "array": list(up), "arrayminus": list(down), "width": 4}
-    figure.add_bar(
-        x=list(names), y=list(values), error_y=errors, name=group or "", showlegend=group is not None,
-        marker_color=COLOURS[number % len(COLOURS)],
-    )  # fmt: skip
-    note = _note(n, level if errors else None, "whiskers", detectable)
-    return _finish(figure, title, note, x_title, y_title, percent)
+    look = {"name": group or "", "showlegend": group is not None, "marker_color": COLOURS[number % len(COLOURS)]}
+    note = _note(n, level if errors else None, "whiskers", detectable, pair)
+    if len(names) <= MOST_STANDING:
+        figure.add_bar(x=list(names), y=list(values), error_y=errors, **look)
+        return _finish(figure, title, note, x_title, y_title, percent)
+    figure.add_bar(y=list(names), x=list(values), error_x=errors, orientation="h", **look)
+    _finish(figure, title, note, y_title, x_title, False)
+    figure.update_xaxes(tickformat=".0%" if percent else None, rangemode="tozero")
+    figure.update_yaxes(autorange="reversed")  # as listed, from the top
+    return figure.update_layout(height=140 + (12 + 14 * (number + 1)) * len(names))
 
 
 def forest(
@@ -238,7 +246,8 @@ def small_multiples(
         raise ValueError("panels: none to draw")
     wide = min(columns or len(panels), len(panels))
     tall = -(-len(panels) // wide)
-    figure = make_subplots(tall, wide, subplot_titles=list(panels), vertical_spacing=0.35 / tall if tall > 1 else None)
+    titles = ["<br>".join(textwrap.wrap(name, 100 // wide)) for name in panels]  # not over one another
+    figure = make_subplots(tall, wide, subplot_titles=titles, vertical_spacing=0.35 / tall if tall > 1 else None)
     arms = list(dict.fromkeys(arm for of in panels.values() for arm in of))
     for number, of in enumerate(panels.values()):
         row, column = number // wide + 1, number % wide + 1
@@ -269,7 +278,7 @@ def turn_panels(
     """Values of every turn of a few episodes, side by side: a panel a quantity, a row an episode, a column a turn.
 
     Blue is positive, orange negative, white zero; each panel has a scale of its own, its largest magnitude written
-    into its title. Turns behind an episode's end are empty.
+    into its title. Turns behind an episode's end are grey.
 
     Args:
         panels: quantity -> one list of values per episode.
@@ -295,8 +304,9 @@ def turn_panels(
         )  # fmt: skip
         figure.update_xaxes(title_text="turn", row=1, col=column)
     figure.update_yaxes(autorange="reversed")
-    _finish(figure, title, note, "turn", "", False)
-    return figure.update_layout(height=160 + 28 * len(rows))
+    colours = "blue: above 0, orange: below, white: 0, grey: the episode is over"
+    _finish(figure, title, f"{note}<br>{colours}" if note else colours, "turn", "", False)
+    return figure.update_layout(height=180 + 28 * len(rows), plot_bgcolor="#D9D9D9")
 
 
 class LivePlot:
@@ -362,15 +372,16 @@ def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str
     return figure
 
 
-def _note(n: int | None, level: float | None, what: str, detectable: float | None = None) -> str:
-    unpaired = ""
+def _note(
+    n: int | None, level: float | None, what: str, detectable: float | None = None, pair: str | None = None
+) -> str:
     if n and detectable is None:
-        detectable, unpaired = detectable_difference(n), " (two runs near 50 %, unpaired)"
+        detectable, pair = detectable_difference(n), "two runs near 50 %, unpaired"
     known = detectable is not None and np.isfinite(detectable)
     parts = [
         f"n = {n} games" if n else "",
         f"{what}: {100 * level:g} % interval" if level else "",
-        f"detectable: {100 * detectable:.0f} points{unpaired}" if known else "",
+        f"detectable: {100 * detectable:.0f} points" + (f" ({pair})" if pair else "") if known else "",
     ]
     return "; ".join(part for part in parts if part)
 

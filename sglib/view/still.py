@@ -64,19 +64,26 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
                         markerfacecolor="none" if hollow else colour)  # fmt: skip
         elif trace.type == "bar":
             group = stacks[_panel(trace)]
-            width = 0.8 / len(group)
-            names = list(dict.fromkeys(str(x) for t in group for x in t.x))
+            lying, width = trace.orientation == "h", 0.8 / len(group)
+            names = list(dict.fromkeys(str(name) for t in group for name in (t.y if lying else t.x)))
             offset = (group.index(trace) - (len(group) - 1) / 2) * width
-            places = [names.index(str(x)) + offset for x in trace.x]
-            ax.bar(places, trace.y, width=width, color=colour, yerr=_errors(trace.error_y), capsize=3, label=label)
-            ax.set_xticks(range(len(names)), [_plain(name) for name in names],
-                          rotation=20 if len(names) > 5 else 0, ha="right" if len(names) > 5 else "center")  # fmt: skip
+            places = [names.index(str(name)) + offset for name in (trace.y if lying else trace.x)]
+            look = {"color": colour, "capsize": 3, "label": label}
+            if lying:
+                ax.barh(places, trace.x, height=width, xerr=_errors(trace.error_x), **look)
+                ax.set_yticks(range(len(names)), [_plain(name) for name in names])
+                ax.set_ylim(len(names) - 0.5, -0.5)
+            else:
+                ax.bar(places, trace.y, width=width, yerr=_errors(trace.error_y), **look)
+                room = int(size[0] * 9 / wide / len(names))  # letters in the width of a bar
+                ax.set_xticks(range(len(names)), [textwrap.fill(_plain(name), max(room, 6)) for name in names])
         elif trace.type == "heatmap" and trace.colorscale and trace.y is not None:
             from matplotlib.colors import LinearSegmentedColormap
 
             colours = LinearSegmentedColormap.from_list("diverging", [colour for _, colour in trace.colorscale])
             values = np.array([[np.nan if v is None else v for v in row] for row in trace.z], dtype=float)
             edges = np.arange(values.shape[1] + 1) + 0.5, np.arange(values.shape[0] + 1) - 0.5
+            ax.set_facecolor(figure.layout.plot_bgcolor or "white")
             ax.pcolormesh(*edges, np.ma.masked_invalid(values), cmap=colours, vmin=trace.zmin, vmax=trace.zmax,
                           edgecolors="#DDDDDD", linewidth=0.3)  # fmt: skip
             ax.set_yticks(range(len(trace.y)), [_plain(name) for name in trace.y] if number == 0 else [])
@@ -96,8 +103,9 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
             ax.set_ylim(bottom=min(0, ax.get_ylim()[0]) if ax.dataLim.y0 < 0 else 0)
         if y_axis.tickvals:
             ax.set_yticks(y_axis.tickvals, [_plain(text) for text in y_axis.ticktext])
-        if str(y_axis.tickformat or "").endswith("%"):
-            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        for direction, axis in ((ax.xaxis, x_axis), (ax.yaxis, y_axis)):
+            if str(axis.tickformat or "").endswith("%"):
+                direction.set_major_formatter(PercentFormatter(1.0, decimals=0))
         for shape in figure.layout.shapes:
             if shape.type == "line" and (shape.xref or "x").split()[0] == x:
                 level = shape.y0 == shape.y1
@@ -152,7 +160,8 @@ def _without_template(figure: go.Figure) -> dict[str, Any]:
     for name in {"xaxis", "yaxis", *(k for k in layout if re.fullmatch(r"[xy]axis\d*", k))}:
         layout[name] = {**grid, **layout.get(name, {})}
     # transparent, grey text: readable on JupyterLab's light and dark page
-    layout |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#7f7f7f"}}
+    layout |= {"paper_bgcolor": "rgba(0,0,0,0)", "font": {"color": "#7f7f7f"}}
+    layout.setdefault("plot_bgcolor", "rgba(0,0,0,0)")  # a heat map's says what is empty
     return go.Figure({"data": data["data"], "layout": {**layout, "template": None}}).to_plotly_json() | {
         "config": {"displaylogo": False}
     }
