@@ -28,7 +28,7 @@ import yaml
 from sglib.params import ParameterError, recipe_file
 from sglib.rewards import COMPONENTS, Component
 from sglib.training.estimators import ESTIMATORS, GRPO, Estimator
-from sglib.training.starts import STARTS, Start
+from sglib.training.starts import STARTS, Stages, Start
 
 FORMATS = ("act", "progress", "guide")
 
@@ -88,7 +88,7 @@ def make_recipe(content: Any, name: str, where: str = "recipe") -> Recipe:
     format = content.get("format", "act")
     if format not in FORMATS:
         raise ParameterError(f"{where}: format = {format!r}: allowed: {', '.join(FORMATS)}")
-    start = _start(content.get("start"), where)
+    start = _starts(content.get("start"), where)
     specs = content.get("components", [] if start else None)
     if not isinstance(specs, list) or not (specs or start):
         raise ParameterError(f"{where}: components = {specs!r}: must list at least one component, or leave it to start")
@@ -136,10 +136,16 @@ def _estimator(spec: Any, where: str) -> Estimator:
     return _make(ESTIMATORS[spec["kind"]], {k: v for k, v in spec.items() if k != "kind"}, where)
 
 
-def _start(spec: Any, where: str) -> Start | None:
+def _starts(spec: Any, where: str) -> Start | None:
+    """One start, or a list of them."""
     if spec is None:
         return None
-    where = f"{where}: start"
+    if isinstance(spec, list) and len(spec) > 1:
+        return Stages(tuple(_start(stage, f"{where}: start[{i}]") for i, stage in enumerate(spec)))
+    return _start(spec, f"{where}: start")
+
+
+def _start(spec: Any, where: str) -> Start:
     if not isinstance(spec, dict) or spec.get("kind") not in STARTS:
         raise ParameterError(f"{where} = {spec!r}: kind must be one of {', '.join(STARTS)}")
     return _make(STARTS[spec["kind"]], {k: v for k, v in spec.items() if k != "kind"}, where)

@@ -1,5 +1,7 @@
 """What a recipe teaches before reinforcement: RePro's warmup, StepAgent's preferences; alone, and before GRPO."""
 
+import re
+
 import pytest
 import yaml
 
@@ -9,7 +11,7 @@ from sglib.params import ParameterError
 from sglib.recipes import load_recipe, make_recipe
 from sglib.records import read_trajectories
 from sglib.training import arms
-from sglib.training.starts import Preference, Warmup
+from sglib.training.starts import Imitation, Preference, Stages, Warmup
 
 SMALL = {"iterations": 1, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 1, "max_turns": 10}
 
@@ -23,7 +25,9 @@ def changed(before, policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [Warmup(games=48, epochs=1), Preference(games=4, cycles=2)])
+@pytest.mark.parametrize("start", [
+    Warmup(games=48, epochs=1), Imitation(games=16), Stages((Imitation(games=16), Preference(games=4, cycles=2)))
+])  # fmt: skip
 def test_same_seed_same_weights(start):
     trained = []
     for seed in (0, 0, 1):
@@ -39,6 +43,9 @@ def test_the_papers_recipes_start_where_they_should():
     assert load_recipe("repro").start == Warmup() and load_recipe("repro").components
     assert load_recipe("repro_warmup").start == Warmup() and not load_recipe("repro_warmup").components
     assert load_recipe("step_agent_implicit").start == Preference()
+    assert load_recipe("step_agent_sft").start == Imitation()
+    assert load_recipe("step_agent_sft_implicit").start == Stages((Imitation(), Preference()))
+    assert Imitation().games == Preference().games * Preference().cycles  # the same expert on the same games
     assert all(load_recipe(f"repro_{name}").start is None for name in ("meta", "l1", "l2"))
 
 
@@ -75,8 +82,11 @@ def test_an_arm_with_a_start(tmp_path, reinforced):
         ("start: {kind: warmup, learning_rate: 0}", "start: learning_rate: got 0"),
         ("start: {kind: warmup, cycles: 3}", "start: cycles: unknown key"),
         ("start: {kind: preference, prefix: mine}", "start: prefix = 'mine': allowed: 'expert', 'own'"),
-        ("start: {kind: sft}", "kind must be one of warmup, preference"),
+        ("start: {kind: sft}", "kind must be one of warmup, imitation, preference"),
         ("start: yes", "kind must be one of"),
+        ("start: [{kind: warmup}, {kind: sft}]", "start[1] = {'kind': 'sft'}: kind must be one of"),
+        ("start: [{kind: warmup}]", "kind must be one of"),
+        ("start: [{kind: warmup}, {kind: preference, cycles: 0}]", "start[1]: cycles: got 0"),
         ("about: nothing", "must list at least one component, or leave it to start"),
         ("start: {kind: warmup}\nadvantage: {kind: gigpo}", "advantage does nothing without components"),
         ("start: {kind: warmup}\nreplicate: 2", "replicate does nothing without components"),
@@ -85,7 +95,7 @@ def test_an_arm_with_a_start(tmp_path, reinforced):
     ],
 )
 def test_a_bad_start_is_named(text, what):
-    with pytest.raises(ParameterError, match=what):
+    with pytest.raises(ParameterError, match=re.escape(what)):
         make_recipe(yaml.safe_load(text), "mine")
 
 

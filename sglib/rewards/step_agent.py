@@ -91,7 +91,7 @@ def conversation(policy: Policy, turns: Sequence[tuple[str, str]]) -> tuple[list
 
 
 def expert_examples(
-    policy: Policy, games: Sequence[Game], format: str = "act", expert: str = "optimal"
+    policy: Policy, games: Sequence[Game], format: str = "act", expert: str = "optimal", max_turns: int = 30
 ) -> list[dict[str, list[int]]]:
     """The first stage, L = -E sum_t log pi(a^e_t | s_t): the expert's episodes for `sglib.training.warmup.sft`.
 
@@ -100,7 +100,7 @@ def expert_examples(
     _check(expert=expert, format=format)
     examples = []
     for game in games:
-        ids, spans = conversation(policy, expert_turns(game, expert))
+        ids, spans = conversation(policy, expert_turns(game, expert, max_turns))
         labels = [IGNORE] * len(ids)
         for start, end in spans:
             labels[start:end] = ids[start:end]

@@ -1,7 +1,10 @@
-"""What a policy learns before reinforcement, where a recipe says `start`: RePro's warmup, StepAgent's preferences.
+"""What a policy learns before reinforcement, where a recipe says `start`: RePro's warmup, StepAgent's two stages.
 
     start: {kind: warmup, games: 512}           # RePro: supervised, on its own won episodes, annotated by the oracle
+    start: {kind: imitation, games: 768}        # StepAgent's first stage: supervised, on the expert's episodes
     start: {kind: preference, games: 256}       # StepAgent-Implicit: the expert's action over its own, by DPO
+
+A list of them is gone through in order.
 """
 
 from __future__ import annotations
@@ -65,6 +68,36 @@ class Warmup:
 
 
 @dataclass(frozen=True)
+class Imitation:
+    """StepAgent's first stage (arXiv 2411.03817): supervised training on the expert's episodes; what one learns from it
+    without comparing oneself with it.
+
+    Attributes:
+        games: that the expert plays.
+        epochs, learning_rate, batch_size: of `sglib.training.warmup.sft`.
+        expert: see `sglib.rewards.step_agent.inspect_steps`.
+    """
+
+    games: int = 768
+    epochs: int = 1
+    learning_rate: float = 1e-4
+    batch_size: int = 16
+    expert: Literal["optimal", "explore"] = "optimal"
+    kind = "imitation"
+
+    def __post_init__(self):
+        _check(self)
+
+    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
+        games = generate_games(self.games, seed=GAMES_SEED + seed, max_receptacles=max_receptacles)
+        examples = step_agent.expert_examples(policy, games, expert=self.expert, max_turns=max_turns)
+        sft(
+            policy, examples, epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size,
+            seed=seed,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Preference:
     """StepAgent-Implicit (arXiv 2411.03817): cycles of inspection and of preferring the expert's action by DPO. The
     reference of a cycle is the policy that enters it.
@@ -102,6 +135,22 @@ class Preference:
             )
 
 
+@dataclass(frozen=True)
+class Stages:
+    """Several starts, one after the other.
+
+    Attributes:
+        stages: at least two; each goes on with what the one before it has taught.
+    """
+
+    stages: tuple[Start, ...]
+    kind = "stages"
+
+    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
+        for stage in self.stages:
+            stage(policy, seed=seed, max_turns=max_turns, max_receptacles=max_receptacles)
+
+
 def _check(start) -> None:
     for name in ("games", "epochs", "cycles", "batch_size"):
         value = getattr(start, name, 1)
@@ -112,4 +161,4 @@ def _check(start) -> None:
             raise ValueError(f"{name}: got {getattr(start, name)!r}; allowed: more than 0")
 
 
-STARTS: dict[str, type] = {cls.kind: cls for cls in (Warmup, Preference)}
+STARTS: dict[str, type] = {cls.kind: cls for cls in (Warmup, Imitation, Preference)}
