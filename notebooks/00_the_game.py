@@ -22,6 +22,9 @@
 # An agent in a household gets a task in one sentence ("put a hot mug in cabinet"), sees only what it stands in front of, and
 # acts by short commands. It is told whether it succeeded at the end, and nothing before: one bit after 10 to 50 actions. The
 # papers studied here let the agent make its own denser signal. First, the game itself.
+#
+# *Of all notebooks:* the next cell has the default parameters, and the line printed below it what really ran. The committed outputs are those of
+# `params/reference.yaml`.
 
 # %% tags=["parameters"]
 seed = 0

@@ -109,8 +109,8 @@ _SLOW = (
     "progress (`repro_meta`) starts far lower and passes it (below). A guidance is two or three words here (\"find "
     "apple\"), learned from rule-based demonstrations by 0.8 M parameters: it names the next subgoal, but no plan that "
     "acting alone lacks. Tried on seed 0, on the panel's first half, where it comes to 49 %: twice the learning rate (51 %), "
-    "GiGPO's step advantages (44 %), and credit on the tokens of actions alone (36 %), so credit on the guidance is no "
-    "noise: much of what is learned is learned there. Trained without its reward it repeats itself more and more, which "
+    "GiGPO's step advantages (44 %), and credit on the tokens of actions alone (36 %), so credit on the tokens of "
+    "the guidance is needed: much of what is learned is learned there. Trained without its reward it repeats itself more and more, which "
     "plain acting does not (held-out episodes that do: below); cause and effect of failing were not separated. Not "
     "tried: another base model."
 )

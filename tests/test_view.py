@@ -42,6 +42,23 @@ def test_bars():
         bars(["act"], [0.3, 0.5])
 
 
+def test_many_bars_lie_so_that_their_names_can_be_read(monkeypatch):
+    from matplotlib.axes import Axes
+
+    names = [f"a_recipe_with_a_long_name_{i} (5)" for i in range(12)]
+    figure = bars(names, [0.5] * 12, [0.4] * 12, [0.6] * 12, group="one", detectable=0.05, pair="two of 3 seeds", n=9)
+    assert figure.layout.title.text.endswith("detectable: 5 points (two of 3 seeds)</sup>")
+    bars(names, [0.1] * 12, group="two", onto=figure)
+    assert [trace.orientation for trace in figure.data] == ["h", "h"] and list(figure.data[0].y) == names
+    assert list(figure.data[0].x) == [0.5] * 12 and figure.data[0].error_x.array[0] == pytest.approx(0.1)
+    assert figure.layout.yaxis.autorange == "reversed" and figure.layout.xaxis.title.text == "success rate"
+    drawn, original = [], Axes.barh
+    monkeypatch.setattr(Axes, "barh", lambda ax, *given, **options: drawn.append(given) or original(ax, *given, **options))
+    still.static_png(figure)
+    assert [list(lengths) for _, lengths in drawn] == [[0.5] * 12, [0.1] * 12]
+    assert all(first < second for first, second in zip(*(places for places, _ in drawn)))  # beside each other
+
+
 def test_label_panels():
     rows = [{"iteration": i, "negative": 0.2, "neutral": 0.3, "positive": 0.5, "agreement": 0.7} for i in range(3)]
     figure = label_panels({"guide": rows, "immediate": rows})
@@ -122,6 +139,14 @@ def test_long_titles_stay_within_the_still_image():
     curves = learning_curves(dict.fromkeys(("grpo", "self_guide_no_annealing"), ROWS), title="Success " * 20, n=256)
     image = np.array(Image.open(io.BytesIO(still.static_png(curves))).convert("L"))
     assert (image[:, [0, -1]] == 255).all() and (image[[0, -1]] == 255).all()  # nothing is cut off at the edges
+
+
+def test_what_lies_behind_an_episode_is_grey_in_both_pictures():
+    figure = figures.turn_panels({"reward": [[0.0] * 9, [0.0]]}, ["won", "lost"], note="of two")
+    assert "grey: the episode is over" in figure.layout.title.text
+    assert still.mimebundle(figure)["application/vnd.plotly.v1+json"]["layout"]["plot_bgcolor"] == "#D9D9D9"
+    image = np.array(Image.open(io.BytesIO(still.static_png(figure))).convert("L"))
+    assert (image == 0xD9).mean() > 0.1
 
 
 def test_one_output_for_every_reader():
