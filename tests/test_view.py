@@ -53,7 +53,7 @@ def test_many_bars_lie_so_that_their_names_can_be_read(monkeypatch):
     assert list(figure.data[0].x) == [0.5] * 12 and figure.data[0].error_x.array[0] == pytest.approx(0.1)
     assert figure.layout.yaxis.autorange == "reversed" and figure.layout.xaxis.title.text == "success rate"
     drawn, original = [], Axes.barh
-    monkeypatch.setattr(Axes, "barh", lambda ax, *given, **options: drawn.append(given) or original(ax, *given, **options))
+    monkeypatch.setattr(Axes, "barh", lambda ax, *data, **look: drawn.append(data) or original(ax, *data, **look))
     still.static_png(figure)
     assert [list(lengths) for _, lengths in drawn] == [[0.5] * 12, [0.1] * 12]
     assert all(first < second for first, second in zip(*(places for places, _ in drawn)))  # beside each other
