@@ -96,7 +96,7 @@ if pictured := verdicts.drawn(verdicts.headline(judged)):
 # below 0.05 it stands even so.
 #
 # Two claims hold and say less than they seem to. RePro's warmup alone is below the whole method; but reinforcement on success alone lifts it as far
-# (`repro_no_retrospection`). StepAgent's implicit form is set beside the same policy before it; no arm imitates the same expert in another way.
+# (`repro_no_retrospection`). StepAgent's two stages raise the base model; but the first, imitation, does so alone (`step_agent_sft`).
 #
 # ## The same on games that nobody had looked at
 #

@@ -213,7 +213,7 @@ def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
     return found
 
 
-# what the reasons lean on: (text, recipes, column of the training batches, or of the panel: "before", "start", "looping";
+# what the reasons lean on: (text, recipes, column of the training batches, or of the panel: "before", "start", and what its curve has;
 # which part, unit factor)
 _MEASURED = (
     ("tokens that an episode writes", ("grpo", "guide", "repro_meta", "repro"), "policy_tokens_mean", "first", 1),
@@ -226,7 +226,8 @@ _MEASURED = (
     ("discrimination of hindsight (-100 to 100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
     ("inadmissible actions, %", ("grpo", "gigpo", "step_agent"), "invalid_actions", "both", 100),
     ("success of training batches, %", ("gigpo", "step_agent"), "success", "last", 100),
-    ("held-out episodes that repeat themselves, %", ("grpo", "guide", "self_guide", "gigpo", "step_agent"), "looping", "", 100),
+    ("held-out episodes that repeat themselves, %", ("grpo", "guide", "self_guide", "gigpo", "step_agent", "step_agent_sft", "step_agent_sft_implicit"), "looping", "", 100),
+    ("held-out actions that are not admissible, %", ("gigpo", "step_agent_sft", "step_agent_sft_implicit"), "invalid", "", 100),
     ("episodes in groups that end alike, %", ("guide",), "zero_advantage", "both", 100),
     ("positive labels, %", ("guide", "immediate", "immediate_win1"), "label_positive", "both", 100),
     ("AUROC of what is paid", ("igpo",), "calibration/igpo/auroc", "both", 1),
@@ -244,7 +245,7 @@ def facts(found: Found) -> list[dict]:
         for recipe in recipes:
             if column in ("before", "start"):
                 values = {"panel": [x.mean() for x in found.outcomes(recipe, column).values()]}
-            elif column == "looping":
+            elif column in ("looping", "invalid"):
                 curves = [cell["curve"] for cell in found.seeds(recipe).values()]
                 values = {f"panel, {when}": [x[i][column] for x in curves] for when, i in (("before", 0), ("after", -1))}
             else:
