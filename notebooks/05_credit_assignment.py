@@ -169,8 +169,10 @@ credited("IGPO-shuffled, a control", [outcome, rewards.InformationGain(target="s
 # is in part what it has learned from them.
 
 # %%
-credited("StepAgent-Inverse", [outcome, rewards.InverseReward(centered=True)], estimators.GiGPO(),
-         "-log D(s, a) - log 2: what D cannot place is worth 0 (ours), GiGPO")  # fmt: skip
+inverse = rewards.InverseReward(centered=True)
+credited("StepAgent-Inverse", [outcome, inverse], estimators.GiGPO(), "-log D(s, a) - log 2: what D cannot place is worth 0 (ours), GiGPO")
+if inverse.last_accuracy is not None:
+    print(f"D, fitted to half of the games, places {100 * inverse.last_accuracy:.0f} % of the other half's steps (mean over the agent's and the expert's; 50 is chance)")
 
 # %% [markdown]
 # The implicit form needs no reward: along an expert's episodes the policy answers each next step, and where the two differ the expert's action is preferred

@@ -447,6 +447,20 @@ def test_evaluation_and_hooks(tmp_path):
     assert [p.name for p in (tmp_path / "trajectories").iterdir()] == ["000002.jsonl"]
 
 
+def test_how_well_a_discriminator_tells_is_kept():
+    class Discriminating(Outcome):
+        last_accuracy = None
+
+        def __call__(self, trajectories, policy=None, games=None):
+            type(self).last_accuracy = len(trajectories) / 10
+            return super().__call__(trajectories, policy, games)
+
+    _, result = run(settings(iterations=1), components=(Discriminating(name="told"),))
+    assert result.metrics[0]["reward/told/accuracy"] == 0.8
+    _, result = run(settings(iterations=1))
+    assert not [name for name in result.metrics[0] if "accuracy" in name]
+
+
 def test_rollouts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="returned 7 trajectories; expected 8"):
         run(settings(), rollout_fn=lambda *a, **k: bandit_rollout(*a, **k)[:-1])

@@ -270,10 +270,11 @@ def train(
 
     Returns:
         The policy and, for each iteration, a dict with `iteration`, `u`, `lambda/<component>`, everything of
-        `batch_metrics`, `entropy` (nats per policy token), `clip_ratio`, `grad_norm` (before clipping), `loss`,
-        `learning_rate`, `logprob_gap` (mean absolute difference between the log-probabilities that the rollout recorded
-        and those of the trainer, nats; above 0.001 in float32 the two disagree about the tokens), `rollout_seconds`,
-        `update_seconds`, and the evaluation where there was one.
+        `batch_metrics`, `reward/step_agent/accuracy` (of `InverseReward`'s discriminator on the games that it was not
+        fitted to, 0..1, chance 0.5), `entropy` (nats per policy token), `clip_ratio`, `grad_norm` (before clipping),
+        `loss`, `learning_rate`, `logprob_gap` (mean absolute difference between the log-probabilities that the rollout
+        recorded and those of the trainer, nats; above 0.001 in float32 the two disagree about the tokens),
+        `rollout_seconds`, `update_seconds`, and the evaluation where there was one.
 
     Raises:
         ValueError: for too few games, a rollout that does not fit, more than one process, or a checkpoint that was made
@@ -343,6 +344,9 @@ def train(
         entry = {"iteration": iteration, "u": u}
         entry |= {f"lambda/{component.name}": component.schedule(u) for component in components}
         entry |= batch_metrics(batch["trajectories"])
+        for component in components:  # of a discriminator that is fitted to each batch
+            if (accuracy := getattr(component, "last_accuracy", None)) is not None:
+                entry[f"reward/{component.name}/accuracy"] = accuracy
         entry |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate", "logprob_gap")}
         entry |= {"clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
         entry |= {"rollout_seconds": batch["rollout"], "reward_seconds": batch["reward"], "update_seconds": update}
