@@ -75,6 +75,7 @@ def progress_bar(
     Returns:
         A tqdm bar: iterate over it, or use it as a context manager; `.set_postfix_str("success 41 %")` adds a note.
     """
+    desc = desc if len(desc) <= 30 else f"...{desc[-27:]}"  # a model's path would leave no room for the bar
     kind = _KernelBar if _in_kernel() else tqdm
     return kind(
         iterable, desc=desc, total=total, unit=unit, leave=leave, delay=delay, disable=disable, mininterval=0.5,

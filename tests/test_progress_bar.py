@@ -12,6 +12,11 @@ def test_in_a_terminal(capsys):
     assert "steps: 100%" in capsys.readouterr().err
 
 
+def test_a_long_name_leaves_room_for_the_bar(capsys):
+    list(progress_bar(range(3), desc="/a/folder" * 20 + "/policy"))
+    assert "/policy: 100%|###" in capsys.readouterr().err.replace("█", "#")
+
+
 @pytest.fixture(scope="module")
 def outputs():
     """Texts of the displays that a notebook is stored with, a list a cell."""
