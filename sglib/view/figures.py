@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from sglib.stats import detectable_difference
 from sglib.view.still import COLOURS, mimebundle
 
-MOST_STANDING = 6  # bars side by side; more of them lie
+MOST_STANDING = 5  # bars side by side; more of them lie
 LABEL_COLOURS = {"negative": "#D55E00", "neutral": "#8C8C8C", "positive": "#0072B2"}
 Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
@@ -246,7 +246,7 @@ def small_multiples(
         raise ValueError("panels: none to draw")
     wide = min(columns or len(panels), len(panels))
     tall = -(-len(panels) // wide)
-    titles = ["<br>".join(textwrap.wrap(name, 100 // wide)) for name in panels]  # not over one another
+    titles = ["<br>".join(textwrap.wrap(name, 72 // wide)) for name in panels]  # not over one another
     figure = make_subplots(tall, wide, subplot_titles=titles, vertical_spacing=0.35 / tall if tall > 1 else None)
     arms = list(dict.fromkeys(arm for of in panels.values() for arm in of))
     for number, of in enumerate(panels.values()):
