@@ -246,7 +246,7 @@ def small_multiples(
         raise ValueError("panels: none to draw")
     wide = min(columns or len(panels), len(panels))
     tall = -(-len(panels) // wide)
-    titles = ["<br>".join(textwrap.wrap(name, 72 // wide)) for name in panels]  # not over one another
+    titles = ["<br>".join(textwrap.wrap(name, max(72 // wide, 30))) for name in panels]  # not over one another
     figure = make_subplots(tall, wide, subplot_titles=titles, vertical_spacing=0.35 / tall if tall > 1 else None)
     arms = list(dict.fromkeys(arm for of in panels.values() for arm in of))
     for number, of in enumerate(panels.values()):
