@@ -153,6 +153,8 @@ def test_means_over_seeds_say_how_many(file, tmp_path):
     found = evidence.read_evidence(cells, [folder])
     panels, note = evidence.panels(found, {"won": {"grpo": "success", "guide": "success"}, "none": {"grpo": "entropy"}})
     assert {title: list(of) for title, of in panels.items()} == {"won": ["grpo (3)", "guide (2)"]}
+    (two,) = panels["won"]["guide (2)"]
+    assert two["n"] == 2 and "low" not in two  # two seeds say nothing of a third
     assert "64 episodes a batch" in note and "won: two seeds are too few to show any" in note
     _, note = evidence.panels(found, {"won": {"grpo": "success", "grpo_again": "success"}})
     assert f"won: {minimum_detectable_effect(0.02**0.5, 3):.2g}" in note  # of a difference

@@ -137,7 +137,7 @@ class Found:
 
 def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> list[dict]:
     """A column of the training batches over iterations: rows of `iteration`, `value` (mean over seeds), `n` (seeds
-    that have a number there), and unless that is one `low`, `high` (t interval over seeds) and `sd`."""
+    that have a number there), `sd` unless that is one, `low` and `high` (t interval over seeds) from `FEWEST` on."""
     tables = [cell["batches"] for cell in found.seeds(recipe).values() if column in cell["batches"]]
     rows = []
     for i in range(len(tables[0]["iteration"]) if tables else 0):  # a recipe's cells are equally long
@@ -146,9 +146,10 @@ def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> l
             continue
         row = {"iteration": tables[0]["iteration"][i], "value": float(np.mean(values)), "n": len(values)}
         if len(values) > 1:
+            row["sd"] = float(np.std(values, ddof=1))
+        if len(values) >= FEWEST:
             half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
             row |= {"low": row["value"] - float(half), "high": row["value"] + float(half)}
-            row["sd"] = float(np.std(values, ddof=1))
         rows.append(row)
     return rows
 
@@ -183,7 +184,7 @@ def panels(found: Found, columns: Mapping[str, Mapping[str, str]]) -> tuple[dict
             seen.append(f"{title}: {effect:.2g}")
     sizes = {c["params"]["games_per_iteration"] * c["params"]["group_size"] for c in found.cells.values()}
     size = ", ".join(map(str, sorted(sizes)))
-    note = f"mean over seeds (in brackets), {size} episodes a batch; bands: 95 % t interval"
+    note = f"mean over seeds (in brackets), {size} episodes a batch; bands: 95 % t interval, from {FEWEST} seeds on"
     return drawn, note + (f"<br>detectable with 80 % power, in the axis's units: {'; '.join(seen)}" if seen else "")
 
 
