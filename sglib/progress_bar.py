@@ -6,13 +6,10 @@ import io
 import os
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
 
 from tqdm import tqdm
 
 from sglib.records import write_atomic
-
-Item = TypeVar("Item")
 
 
 class _KernelBar(tqdm):
@@ -52,7 +49,7 @@ class _KernelBar(tqdm):
 
 
 def progress_bar(
-    iterable: Iterable[Item] | None = None,
+    iterable: Iterable | None = None,
     desc: str = "",
     total: int | None = None,
     *,

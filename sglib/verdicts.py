@@ -87,6 +87,7 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
     band, rows = noise_band(found), []
     for claim in claims:
         gap = _compared(found, claim, games)
+        judged = verdict(claim, gap, band)
         a, b = found.seeds(claim.a), found.seeds(claim.b)
         rows.append(
             {
@@ -105,11 +106,10 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
                 "left": gap and max(claim.sign * gap.low, claim.sign * gap.high, 0.0),
                 "seeds": len(set(a) & set(b)),
                 "games": gap.tasks if gap else 0,
-                "verdict": verdict(claim, gap, band),
+                "verdict": judged,
+                "why": REASONS.get((claim.a, claim.b), "") if judged in AGAINST else "",
             }
         )
-        against = rows[-1]["verdict"] in AGAINST
-        rows[-1]["why"] = REASONS.get((claim.a, claim.b), "") if against else ""
     adjusted = holm([row["p"] if row["verdict"] in JUDGED else None for row in rows])
     for row, p in zip(rows, adjusted, strict=True):
         row["p_holm"] = p
