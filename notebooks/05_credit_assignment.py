@@ -70,7 +70,7 @@ def credited(title, components, estimator, note="", reader=None):
     advantages = [a.tolist() for a in estimator(episodes)]
     key = title.split(" ")[0].lower().replace(",", "")
     table[key] = [x for row in paid for x in row]
-    success = [[0.0] * (len(t) - 1) + [outcome.weight * t.won] for t in episodes]
+    success = [estimators.paid(t, outcome.name).tolist() for t in episodes]
     internal = [np.subtract(a, b).tolist() for a, b in zip(paid, success)]
     panels = {"reward: success": success, "reward: internal": internal, "advantage": advantages}
     if not any(x for row in internal for x in row):
