@@ -105,7 +105,7 @@ ELSEWHERE = (
 # which games) and what we take for the most likely reason. An explanation is not a measurement; what it leans on is
 # measured by `verdicts.facts`.
 _SLOW = (
-    "The format learns slowly, and why was not found. It starts 4 points below plain acting, which explains little: stated "
+    "The format learns slowly, and why was not found. It starts 3 points below plain acting, which explains little: stated "
     "progress (`repro_meta`) starts far lower and passes it (below). A guidance is two or three words here (\"find "
     "apple\"), learned from rule-based demonstrations by 0.8 M parameters: it names the next subgoal, but no plan that "
     "acting alone lacks. Tried on seed 0, on the panel's first half, where it comes to 49 %: twice the learning rate (51 %), "
@@ -179,7 +179,7 @@ REASONS = {
     ("repro", "repro_no_retrospection"): _HINDSIGHT,
     ("gigpo", "grpo"): _ANCHORS,
     ("step_agent", "gigpo"): (
-        "Training batches, played at temperature 1, succeed about as often as GiGPO's; at the evaluation's 0.4 twice as many "
+        "Training batches, played at temperature 1, succeed about as often as GiGPO's; at the evaluation's 0.4 more "
         "episodes repeat themselves (below). Not because repeating is paid: the discriminator ranks steps well (AUROC "
         "below), and what had been tried before under the same observation is paid less than the rest (-0.57 against "
         "-0.33 a step; the last 64 training episodes of seed 5). Why it is repeated all the same was not found. The "
