@@ -1,6 +1,7 @@
 """One list of dependencies, and the few promises that files make about each other."""
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,17 @@ def test_every_dependency_is_pinned_to_an_allowed_version():
         requirement = Requirement(text)
         assert canonicalize_name(requirement.name) in pins, requirement
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_no_pin_asks_for_a_later_patch_of_python():
+    """soupsieve 4 wants 3.11.5: with Debian 12's 3.11.2 an older pip looks for a way around that pin without end."""
+    first = [f"{version}.0" for version in ("3.11", "3.12")]
+    pins, needs = constraints(), {}
+    for found in importlib.metadata.distributions():
+        if pins.get(canonicalize_name(found.metadata["Name"])) == found.version:
+            needs[found.metadata["Name"]] = SpecifierSet(found.metadata.get("Requires-Python") or "")
+    assert len(needs) > 50
+    assert not {name: str(need) for name, need in needs.items() if not all(need.contains(v) for v in first)}
 
 
 def test_conda_has_no_list_of_its_own():
