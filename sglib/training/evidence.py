@@ -148,7 +148,7 @@ def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> l
         if len(values) > 1:
             row["sd"] = float(np.std(values, ddof=1))
         if len(values) >= FEWEST:
-            half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+            half = stats.t.ppf((1 + level) / 2, len(values) - 1) * row["sd"] / np.sqrt(len(values))
             row |= {"low": row["value"] - float(half), "high": row["value"] + float(half)}
         rows.append(row)
     return rows
