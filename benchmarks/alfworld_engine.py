@@ -27,9 +27,10 @@ from time import process_time as clock
 from tqdm.auto import tqdm
 
 from sglib import envs
-from sglib.envs import BatchEnv, alfworld_world
-from sglib.envs.alfworld_generate import generate_games
-from sglib.envs.alfworld_world import world_of
+from sglib.envs import BatchEnv
+from sglib.envs.alfworld import world as alfworld_world
+from sglib.envs.alfworld.generate import generate_games
+from sglib.envs.alfworld.world import world_of
 from sglib.records import write_atomic
 
 ROOMS = (10, None)  # max_receptacles; None: whole rooms

@@ -22,7 +22,7 @@ from statistics import median
 import torch
 
 import sglib
-from sglib.recipes import load_recipe
+from sglib.experiments.recipe import load_recipe
 from sglib.records import write_atomic
 from sglib.training.grpo import GRPOSettings, train
 

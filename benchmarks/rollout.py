@@ -52,9 +52,9 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 import sglib
 from sglib import envs, formats
-from sglib.policy import SPECIAL, Policy, build_model
+from sglib.models.policy import SPECIAL, Policy, build_model
+from sglib.play.rollout import MAX_NEW_TOKENS
 from sglib.records import write_atomic
-from sglib.rollout import MAX_NEW_TOKENS
 
 ANSWER = MAX_NEW_TOKENS["act"]  # tokens that an answer may have
 METHODS = {"a": "TRL's tool loop", "b": "generate per turn", "c": "sglib.rollout"}
@@ -240,7 +240,7 @@ def play_trl(policy, games, group: int, turns: int, seed: int, greedy: bool = Fa
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from sglib.training.borrowed import lent
+    from sglib.training.shared import lent
 
     class Trainer(GRPOTrainer):
         """TRL's, stopped when it has played, and with a count of the tokens."""

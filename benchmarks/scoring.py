@@ -27,12 +27,14 @@ import torch
 from tqdm.auto import tqdm
 
 import sglib
-from sglib import decoding, formats, scoring
-from sglib.decoding import Question
+from sglib import formats
 from sglib.envs.alfworld import generate_games
+from sglib.models import decoding
+from sglib.models.decoding import Question
+from sglib.play import scoring
+from sglib.play.scoring import branch_logprobs, given_tokens
 from sglib.records import write_atomic
 from sglib.rewards.igpo import _encode, targets
-from sglib.scoring import branch_logprobs, given_tokens
 
 TARGETS = ("facts", "plan")
 TOLERANCE = 1e-4

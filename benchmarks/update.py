@@ -35,10 +35,10 @@ from transformers import PrinterCallback, TrainerCallback
 
 import sglib
 from sglib import envs
-from sglib.advantages import to_tokens
+from sglib.advantages.formulas import estimators, to_tokens
 from sglib.records import write_atomic
 from sglib.rewards import Outcome, combine
-from sglib.training import estimators, forward, grpo
+from sglib.training import forward, grpo
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
 GOAL = 1.15

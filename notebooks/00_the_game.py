@@ -80,7 +80,7 @@ assert observation.won
 # %%
 import time
 
-from sglib.envs.alfworld_world import world_of
+from sglib.envs.alfworld.world import world_of
 
 reference = sglib.envs.make("alfworld", engine="textworld")
 rows = []

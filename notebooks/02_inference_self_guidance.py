@@ -31,7 +31,7 @@ guidance = {}
 import numpy as np
 
 import sglib
-from sglib import calibration
+from sglib.measure import truth as calibration
 
 p = sglib.params.check("02_inference_self_guidance", globals())
 run = sglib.runs.start_run("02_inference_self_guidance", p)

@@ -34,7 +34,7 @@ import numpy as np
 import sglib
 from sglib import rewards
 from sglib.rewards import repro
-from sglib.training.warmup import sft
+from sglib.training.sft import sft
 
 p = sglib.params.check("03_repro_warmup", globals())
 run = sglib.runs.start_run("03_repro_warmup", p)

@@ -42,8 +42,8 @@ import numpy as np
 
 import sglib
 from sglib.rewards import Trapezoid
-from sglib.probes import WINDOW, ends
-from sglib.training import arms as training
+from sglib.measure.hacking import WINDOW, ends
+from sglib.experiments import arms as training
 
 p = sglib.params.check("04_joint_grpo", globals())
 run = sglib.runs.start_run("04_joint_grpo", p)

@@ -32,8 +32,8 @@ import pandas as pd
 import sglib
 from sglib import rewards
 from sglib.rewards import step_agent
-from sglib.training import estimators
-from sglib.training.preference import dpo
+from sglib.advantages import estimators
+from sglib.training.dpo import dpo
 
 p = sglib.params.check("05_credit_assignment", globals())
 run = sglib.runs.start_run("05_credit_assignment", p)

@@ -30,8 +30,9 @@ truth = {}
 import numpy as np
 
 import sglib
-from sglib import calibration, counterfactual, probes, rewards
-from sglib.training import arms, evidence
+from sglib import rewards
+from sglib.measure import counterfactual, hacking as probes, truth as calibration
+from sglib.experiments import arms, evidence
 
 p = sglib.params.check("06_is_the_reward_true", globals())
 run = sglib.runs.start_run("06_is_the_reward_true", p)

@@ -31,8 +31,9 @@ import numpy as np
 import pandas as pd
 
 import sglib
-from sglib import claims, stats, verdicts
-from sglib.training import evidence as cells
+from sglib.experiments import claims, verdicts
+from sglib.measure import stats
+from sglib.experiments import evidence as cells
 
 p = sglib.params.check("07_how_sure", globals())
 run = sglib.runs.start_run("07_how_sure", p)

@@ -29,7 +29,7 @@ look = {}
 # %%
 import sglib
 from sglib import rewards
-from sglib.training import estimators
+from sglib.advantages import estimators
 from sglib.view import episodes
 
 p = sglib.params.check("08_inspecting_trajectories", globals())
@@ -122,7 +122,7 @@ for place in seen[:5]:
 # expert's first action have been worth here?
 
 # %%
-from sglib import counterfactual
+from sglib.measure import counterfactual
 
 episode = next((t for t in runs["act"] if not t.won), runs["act"][0])
 game = next(game for game in games if game.id == episode.game_id)

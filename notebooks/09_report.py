@@ -21,8 +21,8 @@
 #
 # **The rule.** A claim is a paired difference of two recipes over at least three seeds and the panel's games. It *holds* here if the 95 % interval lies on
 # the claimed side of zero and the estimate is beyond the A/A band (what plain GRPO against itself can show); it *does not hold* if the interval lies on the
-# other side, beyond the band; anything else is *inconclusive*, and the interval says how large an effect is left possible. See `sglib/verdicts.py`;
-# `sglib/claims.py` says when the rule was written.
+# other side, beyond the band; anything else is *inconclusive*, and the interval says how large an effect is left possible. See `sglib/experiments/verdicts.py`;
+# `sglib/experiments/claims.py` says when the rule was written.
 
 # %% tags=["parameters"]
 seed = 0
@@ -36,8 +36,9 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import sglib
-from sglib import claims, probes, stats, verdicts
-from sglib.training import evidence
+from sglib.experiments import claims, verdicts
+from sglib.measure import hacking as probes, stats
+from sglib.experiments import evidence
 
 p = sglib.params.check("09_report", globals())
 run = sglib.runs.start_run("09_report", p)

@@ -7,14 +7,16 @@ trajectories = sglib.rollout(policy, games, format="guide", max_turns=30)
 sglib.inspect(trajectories)
 """
 
-from sglib import advantages, envs, formats, params, rewards, runs, stats
-from sglib.evaluate import Report, evaluate, progress_error, replay_on_reference, summarize
-from sglib.generation import generate
-from sglib.panels import panel
-from sglib.policy import Policy, load_policy
-from sglib.progress_bar import progress_bar
+from sglib import advantages, envs, formats, rewards
+from sglib.envs.panels import panel
+from sglib.experiments import params, runs
+from sglib.measure import stats
+from sglib.measure.evaluate import Report, evaluate, progress_error, replay_on_reference, summarize
+from sglib.models.policy import Policy, load_policy
+from sglib.play.answers import generate
+from sglib.play.progress_bar import progress_bar
+from sglib.play.rollout import rollout
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
-from sglib.rollout import rollout
 from sglib.view import figures
 from sglib.view.inspect import inspect
 

@@ -4,15 +4,15 @@
 import sys
 
 if sys.argv[1:2] == ["evidence"]:
-    from sglib.training.cells import main
+    from sglib.experiments.cells import main
 
     sys.exit(main(sys.argv[2:]))
 
 if sys.argv[1:] == ["verdicts"]:
-    from sglib.verdicts import main
+    from sglib.experiments.verdicts import main
 
     sys.exit(main())
 
-from sglib.study import main
+from sglib.experiments.study import main
 
 sys.exit(main())

@@ -33,9 +33,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sglib.envs.alfworld import SPLITS, Game, generate_games
-from sglib.envs.alfworld_games import pddl_name, receptacle_class, room_of, shipped
+from sglib.envs.alfworld.games import pddl_name, receptacle_class, room_of, shipped
+from sglib.experiments.runs import source_hash
 from sglib.records import Observation, write_atomic
-from sglib.runs import source_hash
 
 FOLDER = Path(__file__).resolve().parent.parent / "outputs" / "parity"
 KINDS = ("random", "plan", "search")
@@ -387,7 +387,7 @@ def _start_worker():
     global _reference
     import resource  # here: systems without it can still compare
 
-    from sglib.envs.alfworld_textworld import TextWorldAlfworld
+    from sglib.envs.alfworld.textworld import TextWorldAlfworld
 
     def stop(*_):
         raise _TooLong(f"more than {LIMIT} s")
@@ -453,7 +453,7 @@ def jobs(generated: int, derived: int, steps: int, seed: int) -> list[Job]:
 
 def _trials(n: int, rng: random.Random) -> list[Game]:
     """ALFRED-derived games, spread evenly over splits, task types and rooms; a third with human sentences."""
-    from sglib.envs.alfworld_trials import from_alfred_trials
+    from sglib.envs.alfworld.trials import from_alfred_trials
 
     worded = {}
     for sentences in ("template", "human"):

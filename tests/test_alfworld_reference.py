@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES
-from sglib.envs.alfworld_generate import generate_games
-from sglib.envs.alfworld_textworld import TextWorldAlfworld, planner_plan
-from sglib.envs.alfworld_trials import load_games
+from sglib.envs.alfworld.games import SPLITS, TASK_TYPES, UNSEEN_SCENES
+from sglib.envs.alfworld.generate import generate_games
+from sglib.envs.alfworld.textworld import TextWorldAlfworld, planner_plan
+from sglib.envs.alfworld.trials import load_games
 
 DIGEST = """
 import hashlib, json
-from sglib.envs.alfworld_generate import generate_games
+from sglib.envs.alfworld.generate import generate_games
 games = [g for split in ("train", "valid_seen", "valid_unseen") for g in generate_games(12, seed=3, split=split)]
 text = json.dumps([[g.id, g.data(), g.traj_data] for g in games])
 print(hashlib.sha256(text.encode()).hexdigest())

@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 
-from sglib import params
-from sglib.recipes import load_recipe
+from sglib.experiments import arms, params
+from sglib.experiments.recipe import load_recipe
 from sglib.rewards import Constant
-from sglib.training import arms
 
 SMALL = {"iterations": 2, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 1, "max_turns": 4}
 

@@ -3,8 +3,17 @@
 import numpy as np
 import pytest
 
-from sglib import calibration
-from sglib.calibration import Signal, auroc, calibrate, correlation, reliability, sign_accuracy, signals, with_interval
+from sglib.measure import truth as calibration
+from sglib.measure.truth import (
+    Signal,
+    auroc,
+    calibrate,
+    correlation,
+    reliability,
+    sign_accuracy,
+    signals,
+    with_interval,
+)
 from sglib.records import Trajectory, Turn
 
 

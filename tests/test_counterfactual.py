@@ -3,8 +3,8 @@
 import pytest
 
 import sglib
-from sglib import counterfactual
-from sglib.rollout import Fork
+from sglib.measure import counterfactual
+from sglib.play.rollout import Fork
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,13 @@ from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 import sglib
-from sglib import decoding, formats
-from sglib.decoding import SlotCache, decoder_of, feed
+from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.policy import Policy, build_model, build_tokenizer
+from sglib.models import decoding
+from sglib.models.decoding import SlotCache, decoder_of, feed
+from sglib.models.policy import Policy, build_model, build_tokenizer
+from sglib.play.rollout import MAX_NEW_TOKENS
 from sglib.records import Trajectory
-from sglib.rollout import MAX_NEW_TOKENS
 
 GAMES = generate_games(3, seed=15, max_receptacles=8)
 

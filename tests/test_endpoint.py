@@ -11,8 +11,9 @@ import jupytext
 import pytest
 
 import sglib
-from sglib import endpoint, envs, formats
-from sglib.endpoint import EndpointError, EndpointPolicy
+from sglib import envs, formats
+from sglib.models import endpoint
+from sglib.models.endpoint import EndpointError, EndpointPolicy
 
 GAMES = envs.alfworld.generate_games(3, seed=5)
 KEY = "sk-secret-of-the-test"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from parity import official_style, other_grammar
 
 from sglib import envs
-from sglib.envs import alfworld_world
 from sglib.envs.alfworld import FastAlfworld, UnsupportedGame, generate_games
+from sglib.envs.alfworld import world as alfworld_world
 from sglib.records import Trajectory
 
 GAMES = generate_games(24, seed=31)

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sglib.envs.alfworld import TASK_TYPES, FastAlfworld, Game, generate_games
-from sglib.envs.alfworld_games import room_of
-from sglib.envs.alfworld_textworld import TextWorldAlfworld
+from sglib.envs.alfworld.games import room_of
+from sglib.envs.alfworld.textworld import TextWorldAlfworld
 
 SEED = int(os.environ.get("SGLIB_PARITY_SEED", random.SystemRandom().randrange(10**6)))
 AGAIN = f"SGLIB_PARITY_SEED={SEED} plays the same games"
@@ -128,7 +128,7 @@ def test_alfred_derived_games(reference):
     path = os.environ.get("SGLIB_ALFRED_TRIALS")
     if not path:
         pytest.skip("SGLIB_ALFRED_TRIALS does not name a file of ALFRED trial facts")
-    from sglib.envs.alfworld_trials import from_alfred_trials
+    from sglib.envs.alfworld.trials import from_alfred_trials
 
     rng = random.Random(f"{SEED} trials")
     games = [g for g in from_alfred_trials(path, split="valid_seen", sentences="human") if len(g.problem) < 40_000]

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 import sglib
-from sglib.evaluate import is_looping, label_agreement, redundant_visits, took_wrong_object
+from sglib.measure.evaluate import is_looping, label_agreement, redundant_visits, took_wrong_object
 from sglib.records import Trajectory, Turn
 
 

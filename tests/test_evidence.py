@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from sglib import claims, params, verdicts
-from sglib.params import ParameterError
-from sglib.runs import repo_root
-from sglib.stats import minimum_detectable_effect
-from sglib.training import evidence
-from sglib.training.cells import fill, play_unseen
+from sglib.experiments import claims, evidence, params, verdicts
+from sglib.experiments.cells import fill, play_unseen
+from sglib.experiments.params import ParameterError
+from sglib.experiments.runs import repo_root
+from sglib.measure.stats import minimum_detectable_effect
 
 TEXT = """
 size: mini
@@ -216,7 +215,7 @@ def test_the_verdict_follows_the_rule(file, tmp_path):
 
 
 def test_inside_the_band_nothing_is_claimed():
-    from sglib.stats import Comparison
+    from sglib.measure.stats import Comparison
 
     gap = Comparison(0.03, 0.01, 0.05, 0.01, 10, 512, 0.02, 9)
     claim = claims.CLAIMS[1]

@@ -4,7 +4,7 @@ import pytest
 
 from sglib import envs
 from sglib.envs.alfworld import TASK_TYPES, generate_games
-from sglib.envs.alfworld_games import room_of
+from sglib.envs.alfworld.games import room_of
 
 
 def test_games_are_varied_and_repeatable():

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from sglib.params import GRPOParams
+from sglib.experiments.params import GRPOParams
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Constant, Outcome, SelfGuide, combine
 from sglib.training import forward, grpo

@@ -87,7 +87,7 @@ TRAINING = """# ---
 
 # %%
 import sglib
-from sglib.training import arms
+from sglib.experiments import arms
 small = {"iterations": 60, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 60, "max_turns": 4}
 p = sglib.params.check("grpo", {"size": "smoke", "arms": ["guide"], **small})
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import sglib
-from sglib import panels
+from sglib.envs import panels
 
 
 @pytest.mark.parametrize("split", ["train", "valid_seen", "valid_unseen"])

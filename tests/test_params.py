@@ -4,8 +4,8 @@ import pydantic
 import pytest
 import yaml
 
-from sglib import params
-from sglib.params import ParameterError, check, load_file
+from sglib.experiments import params
+from sglib.experiments.params import ParameterError, check, load_file
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import FastAlfworld, generate_games
-from sglib.policy import Policy, asset, build_tokenizer, load_policy
+from sglib.models.policy import Policy, asset, build_tokenizer, load_policy
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -10,7 +10,7 @@ import torch
 import sglib
 from sglib.envs.alfworld import generate_games
 from sglib.rewards.step_agent import Pair, implicit_loss, inspect_steps
-from sglib.training.preference import dpo
+from sglib.training.dpo import dpo
 
 
 @pytest.fixture(scope="module")

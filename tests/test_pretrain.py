@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sglib.envs.alfworld import FastAlfworld, generate_games
-from sglib.envs.demonstrators import Habits, demonstrate, true_label
-from sglib.policy import load_policy
+from sglib.envs.alfworld.demonstrators import Habits, demonstrate, true_label
+from sglib.models.policy import load_policy
 from sglib.training import pretrain
 
 GAMES = generate_games(60, seed=8)

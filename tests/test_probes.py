@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sglib.probes import alarms, ends, internal, probe
+from sglib.measure.hacking import alarms, ends, internal, probe
 from sglib.records import Trajectory, Turn
 
 

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from sglib.progress_bar import progress_bar
+from sglib.play.progress_bar import progress_bar
 
 
 def test_in_a_terminal(capsys):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from sglib import params
-from sglib.recipes import load_recipe, make_recipe
+from sglib.advantages.estimators import GRPO, IGPO, GiGPO
+from sglib.experiments import params
+from sglib.experiments.recipe import load_recipe, make_recipe
 from sglib.rewards import COMPONENTS, Constant, Outcome, Trapezoid
-from sglib.training.estimators import GRPO, IGPO, GiGPO
 
 FOLDER = params.recipe_file("grpo").parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

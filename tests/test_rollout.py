@@ -89,7 +89,7 @@ def test_same_seed_same_trajectories_whatever_the_batch(base):
 
 
 def test_sampling_follows_the_distribution():
-    from sglib.decoding import sample
+    from sglib.models.decoding import sample
 
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(20_000, 1)
     tokens, logprobs = sample(logits, 1.0, np.random.default_rng(0).random(20_000))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sglib import params, runs
+from sglib.experiments import params, runs
 from sglib.records import read_trajectories
 
 

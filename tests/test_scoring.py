@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import sglib
-from sglib import decoding, formats, scoring
-from sglib.decoding import Question, SlotCache, feed
+from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.policy import Policy, build_model
-from sglib.scoring import branch_logprobs, token_logprobs
+from sglib.models import decoding
+from sglib.models.decoding import Question, SlotCache, feed
+from sglib.models.policy import Policy, build_model
+from sglib.play import scoring
+from sglib.play.scoring import branch_logprobs, token_logprobs
 
 GAMES = generate_games(5, seed=6)
 SHORT = generate_games(3, seed=10, max_receptacles=6)

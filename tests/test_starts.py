@@ -6,12 +6,11 @@ import pytest
 import yaml
 
 import sglib
-from sglib import params
-from sglib.params import ParameterError
-from sglib.recipes import load_recipe, make_recipe
+from sglib.experiments import arms, params
+from sglib.experiments.params import ParameterError
+from sglib.experiments.recipe import load_recipe, make_recipe
+from sglib.experiments.starts import Imitation, Preference, Stages, Warmup
 from sglib.records import read_trajectories
-from sglib.training import arms
-from sglib.training.starts import Imitation, Preference, Stages, Warmup
 
 SMALL = {"iterations": 1, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 1, "max_turns": 10}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from sglib.stats import (
+from sglib.measure.stats import (
     Comparison,
     bootstrap_mean,
     cluster_mean,

@@ -9,7 +9,7 @@ import jupytext
 import nbformat
 import pytest
 
-from sglib import params, runs, study
+from sglib.experiments import params, runs, study
 
 SOURCE = """# ---
 # jupyter:
@@ -25,7 +25,8 @@ size = "tiny"
 {section} = {{}}
 
 # %%
-from sglib import params, progress_bar, runs
+from sglib.experiments import params, runs
+from sglib.play import progress_bar
 p = params.check("{name}", globals())
 run = runs.start_run("{name}", p)
 for _ in progress_bar(range(3), desc="working"):

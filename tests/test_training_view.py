@@ -7,8 +7,8 @@ import time
 import pytest
 
 import sglib
+from sglib.experiments.arms import ArmResult
 from sglib.records import write_trajectories
-from sglib.training.arms import ArmResult
 from sglib.view import TrainingView, still, training_panels
 
 

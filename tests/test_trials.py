@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sglib.envs.alfworld_fast import FastAlfworld
-from sglib.envs.alfworld_games import TASK_TYPES, UNSEEN_SCENES
-from sglib.envs.alfworld_generate import generate_games
-from sglib.envs.alfworld_trials import convert_trials, from_alfred_trials, load_games
+from sglib.envs.alfworld.fast import FastAlfworld
+from sglib.envs.alfworld.games import TASK_TYPES, UNSEEN_SCENES
+from sglib.envs.alfworld.generate import generate_games
+from sglib.envs.alfworld.trials import convert_trials, from_alfred_trials, load_games
 
 # Floor plan 301 has a bed, a desk, drawers, a dresser and shelves; receptacle ids carry their positions.
 DESK, BED = (2.29, 0.1, -1.15), (-0.64, 0.1, 0.87)  # furniture has its position on the floor

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from sglib.training.warmup import IGNORE, sft
+from sglib.training.sft import IGNORE, sft
 
 
 def make_policy():

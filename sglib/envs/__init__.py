@@ -28,7 +28,7 @@ def make(name: str, *, engine: str = "fast", max_steps: int | None = None, admis
         raise ValueError(f"engine={engine!r}: allowed: {', '.join(map(repr, ENGINES))}")
     if engine == "textworld":
         # imported here: TextWorld pulls in a grammar compiler and a planner that the fast engine never needs
-        from sglib.envs.alfworld_textworld import TextWorldAlfworld
+        from sglib.envs.alfworld.textworld import TextWorldAlfworld
 
         return TextWorldAlfworld(max_steps=max_steps)
     return alfworld.FastAlfworld(max_steps=max_steps, admissible=admissible)

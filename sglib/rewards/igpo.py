@@ -11,7 +11,7 @@ P_t = exp(s_t), r_t = P_t - P_{t-1}. Undiscounted, the gains of an episode sum t
 
 ALFWorld has no such answer (the task sentence is in the prompt already), so what stands for it is ours, not the
 paper's; see `InformationGain.target`. Normalising gains and outcomes, each by its own mean and spread, and discounting
-afterwards, is `sglib.advantages.turn_level`, not this file.
+afterwards, is `sglib.advantages.formulas.turn_level`, not this file.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from sglib import formats
-from sglib.decoding import Question
 from sglib.envs.alfworld import FastAlfworld, Game, game_of, replay
-from sglib.envs.alfworld_oracle import shortest_plan
-from sglib.policy import Policy, load_frozen
+from sglib.envs.alfworld.oracle import shortest_plan
+from sglib.models.decoding import Question
+from sglib.models.policy import Policy, load_frozen
+from sglib.play.scoring import branch_logprobs
 from sglib.records import Trajectory
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
-from sglib.scoring import branch_logprobs
 
 # The paper's bridge is a short thought in the assistant's own format; "Guidance:" is what begins one here. It stands in
 # place of the answer's given prefix, and its tokens are not averaged.

@@ -23,8 +23,8 @@ from typing import Literal
 import numpy as np
 
 from sglib import formats
-from sglib.generation import fill_in, stream_of
-from sglib.policy import Policy
+from sglib.models.policy import Policy
+from sglib.play.answers import fill_in, stream_of
 from sglib.records import Trajectory, Turn
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
 
@@ -44,8 +44,7 @@ def retrospect(
 
     It reads the whole episode and the outcome. "list": it then writes one number per step. "steps", OURS: its answer
     repeats the recorded actions, which are given, and it writes the number behind each; a small model that cannot
-    count thirty numbers can do this. Random numbers follow from `seed` and the episode (`sglib.rollout.stream_of`),
-    not from the order or number of episodes.
+    count thirty numbers can do this. Random numbers follow from `seed` and the episode (`play.answers.stream_of`), not from the order or number of episodes.
     """
     asked = [_asked(policy, t, answer) for t in trajectories]
     room = {"list": max(map(len, trajectories), default=0) + 4, "steps": 1}[answer]

@@ -26,13 +26,13 @@ from scipy.special import expit
 
 from sglib import formats
 from sglib.envs.alfworld import Game, game_of, replay
-from sglib.envs.alfworld_experts import KINDS
-from sglib.generation import generate
-from sglib.policy import Policy, load_policy
+from sglib.envs.alfworld.experts import KINDS
+from sglib.models.policy import Policy, load_policy
+from sglib.play.answers import generate
+from sglib.play.rollout import MAX_NEW_TOKENS, rollout
 from sglib.records import Trajectory
 from sglib.rewards.repro import IGNORE
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
-from sglib.rollout import MAX_NEW_TOKENS, rollout
 
 
 class Pair(NamedTuple):
@@ -93,7 +93,7 @@ def conversation(policy: Policy, turns: Sequence[tuple[str, str]]) -> tuple[list
 def expert_examples(
     policy: Policy, games: Sequence[Game], format: str = "act", expert: str = "optimal", max_turns: int = 30
 ) -> list[dict[str, list[int]]]:
-    """The first stage, L = -E sum_t log pi(a^e_t | s_t): the expert's episodes for `sglib.training.warmup.sft`.
+    """The first stage, L = -E sum_t log pi(a^e_t | s_t): the expert's episodes for `sglib.training.sft.sft`.
 
     Returns one {"input_ids": (n,), "labels": (n,)} a game; labels are -100 on all but the expert's answers.
     """

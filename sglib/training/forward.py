@@ -17,7 +17,7 @@ import torch
 from transformers import Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import rotate_half
 
-from sglib.parallel import each
+from sglib.models.threads import each
 
 ROWS = 4  # sequences per forward pass at most: more would not stay in the processor's cache, fewer are overhead
 BLOCK = 64  # queries per attention product

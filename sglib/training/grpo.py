@@ -31,15 +31,15 @@ from transformers.integrations import get_available_reporting_integrations
 from trl import GRPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from sglib.calibration import calibrate
-from sglib.endpoint import check_trainable
-from sglib.evaluate import label_agreement
-from sglib.probes import mean, probe
+from sglib.advantages.estimators import GRPO, Estimator, set_advantages
+from sglib.measure.evaluate import label_agreement
+from sglib.measure.hacking import mean, probe
+from sglib.measure.truth import calibrate
+from sglib.models.endpoint import check_trainable
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
 from sglib.rewards.igpo import asking
-from sglib.training.borrowed import lent
-from sglib.training.estimators import GRPO, Estimator, set_advantages
+from sglib.training.shared import lent
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
 
@@ -160,8 +160,8 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     t - 1; of the positive and negative ones whose oracle distances are known, the share that is positive where that
     action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`:
     share of episodes without any advantage. `reward/<component>`: mean per-episode sum of what entered the return.
-    `calibration/<signal>/<measure>`: see `sglib.calibration.calibrate` (with oracle distances). `probe/<name>`: see
-    `sglib.probes.probe`.
+    `calibration/<signal>/<measure>`: see `sglib.measure.truth.calibrate` (with oracle distances). `probe/<name>`: see
+    `sglib.measure.hacking.probe`.
     """
     turns = [turn for t in trajectories for turn in t.turns]
     pairs = [(a, b) for t in trajectories for a, b in zip(t.turns, t.turns[1:], strict=False) if b.label is not None]
@@ -266,7 +266,7 @@ def train(
         resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
         stop: asked after each iteration; True ends the call there, behind a checkpoint to continue from (in `run_dir`,
             which it needs).
-        rollout_fn: plays the games, with the signature of `sglib.rollout.rollout`, which is the default.
+        rollout_fn: plays the games, with the signature of `sglib.play.rollout.rollout`, which is the default.
 
     Returns:
         The policy and, for each iteration, a dict with `iteration`, `u`, `lambda/<component>`, everything of
@@ -287,7 +287,7 @@ def train(
     estimator = GRPO() if estimator is None else estimator
     asks = rollout_fn is None and settings.env == "alfworld"  # the fast engine, and a rollout that can be asked
     if rollout_fn is None:
-        from sglib.rollout import rollout as rollout_fn
+        from sglib.play.rollout import rollout as rollout_fn
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
     for name, needs in (("stop", stop is not None), ("report_to", "tensorboard" in settings.report_to)):
         if needs and run_dir is None:

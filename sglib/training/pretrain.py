@@ -22,10 +22,10 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from sglib import formats
-from sglib.envs.alfworld_fast import FastAlfworld
-from sglib.envs.alfworld_generate import generate_games
-from sglib.envs.demonstrators import Demonstration, Habits, demonstrate
-from sglib.policy import Policy, load_policy
+from sglib.envs.alfworld.demonstrators import Demonstration, Habits, demonstrate
+from sglib.envs.alfworld.fast import FastAlfworld
+from sglib.envs.alfworld.generate import generate_games
+from sglib.models.policy import Policy, load_policy
 from sglib.records import Trajectory, Turn, write_atomic
 
 RECIPE = {
@@ -237,7 +237,7 @@ def pretrain(
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "assets" / "base")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "envs" / "alfworld" / "models" / "base")
     parser.add_argument("--work", type=Path, default=Path("outputs/base"))
     parser.add_argument("--stop", type=int, default=RECIPE["stop"], help="1500 makes base_strong")
     parser.add_argument("--seed", type=int, default=RECIPE["seed"])
@@ -246,7 +246,7 @@ def main():
     recipe = RECIPE | {"stop": arguments.stop, "seed": arguments.seed}
 
     def evaluate(policy):
-        from sglib.evaluate import evaluate as measure
+        from sglib.measure.evaluate import evaluate as measure
 
         games = generate_games(128, seed=31, split="valid_seen")  # a panel for looking at the curve; no result uses it
         return {

@@ -9,7 +9,7 @@ import torch
 from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
-from sglib.advantages import to_tokens
+from sglib.advantages.formulas import to_tokens
 from sglib.training import forward
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from sglib.calibration import LABEL_VALUES
-from sglib.evaluate import is_looping, label_agreement
-from sglib.probes import internal
+from sglib.measure.evaluate import is_looping, label_agreement
+from sglib.measure.hacking import internal
+from sglib.measure.truth import LABEL_VALUES
 from sglib.records import Trajectory, Turn
 
 # -- the list ---------------------------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def tokens(
 
     Args:
         decode: token id -> text.
-        logprobs: (C,) of another policy (`sglib.scoring.token_logprobs`), for the ratio.
+        logprobs: (C,) of another policy (`sglib.play.scoring.token_logprobs`), for the ratio.
     """
     owner = {i: t for t, turn in enumerate(trajectory.turns) for i in range(*turn.span)}
     found = [Token(decode(i), False, None, None, None) for i in trajectory.prompt_ids]

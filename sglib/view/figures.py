@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sglib.stats import detectable_difference
+from sglib.measure.stats import detectable_difference
 from sglib.view.still import COLOURS, mimebundle
 
 MOST_STANDING = 5  # bars side by side; more of them lie

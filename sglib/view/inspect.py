@@ -18,10 +18,10 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from sglib import counterfactual
-from sglib.policy import Policy, load_policy
+from sglib.measure import counterfactual
+from sglib.models.policy import Policy, load_policy
+from sglib.play.scoring import token_logprobs
 from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
-from sglib.scoring import token_logprobs
 from sglib.view import episodes, markup, pages, turns
 from sglib.view.episodes import Query
 

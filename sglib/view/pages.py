@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from sglib.counterfactual import WhatIf
+from sglib.measure.counterfactual import WhatIf
 from sglib.records import LABELS, Trajectory
 from sglib.view import episodes, turns
 from sglib.view.markup import STYLE, button, escape, number, select, view

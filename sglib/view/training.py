@@ -12,15 +12,15 @@ import anywidget
 import plotly.graph_objects as go
 import traitlets
 
-from sglib import probes
-from sglib.progress_bar import progress_bar
+from sglib.measure import hacking as probes
+from sglib.play.progress_bar import progress_bar
 from sglib.records import Trajectory
 from sglib.view import markup
 from sglib.view.figures import LivePlot, small_multiples
 from sglib.view.inspect import SCRIPT, Inspector
 
 if TYPE_CHECKING:  # it imports TRL
-    from sglib.training.arms import ArmResult
+    from sglib.experiments.arms import ArmResult
 
 Result = TypeVar("Result")
 COLUMNS = 4  # panels in a row
@@ -172,7 +172,7 @@ class TrainingView(anywidget.AnyWidget):
         With `paused` as its `stop` and a `run_dir`, the button ends the call behind a checkpoint; called again, it goes
         on from there.
         """
-        from sglib.training.arms import ArmResult
+        from sglib.experiments.arms import ArmResult
 
         result = self.results[arm] = ArmResult(arm, None)
 

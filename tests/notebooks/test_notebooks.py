@@ -11,7 +11,7 @@ import papermill
 import pytest
 import yaml
 
-from sglib import params
+from sglib.experiments import params
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sglib.advantages import discounted, gigpo, group_relative, to_tokens, turn_level
+from sglib.advantages.formulas import discounted, gigpo, group_relative, to_tokens, turn_level
 
 quick = settings(max_examples=60, deadline=None)
 values = st.sampled_from([0.0, 0.1, -0.1, 1.0, 10.0]) | st.floats(-20, 20, allow_subnormal=False)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
-from sglib import policy as policies
 from sglib.envs.alfworld import TASK_TYPES, generate_games, replay
+from sglib.models import policy as policies
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Outcome, combine, igpo
 from sglib.rewards.igpo import InformationGain, asking, hidden_facts, targets

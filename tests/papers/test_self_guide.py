@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
-from sglib import decoding, formats, generation
-from sglib import policy as policies
-from sglib.advantages import group_relative, to_tokens
+from sglib import formats
+from sglib.advantages.formulas import group_relative, to_tokens
 from sglib.envs.alfworld import generate_games
-from sglib.generation import fill_in, rate
+from sglib.models import decoding
+from sglib.models import policy as policies
+from sglib.play import answers as generation
+from sglib.play.answers import fill_in, rate
 from sglib.records import LABELS, Trajectory, Turn
 from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule
 

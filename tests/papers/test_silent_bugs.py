@@ -7,8 +7,8 @@ sign), and the right answer from the library with the arithmetic.
 import numpy as np
 import pytest
 
-from sglib import params
-from sglib.advantages import discounted, gigpo, group_relative, to_tokens, turn_level
+from sglib.advantages.formulas import discounted, gigpo, group_relative, to_tokens, turn_level
+from sglib.experiments import params
 
 APPROX = {"abs": 1e-4}
 

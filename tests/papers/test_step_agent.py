@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games, replay
-from sglib.generation import generate
+from sglib.play.answers import generate
+from sglib.play.rollout import rollout
 from sglib.records import Trajectory, Turn
 from sglib.rewards import combine
 from sglib.rewards.step_agent import (
@@ -30,8 +31,7 @@ from sglib.rewards.step_agent import (
     inspect_steps,
     step_features,
 )
-from sglib.rollout import rollout
-from sglib.training.warmup import sft
+from sglib.training.sft import sft
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,536 @@
+"""ALFWorld in pure Python: the same `game.tw-pddl`, the same text, admissible commands and outcome, at the speed of
+learning. The reference is TextWorld's `PddlEnv` (`alfworld_textworld.py`); `tests/test_engine_parity.py` plays both in
+lock-step, and `make parity` does so at scale. What looks odd below is the reference's behaviour, found by reading and
+playing it:
+
+- names are counted down per class over the sorted ids ("cabinet 4" comes first), and lists follow the sorted ids: the
+  reference sorts the facts that it goes through, so nothing depends on a hash seed and nothing is normalised here;
+- `examine <object>` works only for what is held: the domain's other clause quantifies over a type "location,";
+- `look` in the middle of the room sees nothing, the introduction sees every receptacle;
+- a thing moved between two receptacles at one place is also seen "next to" the first of them;
+- official files put things into two receptacles at once (a mug on the countertop and in its coffee machine): taken from
+  one, it is still seen in the other, and can be taken there again after it was put down;
+- `use` on a lamp always says that it is turned on: `isToggled` never becomes false.
+"""
+
+from __future__ import annotations
+
+import functools
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from sglib.envs.alfworld.experts import Expert, make_expert
+from sglib.envs.alfworld.games import Game
+from sglib.envs.alfworld.grammar import CONTENT, PLACE, UnsupportedGame
+from sglib.envs.alfworld.oracle import Situation, shortest_plan
+from sglib.envs.alfworld.world import PROCESSES, Fact, World, world_of
+from sglib.records import Observation
+
+__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame", "replay"]
+
+NOTHING = "Nothing happens."
+_VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool"}
+MAX_CACHED = 192  # texts, and lists of admissible commands, kept for a game
+MAX_DISTANCES = 1024
+
+
+def _keep(cache: dict, key, value, most: int):
+    """Remember a value; a full cache is emptied, which is cheaper than to know what was used last."""
+    if len(cache) >= most:
+        cache.clear()
+    cache[key] = value
+
+
+@functools.lru_cache(maxsize=256)
+def _info(score: float) -> Mapping[str, float]:
+    """`Observation.info`, one read-only object per score: made at every step, it must cost nothing."""
+    return MappingProxyType({"goal_conditions": score})
+
+
+class Snapshot(NamedTuple):
+    """A moment of an episode; good for any number of `FastAlfworld.restore`s, on any instance."""
+
+    world: World
+    state: tuple
+    observation: Observation
+
+
+class FastAlfworld:
+    """The `TextEnv` of ALFWorld in pure Python.
+
+    Args:
+        max_steps: after so many actions an episode is done even if it is not won; None for no limit.
+        admissible: whether observations list the admissible commands (the larger part of a step's cost).
+
+    `Observation.info["goal_conditions"]` is the share of the goal's conditions that hold, 0..1, for the way of meeting
+    the goal that is closest: ALFRED's goal-condition success, which the reference engine lacks.
+    """
+
+    __slots__ = ("done", "held", "inside", "left", "location", "max_steps", "met", "near", "observation", "opened",
+                 "props", "score", "seen", "steps", "where", "with_admissible", "won", "world")  # fmt: skip
+
+    def __init__(self, max_steps: int | None = None, admissible: bool = True):
+        if max_steps is not None and max_steps < 1:
+            raise ValueError(f"max_steps={max_steps!r}: must be a positive number or None")
+        self.max_steps, self.with_admissible = max_steps, admissible
+        self.done = True
+
+    # -- the protocol --------------------------------------------------------------------------------------------
+
+    def reset(self, game: Game) -> Observation:
+        """Start an episode.
+
+        Raises:
+            UnsupportedGame: the game uses a construct that this engine does not know.
+        """
+        self.done = True
+        self.world = world = world_of(game.problem, game.goal, game.grammar, game.domain)
+        if world.start is None:
+            self._begin()
+            grammar = world.grammar
+            task = grammar.say("task", {}).replace("UNKNOWN GOAL", world.goal_text)
+            text = grammar.say("intro", {"#look.feedback#": self._introduction(), "#task#": task})
+            world.start, world.initial = (self._state(), text), None
+        state, text = world.start
+        self._set(state)
+        return self._observe(text)
+
+    def _begin(self):
+        """The state that the problem's initial facts describe."""
+        world, facts = self.world, self.world.initial
+        self.location: str = facts["atlocation"][0][1]
+        self.held: str | None = facts["holds"][0][1] if facts["holds"] else None
+        self.opened: set[str] = {row[0] for row in facts["opened"]}
+        inside: dict[str, list[str]] = {r: [] for r in world.receptacles}
+        self.where: dict[str, tuple[str, ...]] = {}  # object -> receptacles that it is in, those out of reach too
+        for object_, receptacle in sorted(facts["inreceptacle"]):
+            self.where[object_] = (*self.where.get(object_, ()), receptacle)
+            if receptacle in inside and object_ != receptacle:
+                inside[receptacle].append(object_)
+        self.inside: dict[str, tuple[str, ...]] = {
+            r: tuple(sorted(objects, key=world.order) if world.order else objects) for r, objects in inside.items()
+        }
+        self.near: set[Fact] = set(facts["objectatlocation"])  # (object, place)
+        self.left: set[Fact] = set()  # (object, receptacle) that it was taken from and not put back to
+        self.props: set[Fact] = {  # ("isclean", object), ...
+            (p, row[0]) for p in ("isclean", "ishot", "iscool", "issliced", "istoggled") for row in facts[p]
+        }
+        self.seen: set[str] = set()  # receptacles whose content the agent has been told
+        self.steps, self.won, self.score = 0, False, 0.0
+        self.met: set[Fact] = {f for f in world.relevant if self._holds(f)}  # facts of the goal that hold
+        self.done = False
+        self._judge()
+
+    def step(self, action: str) -> Observation:
+        """Take one action; what is not admissible answers "Nothing happens.".
+
+        Raises:
+            RuntimeError: the episode is over.
+        """
+        if self.done:
+            raise RuntimeError("the episode is over: call reset(game) before step")
+        if not isinstance(action, str):
+            action = ""
+        for method, arguments in self.world.commands.get(action) or self._learn(action.strip()):
+            text = method(self, *arguments)
+            if text is not None:
+                break
+        else:
+            text = NOTHING
+        self.steps += 1
+        return self._observe(text)
+
+    def admissible(self) -> tuple[str, ...]:
+        """The commands that do something now, sorted."""
+        world, held = self.world, self.held
+        here = world.at.get(self.location, ())
+        sliceable = ()
+        if held in world.knives:
+            sliceable = tuple(sorted(o for o, place in self.near if place == self.location and o in world.sliceable))
+        key = (self.location, held, sliceable, *[(r in self.opened, self.inside[r]) for r in here])
+        found = world.choices.get(key)
+        if found is None:
+            found = self._admissible(here, sliceable)
+            _keep(world.choices, key, found, MAX_CACHED)
+        return found
+
+    def snapshot(self) -> Snapshot:
+        """The present moment, to come back to by `restore`. Costs microseconds; changes nothing."""
+        return Snapshot(self.world, self._state(), self.observation)
+
+    def restore(self, snapshot: Snapshot) -> Observation:
+        """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
+        self.world, state, self.observation = snapshot
+        self._set(state)
+        return self.observation
+
+    def _state(self) -> tuple:
+        """Everything that changes during an episode, copied."""
+        return (self.location, self.held, self.opened.copy(), self.where.copy(), self.inside.copy(), self.near.copy(),
+                self.left.copy(), self.props.copy(), self.seen.copy(), self.met.copy(), self.steps, self.won,
+                self.score, self.done)  # fmt: skip
+
+    def _set(self, state: tuple):
+        (self.location, self.held, opened, where, inside, near, left, props, seen, met, self.steps, self.won,
+         self.score, self.done) = state  # fmt: skip
+        self.opened, self.where, self.inside = opened.copy(), where.copy(), inside.copy()
+        self.near, self.left, self.props = near.copy(), left.copy(), props.copy()
+        self.seen, self.met = seen.copy(), met.copy()
+
+    def expert(self, kind: str = "optimal") -> Expert:
+        """A policy that follows this environment: `expert.act()` is its command in the present state.
+
+        Args:
+            kind: "optimal" plans with full knowledge; "explore" knows only what the agent has been told so far, and
+                looks on where that does not suffice.
+
+        Raises:
+            ValueError: an unknown kind.
+        """
+        return make_expert(self, kind)
+
+    # -- what there is to say ------------------------------------------------------------------------------------
+
+    def _observe(self, text: str) -> Observation:
+        won, steps, limit = self.won, self.steps, self.max_steps
+        self.done = done = won or (limit is not None and steps >= limit)
+        commands = self.admissible() if self.with_admissible else ()
+        self.observation = observation = Observation(
+            text, self.world.goal_text, commands, 1.0 if won else 0.0, won, done, steps, _info(self.score)
+        )
+        return observation
+
+    def _accessible(self, receptacle: str) -> bool:
+        return receptacle not in self.world.openable or receptacle in self.opened
+
+    def _admissible(self, here: Sequence[str], sliceable: Sequence[str]) -> tuple[str, ...]:
+        world, held, names, formats = self.world, self.held, self.world.names, self.world.grammar.formats
+        found = world.always.copy()
+        for r in here:
+            name, inside, is_open = names[r], self.inside[r], r in self.opened
+            found.append(formats["examinereceptacle"][0] % name)
+            if r in world.openable:
+                found.append(formats["closeobject" if is_open else "openobject"][0] % name)
+            if is_open or r not in world.openable:
+                if held is None:
+                    text, swapped = formats["pickupobject"]
+                    for o in inside:
+                        if o in world.pickupable:
+                            found.append(text % ((name, names[o]) if swapped else (names[o], name)))
+                elif held in world.accepts[r]:
+                    found.append(world.command("putobject", held, r))
+            if not world.toggleable.isdisjoint(inside):
+                found += [formats["toggleobject"][0] % names[o] for o in inside if o in world.toggleable]
+        if held is not None:
+            found.append(formats["examineobject"][0] % names[held])
+            for action, prop in _VERBS.items():
+                if held in world.can_be[PROCESSES[prop][1]]:
+                    found += [world.command(action, held, r) for r in world.does[prop] if r in here]
+            found += [world.command("sliceobject", o, held) for o in sliceable]
+        found = sorted(set(found))  # a lamp in two receptacles at one place would be used twice
+        go = world.go_commands(self.location)
+        i = bisect(found, go[0]) if go else 0
+        if go and i < len(found) and not go[-1] < found[i]:  # the block of "go to ..." has another command within it
+            return tuple(sorted([*go, *found]))
+        return (*found[:i], *go, *found[i:])
+
+    def _tell_contents(self, receptacle: str) -> str:
+        world = self.world
+        alternative = 2 if receptacle not in world.openable else 0 if receptacle in self.opened else 1
+        things = world.grammar.listing([f"a {world.names[o]}" for o in self.inside[receptacle]])
+        parts, name = world.grammar.rules["examineReceptacle.feedback"][alternative], world.names[receptacle]
+        return "".join([(things if p[0] == "[" else name) if i % 2 else p for i, p in enumerate(parts)])
+
+    def _introduction(self) -> str:
+        world, grammar = self.world, self.world.grammar
+        if self.location in world.at:
+            return self._look()
+        overview = grammar.listing([f"a {world.names[r]}" for r in world.receptacles])
+        return grammar.say("look.feedback", {"#list_appliances#": overview}, 1)
+
+    # -- what actions do -----------------------------------------------------------------------------------------
+
+    def _learn(self, command: str) -> list[tuple]:
+        """[(method, its arguments)] that a command calls; kept if it names things of this game.
+
+        The last argument is the answer as far as it is known beforehand: a text, or the texts before and behind what is
+        seen in a receptacle.
+        """
+        world, grammar = self.world, self.world.grammar
+        readings = grammar.readings.get(command)
+        known, found = readings is not None, []
+        for action, names, answer in readings if known else grammar.read(command):
+            ids = [world.ids.get(name) for name in names]
+            if None in ids or action not in world.actions:
+                continue
+            if action in ("gotolocation", "openobject"):
+                if ids[0] not in world.place:
+                    continue
+                answer = answer.replace(PLACE, world.names[world.place[ids[0]]]).split(CONTENT)
+            found.append((_METHODS[action], (*ids, answer)))
+        if found:
+            _keep(world.commands, command, found, 4 * MAX_CACHED)
+            if not known:
+                _keep(grammar.readings, command, grammar.read(command), 20_000)
+        return found
+
+    def _go(self, receptacle: str, answer: list[str] | None) -> str | None:
+        world = self.world
+        place = world.place.get(receptacle)
+        if place is None or place == self.location:
+            return None
+        before, self.location = self.location, place
+        if world.goal_places:
+            self._change(gone=("atlocation", world.agent, before), new=("atlocation", world.agent, place))
+        return self._see(receptacle).join(answer)
+
+    def _see(self, receptacle: str) -> str:
+        is_open = receptacle in self.opened
+        if is_open or receptacle not in self.world.openable:
+            self.seen.add(receptacle)
+        texts = self.world.texts
+        key = (receptacle, is_open, self.inside[receptacle])
+        found = texts.get(key)
+        if found is None:
+            found = self._tell_contents(receptacle)
+            _keep(texts, key, found, MAX_CACHED)
+        return found
+
+    def _open(self, receptacle: str, answer: list[str]) -> str | None:
+        world = self.world
+        if world.place.get(receptacle) != self.location or receptacle not in world.openable:
+            return None
+        if receptacle in self.opened:
+            return None
+        self.opened.add(receptacle)
+        return self._see(receptacle).join(answer)
+
+    def _close(self, receptacle: str, answer: str) -> str | None:
+        world = self.world
+        if world.place.get(receptacle) != self.location or receptacle not in world.openable:
+            return None
+        if receptacle not in self.opened:
+            return None
+        self.opened.discard(receptacle)
+        return answer
+
+    def _take(self, object_: str, receptacle: str, answer: str) -> str | None:
+        world = self.world
+        if self.held is not None or object_ not in world.pickupable or world.place.get(receptacle) != self.location:
+            return None
+        if object_ not in self.inside[receptacle] or not self._accessible(receptacle):
+            return None
+        self.held = object_
+        self.where[object_] = tuple(r for r in self.where[object_] if r != receptacle)
+        self.inside[receptacle] = tuple(o for o in self.inside[receptacle] if o != object_)
+        self.near.discard((object_, self.location))
+        self.left.add((object_, receptacle))
+        self._change(gone=("inreceptacle", object_, receptacle), new=("holds", world.agent, object_))
+        return answer
+
+    def _move(self, object_: str, receptacle: str, answer: str) -> str | None:
+        world = self.world
+        if object_ != self.held or world.place.get(receptacle) != self.location:
+            return None
+        if not self._accessible(receptacle) or object_ not in world.accepts[receptacle]:
+            return None
+        self.held = None
+        if receptacle not in self.where.get(object_, ()):
+            self.where[object_] = (*self.where.get(object_, ()), receptacle)
+            self.inside[receptacle] = tuple(sorted((*self.inside[receptacle], object_), key=world.order))
+        self.near.add((object_, self.location))
+        self.left.discard((object_, receptacle))
+        self._change(gone=("holds", world.agent, object_), new=("inreceptacle", object_, receptacle))
+        return answer
+
+    def _process(self, prop: str, object_: str, receptacle: str, answer: str) -> str | None:
+        world = self.world
+        if object_ != self.held or object_ not in world.can_be[PROCESSES[prop][1]]:
+            return None
+        if receptacle not in world.does[prop] or world.place[receptacle] != self.location:
+            return None
+        self.props.add((prop, object_))
+        gone = None
+        if prop != "isclean":
+            gone = ("iscool" if prop == "ishot" else "ishot", object_)
+            self.props.discard(gone)
+        self._change(gone=gone, new=(prop, object_))
+        return answer
+
+    def _use(self, object_: str, answer: str) -> str | None:
+        world = self.world
+        if object_ not in world.toggleable:
+            return None
+        if not any(world.place.get(r) == self.location for r in self.where.get(object_, ())):
+            return None
+        self.props.add(("istoggled", object_))
+        self._change(gone=None, new=("istoggled", object_))
+        return answer
+
+    def _slice(self, object_: str, knife: str, answer: str) -> str | None:
+        world = self.world
+        if knife != self.held or knife not in world.knives or object_ not in world.sliceable:
+            return None
+        if (object_, self.location) not in self.near:
+            return None
+        self.props.add(("issliced", object_))
+        self._change(gone=None, new=("issliced", object_))
+        return answer
+
+    def _examine_receptacle(self, receptacle: str, answer: None) -> str | None:
+        return self._see(receptacle) if self.world.place.get(receptacle) == self.location else None
+
+    def _examine_object(self, object_: str, answer: None) -> str | None:
+        if object_ != self.held:
+            return None
+        world, props = self.world, self.props
+        is_clean, is_hot, is_cool, is_sliced = (
+            (p, object_) in props for p in ("isclean", "ishot", "iscool", "issliced")
+        )
+        conditions = [  # in the grammar's order; the reference takes the first that holds
+            object_ in world.holder,
+            is_clean and is_hot and is_sliced,
+            is_clean and is_cool and is_sliced,
+            is_clean and is_sliced,
+            is_hot and is_sliced,
+            is_cool and is_sliced,
+            is_clean and is_hot,
+            is_clean and is_cool,
+            is_hot,
+            is_clean,
+            is_cool,
+            object_ in world.toggleable and ("istoggled", object_) in props,
+            False,  # "is off" asks for a fact that the reference never states
+            object_ in world.sliceable and is_sliced,
+            True,
+        ]
+        alternative, rule = conditions.index(True), "examineObject.feedback"
+        inner = world.grammar.listing([f"a {world.names[o]}" for o in world.inner.get(object_, ())])
+        parts = world.grammar.rules[rule][alternative]
+        values = {part: inner if part[0] == "[" else world.names[object_] for part in parts[1::2]}
+        return world.grammar.say(rule, values, alternative)
+
+    def _look(self, answer: None = None) -> str:
+        world, grammar = self.world, self.world.grammar
+        here = world.at.get(self.location)
+        if not here:
+            return grammar.say("look.feedback", {"#list_appliances#": grammar.listing([])}, 1)
+        facing = grammar.listing([world.names[r] for r in here])
+        parts = grammar.rules["look-variations"][0]
+        facing = grammar.say("look-variations", {parts[1]: facing})
+        floor = grammar.listing(
+            [f"a {world.names[o]}" for o, r in sorted(self.left) if r in here and (o, self.location) in self.near]
+        )
+        return grammar.say("look.feedback", {"#look-variations#": facing, "#list_objects_on_the_floor#": floor}, 0)
+
+    def _inventory(self, answer: None) -> str:
+        grammar = self.world.grammar
+        parts = grammar.rules["inventory.feedback"][0]
+        if self.held is None:
+            return grammar.say("inventory.feedback", {}, 1)
+        return grammar.say("inventory.feedback", {parts[1]: grammar.listing([f"a {self.world.names[self.held]}"])})
+
+    def _help(self, answer: str) -> str:
+        return answer
+
+    # -- the goal ------------------------------------------------------------------------------------------------
+
+    def _holds(self, fact: Fact) -> bool:
+        predicate, *arguments = fact
+        if predicate == "inreceptacle":
+            return arguments[1] in self.where.get(arguments[0], ())
+        if predicate == "holds":
+            return self.held == arguments[1]
+        if predicate == "atlocation":
+            return self.location == arguments[1]
+        return (predicate, arguments[0]) in self.props
+
+    def _change(self, gone: Fact | None, new: Fact):
+        """Keep `met` up to date; the goal is judged again only where it asks for one of the two facts."""
+        relevant, changed = self.world.relevant, False
+        if gone in relevant:
+            self.met.discard(gone)
+            changed = True
+        if new in relevant:
+            self.met.add(new)
+            changed = True
+        if changed:
+            self._judge()
+
+    def _judge(self):
+        """Whether the goal holds, and the largest share of a binding's changeable facts that does."""
+        world, met, best = self.world, self.met, 0.0
+        asking = world.asking
+        if asking is None:
+            asking = world.asking = {}
+            for binding in world.sets:
+                for fact in (changeable := binding - world.fixed) or (None,):
+                    asking.setdefault(fact, []).append((binding, len(changeable)))
+        for fact in (None, *met):  # None: bindings that nothing can change
+            for binding, asked in asking.get(fact, ()):
+                missing = len(binding - met)
+                if not missing:
+                    self.won, self.score = True, 1.0
+                    return
+                if asked > missing and best < 1 - missing / asked:
+                    best = 1 - missing / asked
+        self.won, self.score = False, best
+
+    def situation(self) -> Situation:
+        """What the oracle plans from: the changeable facts of the present state."""
+        return Situation(self.world, self.location, self.held, frozenset(self.opened), self.where,
+                         frozenset(self.near), frozenset(self.props), frozenset(self.met))  # fmt: skip
+
+    def oracle_distance(self) -> int | None:
+        """Fewest actions from here to the goal with full knowledge, exact; None if the goal cannot be reached."""
+        world, s = self.world, self.situation()
+        if world.wanted is None:
+            named = {f[2] if f[0] == "holds" else f[1] for f in world.relevant if f[0] != "atlocation"}
+            world.wanted = sorted(named | world.knives)
+        distances = world.distances  # members of a group meet the same situations
+        where = tuple(s.where.get(object_) for object_ in world.wanted)
+        key = (s.location, s.held, s.opened, where, s.near, s.props, s.met)
+        if key not in distances:
+            plan = shortest_plan(s)
+            _keep(distances, key, None if plan is None else len(plan), MAX_DISTANCES)
+        return distances[key]
+
+    def plan(self) -> list[str] | None:
+        """A shortest list of commands from here to the goal with full knowledge; None if there is none."""
+        plan = shortest_plan(self.situation())
+        return None if plan is None else [self.world.command(*step) for step in plan]
+
+
+def _process(prop: str, env: FastAlfworld, object_: str, receptacle: str, answer: str) -> str | None:
+    return env._process(prop, object_, receptacle, answer)
+
+
+def replay(game: Game, actions: Iterable[str]) -> Iterator[FastAlfworld]:
+    """The environment at the start of a game and after each action; one object, so use it before going on."""
+    env = FastAlfworld(admissible=False)
+    env.reset(game)
+    yield env
+    for action in actions:
+        env.step(action)
+        yield env
+
+
+_METHODS = {
+    "gotolocation": FastAlfworld._go,
+    "openobject": FastAlfworld._open,
+    "closeobject": FastAlfworld._close,
+    "pickupobject": FastAlfworld._take,
+    "putobject": FastAlfworld._move,
+    "cleanobject": functools.partial(_process, "isclean"),
+    "heatobject": functools.partial(_process, "ishot"),
+    "coolobject": functools.partial(_process, "iscool"),
+    "toggleobject": FastAlfworld._use,
+    "sliceobject": FastAlfworld._slice,
+    "examinereceptacle": FastAlfworld._examine_receptacle,
+    "examineobject": FastAlfworld._examine_object,
+    "look": FastAlfworld._look,
+    "inventory": FastAlfworld._inventory,
+    "help": FastAlfworld._help,
+}

@@ -1,0 +1,1 @@
+"""Experiments: parameters, recipes, trainings side by side, the evidence over seeds, verdicts, run folders."""

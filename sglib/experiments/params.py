@@ -1,0 +1,543 @@
+"""Every notebook's parameters, checked before anything runs.
+
+One YAML file in `params/` describes one size of the whole study: `seed` and `size` at the top, then a section for each
+notebook. A notebook's parameters cell declares only `seed`, `size` and its own (empty) section; the next cell is
+
+    p = sglib.params.check("04_joint_grpo", globals())
+
+Values come from, later ones winning: the defaults below, `params/<size>.yaml`, the injected section
+(`papermill ... -f mine.yaml`), and single values (`papermill ... -p seed 3 -p iterations 5`).
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Format = Literal["act", "progress", "guide"]
+COMMON = ("seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
+
+
+class ParameterError(ValueError):
+    """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
+
+
+def _distinct(value: list[str]) -> list[str]:
+    if len(set(value)) < len(value):
+        raise ValueError("one is named twice")
+    return value
+
+
+class Params(pydantic.BaseModel):
+    """What all notebooks share.
+
+    Attributes:
+        seed: >= 0; decides games, sampling and training order.
+        size: name of the file in `params/` that the values come from.
+        output_dir: where runs go, relative to the repository (the environment variable SGLIB_OUTPUT goes first).
+        run: name of the run's folder; None makes it `<size>-seed<seed>`, then `-<hash>` where other values than
+            those of `params/<size>.yaml` are used, so that a try does not replace the run that it varies.
+        model: what `sglib.load_policy` takes: "base", a local path, a hub id, or (to play, not to train) the address of
+            a server, "endpoint:http://...#name".
+        max_turns: actions an episode may take, 1..200.
+        max_receptacles: size of the generated rooms, 4..60 receptacles.
+        temperature: of sampling, in (0, 2].
+        batch_size: episodes that are played side by side in evaluations; changes speed and memory only.
+    """
+
+    # strict: YAML's `no` is no integer and the text "1e-5" is no float; frozen: what was recorded is what ran
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+    seed: int = Field(0, ge=0)
+    size: RunName = "cpu"
+    output_dir: str = "outputs"
+    run: RunName | None = None
+    model: str = "base"
+    max_turns: int = Field(30, ge=1, le=200)
+    max_receptacles: int = Field(12, ge=4, le=60)
+    temperature: float = Field(0.4, gt=0, le=2)
+    batch_size: Count = 64
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _lists(cls, values: Any) -> Any:
+        """`papermill -p arms '[igpo, grpo]'` and `-p arms igpo` hand over a text: lists in YAML, or one name."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for name, field in cls.model_fields.items():
+            text = values.get(name)
+            if isinstance(text, str) and str(field.annotation).startswith("list["):
+                try:
+                    found = yaml.safe_load(text) if text.strip().startswith("[") else [text]
+                except yaml.YAMLError:
+                    continue  # told as no list
+                values[name] = found
+        return values
+
+    @property
+    def run_name(self) -> str:
+        if self.run:
+            return self.run
+        name, file = f"{self.size}-seed{self.seed}", _params_file(self.size)
+        section = next(section for section, (_, model) in SECTIONS.items() if model is type(self))
+        mine = self.model_dump(exclude={"run", "output_dir"})
+        if file is None:
+            return name
+        stored = load_file(file)
+        common = {k: v for k, v in stored.items() if k in COMMON}
+        plain = _build(section, {**common, **stored.get(section, {}), "size": self.size, "seed": self.seed})
+        if plain.model_dump(exclude={"run", "output_dir"}) == mine:
+            return name
+        return f"{name}-{hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:6]}"
+
+
+class GameParams(Params):
+    """00_the_game: `games` shown, how the model acts in them."""
+
+    games: Count = 6
+    format: Format = "guide"
+
+
+class PilotParams(Params):
+    """01_pilot_study: `games` of the panel, the ways of acting that are compared."""
+
+    games: Count = 128
+    conditions: list[Literal["basic", "online", "random", "retrospective"]] = Field(
+        ["basic", "online", "random", "retrospective"], min_length=1
+    )
+    _once = pydantic.field_validator("conditions")(_distinct)
+
+
+class GuidanceParams(Params):
+    """02_inference_self_guidance: `games` of the panel, the formats that are compared."""
+
+    games: Count = 128
+    formats: list[Format] = Field(["act", "guide"], min_length=1)
+    _once = pydantic.field_validator("formats")(_distinct)
+
+
+class WarmupParams(Params):
+    """03_repro_warmup: `games` played at `play_temperature` for annotation, supervised training on the won ones, the
+    panel before and after."""
+
+    games: Count = 256
+    play_temperature: float = Field(1.0, gt=0, le=2)
+    epochs: Count = 1
+    learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    train_batch_size: Count = 16
+    lora: bool = False
+    eval_games: Count = 128
+
+
+class GRPOParams(Params):
+    """04_joint_grpo.
+
+    Attributes:
+        arms: which trainings to compare, each a recipe: a name of `params/recipes`, or the path of any YAML file like
+            those. `grpo` (environment reward only), `guide` (guidance, lambda = 0), `self_guide` (guidance with its
+            scheduled reward), `immediate` (the full guidance reward from the first step), and the other papers'.
+        iterations: optimiser steps of each arm, each on `games_per_iteration` x `group_size` episodes.
+        learning_rate, lr_schedule: of AdamW; "linear" lets the rate fall to 0 over the iterations.
+        updates_per_batch: optimiser steps on each batch of episodes.
+        clip: epsilon of the clipped loss (Eq 9); it acts from two updates a batch on, and is refused with one.
+        beta: weight of the KL term; 0 leaves the reference model out.
+        win_reward: what a success pays in every arm; None leaves it to each recipe (10 in most, as the framework of
+            Self-Guide's authors pays; a plain 1 lets the labels' sum outweigh it).
+        loss_type: "grpo" averages the loss first within an episode, then over episodes; "dapo" over all tokens of the
+            batch, so that lost episodes, which are about twice as long as won ones, weigh more.
+        eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
+        lora: train a LoRA adapter rather than all weights.
+        temperature: of the training rollouts.
+        report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
+            must be installed.
+    """
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    arms: list[str] = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
+    iterations: Count = 20
+    games_per_iteration: Count = 8
+    group_size: int = Field(8, ge=2)
+    learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    updates_per_batch: Count = 1
+    clip: float = Field(0.2, gt=0, lt=1)
+    beta: float = Field(0.0, ge=0)
+    loss_type: Literal["grpo", "dapo"] = "grpo"
+    win_reward: float | None = Field(None, gt=0)
+    eval_games: Count = 256
+    eval_every: Count = 10
+    eval_temperature: float = Field(0.4, gt=0, le=2)
+    lora: bool = False
+    report_to: list[str] = []
+
+    @pydantic.field_validator("report_to")
+    @classmethod
+    def _trackers(cls, value: list[str]) -> list[str]:
+        if value:  # transformers is not imported for nothing
+            from sglib.training.grpo import check_trackers
+
+            check_trackers(value)
+        return _distinct(value)
+
+    @pydantic.field_validator("arms")
+    @classmethod
+    def _recipes(cls, value: list[str]) -> list[str]:
+        for name in value:
+            recipe_file(name)
+        if len({Path(name).stem for name in value}) < len(value):
+            raise ValueError("one is named twice")
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _clip_acts(self):
+        if "clip" in self.model_fields_set and self.updates_per_batch == 1:
+            raise ValueError("clip does nothing with updates_per_batch = 1: leave it out, or update twice or more")
+        return self
+
+
+class CreditParams(Params):
+    """05_credit_assignment: `games`, `group_size` episodes of each, all methods' rewards and advantages on them."""
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    max_turns: int = Field(15, ge=1, le=200)
+    games: Count = 3
+    group_size: int = Field(4, ge=2)
+
+
+class TruthParams(Params):
+    """06_is_the_reward_true.
+
+    Attributes:
+        games: played in each format, and rated by every reward.
+        steps: so many of each format's steps are re-played, `k` times as they were and `k` times drawn anew.
+        arms, remedies: recipes trained as notebook 04 trains them; those that it has trained are not trained again.
+        cells: as in 07_how_sure.
+    """
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    games: Count = 24
+    steps: Count = 16
+    k: Count = 16
+    arms: list[str] = Field(["guide", "self_guide", "immediate"], min_length=1)
+    remedies: list[str] = []
+    cells: RunName = "full"
+    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+
+    @pydantic.field_validator("arms", "remedies")
+    @classmethod
+    def _recipes(cls, value: list[str]) -> list[str]:
+        for name in _distinct(value):
+            recipe_file(name)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _compared(self):
+        if "immediate" not in self.arms:
+            raise ValueError("arms: must have immediate, which the others are compared with")
+        _distinct([*self.arms, *self.remedies])
+        return self
+
+
+class HowSureParams(Params):
+    """07_how_sure: `cells` names the file of `params/` whose `grid` is looked at."""
+
+    cells: RunName = "full"
+    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+
+
+class LookParams(Params):
+    """08_inspecting_trajectories: `games` played by `group_size` episodes in each of two formats; a what-if of `k`."""
+
+    temperature: float = Field(1.0, gt=0, le=2)
+    games: Count = 6
+    group_size: int = Field(4, ge=2)
+    k: Count = 16
+
+
+class ReportParams(Params):
+    """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's; `cells` as in
+    07_how_sure."""
+
+    reference: bool = True
+    cells: RunName = "full"
+    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+
+
+class Grid(pydantic.BaseModel):
+    """The key `grid` of a parameters file: which recipes `python -m sglib evidence` trains, with how many paired seeds;
+    the section `grpo` says how.
+
+    Attributes:
+        headline, others, extras: recipes with `headline_seeds`, `other_seeds` and `extra_seeds` seeds each, counted
+            from `first_seed` on. Tuning used seed 0.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    headline: list[str] = Field(min_length=1)
+    others: list[str] = []
+    extras: list[str] = []
+    headline_seeds: Count = 10
+    other_seeds: Count = 5
+    extra_seeds: Count = 3
+    first_seed: Count = 1
+
+    @pydantic.field_validator("headline", "others", "extras")
+    @classmethod
+    def _recipes(cls, value: list[str]) -> list[str]:
+        for name in _distinct(value):
+            if name.endswith(".yaml"):
+                raise ValueError(f"{name}: allowed: recipes of params/recipes")
+            recipe_file(name)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _apart(self):
+        _distinct([*self.headline, *self.others, *self.extras])
+        return self
+
+
+def load_grid(path: str | Path) -> Grid:
+    """The `grid` of a parameters file.
+
+    Raises:
+        ParameterError: naming the file, and what is wrong in it or that it has none.
+    """
+    content = load_file(path)
+    if "grid" not in content:
+        raise ParameterError(f"{path}: grid: missing; allowed: a file that has it, such as params/full.yaml")
+    return Grid(**content["grid"])
+
+
+def _with_grid(name: str) -> str:
+    file = _params_file(name)
+    if file is None or "grid" not in load_file(file):
+        having = [size for size in sizes() if "grid" in load_file(_params_file(size))]
+        raise ValueError(f"there is no params/{name}.yaml with a grid; allowed: {', '.join(having)}")
+    return name
+
+
+def _check_grid(value: Any) -> None:
+    try:
+        Grid(**_mapping("grid", value))
+    except pydantic.ValidationError as error:
+        problems = [f"grid.{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in error.errors()]
+        raise ParameterError("; ".join(problems)) from None
+
+
+# section of the YAML file -> (notebook, its parameters), in the order of the study
+SECTIONS: dict[str, tuple[str, type[Params]]] = {
+    "game": ("00_the_game", GameParams),
+    "pilot": ("01_pilot_study", PilotParams),
+    "guidance": ("02_inference_self_guidance", GuidanceParams),
+    "warmup": ("03_repro_warmup", WarmupParams),
+    "grpo": ("04_joint_grpo", GRPOParams),
+    "credit": ("05_credit_assignment", CreditParams),
+    "truth": ("06_is_the_reward_true", TruthParams),
+    "sure": ("07_how_sure", HowSureParams),
+    "look": ("08_inspecting_trajectories", LookParams),
+    "report": ("09_report", ReportParams),
+}
+
+
+def check(notebook: str, values: dict[str, Any]) -> Params:
+    """The validated parameters of one notebook.
+
+    Args:
+        notebook: a name as in `SECTIONS`, "04_joint_grpo", or the section's own, "grpo".
+        values: what papermill or the parameters cell set: common keys, sections, and single fields of this notebook's
+            section. A notebook passes `globals()`; of these only the names assigned before this call's cell count.
+
+    Returns:
+        An object of the notebook's class; its fields cannot be changed.
+
+    Raises:
+        ParameterError: naming each wrong key or value and what is allowed there.
+    """
+    section = _section(notebook)
+    values = _notebook_values(values)
+    size = values.get("size", Params.model_fields["size"].default)
+    known = _params_file(size)
+    stored = load_file(known) if known else {}
+    if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
+        raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
+    for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
+        if other != section and other in values:
+            _build(other, _mapping(other, values[other]))
+    if "grid" in values:
+        _check_grid(values["grid"])
+    single = {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
+    base = {k: v for k, v in stored.items() if k in COMMON}
+    return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
+
+
+def sibling(section: str, values: dict[str, Any], **own: Any) -> Params:
+    """The parameters that another notebook has under the same sections and shared fields, as 06 trains what 04 trains.
+
+    Args:
+        section: of the other notebook, "grpo".
+        values: as for `check`; of single fields those that all notebooks share (`Params`) count.
+        own: fields of the other's section that are fixed here.
+
+    Raises:
+        ParameterError: as `check`.
+    """
+    values = _notebook_values(values)
+    return check(section, {k: v for k, v in values.items() if k in Params.model_fields or k in SECTIONS} | own)
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """Read a parameters file and check every section of it.
+
+    Returns:
+        The file's content: common keys, and a mapping per section.
+
+    Raises:
+        ParameterError: naming the file, and each wrong key or value in it.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path}: expected keys and values, found {type(content).__name__}")
+    if unknown := [k for k in content if k not in COMMON and k not in SECTIONS and k != "grid"]:
+        raise ParameterError(f"{path}: {_unknown(str(unknown[0]), [*COMMON, *SECTIONS, 'grid'])}")
+    common = {k: v for k, v in content.items() if k in COMMON}
+    if "grid" in content:
+        try:
+            _check_grid(content["grid"])
+        except ParameterError as error:
+            raise ParameterError(f"{path}: {error}") from None
+    for section in SECTIONS:
+        try:
+            _build(section, {**common, **_mapping(section, content.get(section))})
+        except ParameterError as error:
+            raise ParameterError(f"{path}: {error}") from None
+    return {k: v if k in COMMON else _mapping(k, v) for k, v in content.items()}
+
+
+def sizes() -> list[str]:
+    """Names of the files in `params/`."""
+    return sorted(path.stem for path in _params_dir().glob("*.yaml"))
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: a name of `params/recipes`, or a path that ends in .yaml.
+
+    Raises:
+        ParameterError: there is none; the message lists the names.
+    """
+    folder = Path(__file__).resolve().parents[2] / "params" / "recipes"
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not path.is_file() or (path.parent != folder and not name.endswith(".yaml")):
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ParameterError(f"no recipe {name!r}; allowed: {names}, or the path of a .yaml file")
+    return path
+
+
+def _params_dir() -> Path:
+    return Path(__file__).resolve().parents[2] / "params"
+
+
+def _params_file(size: object) -> Path | None:
+    path = _params_dir() / f"{size}.yaml"
+    return path if isinstance(size, str) and size in sizes() else None
+
+
+def _section(notebook: str) -> str:
+    for section, (name, _) in SECTIONS.items():
+        if notebook in (section, name):
+            return section
+    raise ParameterError(_unknown(notebook, [name for name, _ in SECTIONS.values()], "notebook"))
+
+
+def _mapping(section: str, value: Any) -> dict[str, Any]:
+    if value is None:  # `grpo:` with nothing below it
+        return {}
+    if not isinstance(value, dict):
+        raise ParameterError(f"{section} = {value!r}: expected keys and values, found {type(value).__name__}")
+    return value
+
+
+def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Of a notebook's `globals()`, the names assigned before the cell that calls `check`; any other dict as it is."""
+    cells = values.get("In")
+    if not isinstance(cells, list):
+        return dict(values)
+    # A misspelt `-p lerning_rate 1` is a plain assignment in papermill's cell: only the source tells it from the rest.
+    names = set()
+    for cell in cells:
+        try:
+            statements = ast.parse(cell).body
+        except SyntaxError:  # a cell with magics sets no parameter
+            continue
+        targets = [t.id for s in statements if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)]
+        if re.search(r"\bcheck\(", cell):
+            break
+        names.update(targets)
+    return {name: values[name] for name in names if name in values}
+
+
+def _build(section: str, values: dict[str, Any]) -> Params:
+    notebook, model = SECTIONS[section]
+    try:
+        return model(**values)
+    except pydantic.ValidationError as error:
+        problems = [_explain(section, model, problem) for problem in error.errors()]
+        raise ParameterError("; ".join(dict.fromkeys(problems))) from None
+    except TypeError:  # a key that is not text cannot be a keyword
+        raise ParameterError(f"{section}: every parameter's name must be text: {list(values)}") from None
+
+
+def _explain(section: str, model: type[Params], problem: dict[str, Any]) -> str:
+    if not problem["loc"]:  # a rule about several fields names them itself
+        return f"{section}: {problem['ctx']['error']}"
+    field = str(problem["loc"][0])
+    name = field if field in COMMON else f"{section}.{field}"
+    if problem["type"] == "extra_forbidden":
+        return f"{section}.{_unknown(field, list(model.model_fields))}"
+    if len(problem["loc"]) > 1:
+        name += f"[{problem['loc'][1]}]"
+    value = problem["input"]
+    reason = problem["msg"][0].lower() + problem["msg"][1:].removeprefix("alue error, ")
+    if problem["type"] == "value_error":
+        reason = str(problem["ctx"]["error"])
+    if problem["type"] == "string_pattern_mismatch":
+        reason = "letters, digits, '.', '_' and '-' only, beginning with a letter or digit"
+    if problem["type"] in ("float_type", "int_type") and isinstance(value, str) and _is_number(value):
+        reason += f" (YAML reads {value} as text: write {_yaml_number(value)})"
+    return f"{name} = {value!r}: {reason}"
+
+
+def _unknown(name: str, allowed: list[str], what: str = "parameter") -> str:
+    close = difflib.get_close_matches(name, allowed, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else ";"
+    return f"{name}: unknown {what}{hint} Allowed: {', '.join(allowed)}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _yaml_number(text: str) -> str:
+    mantissa, _, exponent = text.strip().lower().partition("e")
+    if not exponent:
+        return text.strip()
+    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}"

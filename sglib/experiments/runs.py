@@ -1,0 +1,291 @@
+"""Run folders, the manifest of committed results, prerequisites kept between runs, progress bars.
+
+    outputs/<notebook>/<run>/   run.json (parameters, seed, versions, state), params.json, what the notebook writes,
+                                figures/, notebook.ipynb (as executed)
+    outputs/cache/              what several notebooks need, by the hash of everything it depends on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sglib.experiments import params as parameters
+from sglib.records import Trajectory, write_atomic, write_trajectories
+
+PACKAGES = ("sglib", "torch", "transformers", "trl", "peft", "alfworld", "textworld", "numpy", "openai")
+EXECUTED = "notebook.ipynb"
+MANIFEST = "MANIFEST.json"
+
+
+def repo_root() -> Path:
+    """The repository's folder, whatever the working directory (in JupyterLab it is `notebooks/`)."""
+    return Path(__file__).resolve().parents[2]
+
+
+def output_root(output_dir: str | Path = "outputs") -> Path:
+    """Where runs are kept: the environment variable SGLIB_OUTPUT, else `output_dir` from the repository's folder."""
+    return Path(os.environ.get("SGLIB_OUTPUT") or repo_root() / output_dir).resolve()
+
+
+def source_hash(*paths: str | Path) -> str:
+    """Hash (16 hex digits) of files, or of folders' files, given relative to the repository.
+
+    Notebooks' executed halves and Python's caches are left out: they do not decide what a run computes.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        path = repo_root() / path
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file() and file.suffix not in (".pyc", ".ipynb") and not file.name.startswith("."):
+                digest.update(file.relative_to(repo_root()).as_posix().encode() + b"\0")
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """numpy's and pandas' numbers and arrays, paths: as JSON knows them."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+class Run:
+    """One folder of results. Made by `start_run`; every file is written whole or not at all.
+
+    Attributes:
+        folder: where it is.
+        params: the validated parameters.
+        info: what `run.json` holds.
+    """
+
+    def __init__(self, folder: Path, params: parameters.Params, info: dict[str, Any]):
+        self.folder, self.params, self.info = folder, params, info
+        self._rows: dict[str, list[dict]] = {}
+
+    def path(self, name: str) -> Path:
+        """A path inside the folder; its parent exists."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Keep a result (dicts, lists, numbers, numpy) as JSON. Returns the path."""
+        return write_atomic(self.folder / name, _json(value))
+
+    def write_table(self, name: str, rows: list[dict] | pd.DataFrame) -> Path:
+        """Keep a table, one dict per row; `name` ends in .parquet, .csv or .jsonl. Returns the path.
+
+        Raises:
+            ValueError: another ending.
+        """
+        return write_table(self.folder / name, rows)
+
+    def log(self, name: str, **row: Any) -> None:
+        """Add a row to a .jsonl file of metrics; it is on disk when this returns."""
+        rows = self._rows.setdefault(name, [])
+        rows.append(row)
+        write_table(self.folder / name, rows)
+
+    def write_trajectories(self, name: str, trajectories: Iterable[Trajectory]) -> Path:
+        """Keep episodes as JSON lines (`sglib.read_trajectories` reads them). Returns the path."""
+        return write_trajectories(self.folder / name, trajectories)
+
+    def figure(self, name: str, figure, show: bool = True) -> None:
+        """Keep a plotly figure as figures/<name>.html and .png, and show it in a notebook."""
+        from sglib.view import still
+
+        script = self.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
+        if not script.exists():
+            from plotly.offline import get_plotlyjs
+
+            write_atomic(script, get_plotlyjs())
+        page = figure.to_html(include_plotlyjs=os.path.relpath(script, self.folder / "figures"))
+        write_atomic(self.folder / "figures" / f"{name}.html", page)
+        image = still.static_png(figure)
+        write_atomic(self.folder / "figures" / f"{name}.png", image)
+        if show:
+            still.show(figure, image)
+
+    def finish(self, **results: Any) -> None:
+        """Mark the run complete and keep `results` (a few numbers) in run.json."""
+        now = datetime.now(UTC)
+        elapsed = (now - datetime.fromisoformat(self.info["started"])).total_seconds()
+        self.info |= {"state": "complete", "finished": now.isoformat(timespec="seconds")}
+        self.info |= {"elapsed": round(elapsed, 1), "results": results}
+        self.write_json("run.json", self.info)
+
+
+def write_table(path: str | Path, rows: list[dict] | pd.DataFrame) -> Path:
+    """Write a table as .parquet, .csv or .jsonl, atomically. Returns the path."""
+    path = Path(path)
+    if path.suffix == ".jsonl":
+        rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+        return write_atomic(path, "".join(json.dumps(row, default=_plain) + "\n" for row in rows))
+    frame = pd.DataFrame(rows)
+    if path.suffix == ".parquet":
+        return write_atomic(path, frame.to_parquet(index=False))
+    if path.suffix == ".csv":
+        return write_atomic(path, frame.to_csv(index=False))
+    raise ValueError(f"{path.name}: a table's name ends in .parquet, .csv or .jsonl")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read what `write_table` wrote.
+
+    Raises:
+        ValueError: another ending than .parquet, .csv or .jsonl.
+    """
+    path = Path(path)
+    readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True)}
+    if path.suffix not in readers:
+        raise ValueError(f"{path.name}: a table's name ends in {', '.join(readers)}")
+    return readers[path.suffix](path)
+
+
+def start_run(notebook: str, params: parameters.Params) -> Run:
+    """Make (or begin anew) the folder `outputs/<notebook>/<run>/` and write what is known before anything runs.
+
+    An earlier run of the same name is replaced: its files go, so that nothing of it is mistaken for this one's.
+
+    Args:
+        notebook: as in `sglib.experiments.params.SECTIONS`, "04_joint_grpo".
+        params: from `sglib.experiments.params.check`.
+    """
+    folder = output_root(params.output_dir) / notebook / params.run_name
+    if (folder / "run.json").exists():  # a folder without it is not ours to empty
+        for old in folder.iterdir():
+            if old.name == EXECUTED:  # papermill is writing it right now
+                continue
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    info = {
+        "notebook": notebook,
+        "run": params.run_name,
+        "state": "running",
+        "seed": params.seed,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "params": params.model_dump(),
+        "source": notebook_source(notebook),
+        "git": _git_commit(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+    }
+    run = Run(folder, params, info)
+    run.write_json("params.json", params.model_dump())
+    run.write_json("run.json", info)
+    return run
+
+
+def find_runs(notebook: str, output_dir: str | Path = "outputs", reference: bool = False) -> list[dict[str, Any]]:
+    """`run.json` of every complete run of a notebook, oldest first, each with its `folder`.
+
+    Args:
+        notebook: as in `sglib.experiments.params.SECTIONS`.
+        output_dir: where this machine's runs are.
+        reference: look at the committed results in `outputs/reference/` instead.
+    """
+    root = repo_root() / "outputs" / "reference" if reference else output_root(output_dir)
+    found = []
+    for path in root.glob(f"{notebook}/*/run.json"):
+        info = json.loads(path.read_text(encoding="utf-8"))
+        if info["state"] == "complete":
+            found.append({**info, "folder": path.parent})
+    return sorted(found, key=lambda info: info["finished"])
+
+
+def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | Path = "outputs") -> Path:
+    """A folder that several notebooks need, made once.
+
+    Args:
+        name: what it is, for people: "warmup-demonstrations".
+        key: JSON data that decides the content: parameters, `source_hash(...)` of the code that makes it.
+        make: called with an empty folder to fill; if it fails, nothing is kept.
+
+    Returns:
+        The filled folder, `outputs/cache/<name>-<hash>`. Delete it to have it made again.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_plain).encode()).hexdigest()[:12]
+    folder = output_root(output_dir) / "cache" / f"{name}-{digest}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.") as temporary:
+        made = Path(temporary) / "content"
+        made.mkdir()
+        make(made)
+        write_atomic(made / "key.json", _json(key))
+        try:
+            made.rename(folder)
+        except OSError:  # another process made it meanwhile; the same key means the same content
+            if not folder.exists():
+                raise
+    return folder
+
+
+def notebook_source(notebook: str) -> str:
+    """Hash of the code behind a notebook's run: its text half and all of `sglib`."""
+    return source_hash("sglib", f"notebooks/{notebook}.py")
+
+
+def _git_commit() -> str | None:
+    """The commit, with "+" where files differ from it; None outside a repository."""
+    git = ["git", "-C", str(repo_root())]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides results."""
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def write_manifest(reference: Path) -> Path:
+    """Write down which files committed results consist of (the evidence's cells apart): `MANIFEST`, a SHA-256 each."""
+    files = sorted(path for path in reference.rglob("*") if path.is_file() and path.name != MANIFEST)
+    names = {path.relative_to(reference).as_posix(): path for path in files}
+    sums = {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in names.items() if not n.startswith("evidence/")}
+    return write_atomic(reference / MANIFEST, json.dumps(sums, indent=1) + "\n")
+
+
+def check_manifest(reference: Path | None = None) -> str:
+    """Which of the committed result files are there, in one line that names every missing or changed one.
+
+    Args:
+        reference: folder with a `MANIFEST`; None is `outputs/reference` of the repository.
+    """
+    reference = repo_root() / "outputs" / "reference" if reference is None else reference
+    try:
+        sums = json.loads((reference / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"committed results: NOT CHECKED, {MANIFEST}: {type(error).__name__}"
+    missing = [name for name in sums if not (reference / name).exists()]
+    there = {name: reference / name for name in sums if name not in missing}
+    changed = [n for n, path in there.items() if hashlib.sha256(path.read_bytes()).hexdigest() != sums[n]]
+    text = f"committed results: {len(there)} of {len(sums)} files"
+    for what, names in (("MISSING", missing), ("CHANGED", changed)):
+        text += f"; {len(names)} {what}: {', '.join(names)}" if names else ""
+    return text

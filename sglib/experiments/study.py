@@ -1,0 +1,215 @@
+"""The whole study as one command: notebooks in order, each into its run folder; and how it is kept for a commit.
+
+    python -m sglib study --params params/cpu.yaml
+    python -m sglib store --params params/reference.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from sglib.experiments import params as parameters
+from sglib.experiments.runs import EXECUTED, notebook_source, output_root, repo_root, write_manifest
+from sglib.records import write_atomic
+
+
+def study(params_file: str | Path, only: list[str] | None = None, force: bool = False) -> Path:
+    """Run the notebooks of the study in order, each into its own run folder.
+
+    A notebook that is complete with the same parameters and the same source is not run again; once one has run, all
+    later ones do, since they may read what it wrote.
+
+    Args:
+        params_file: YAML with a section for each notebook; its name becomes the `size` of the runs.
+        only: notebooks to run, None for all.
+        force: run them even if they are complete.
+
+    Returns:
+        The executed report (the last notebook).
+
+    Raises:
+        ParameterError: before anything runs.
+        RuntimeError: a notebook failed; what it wrote so far is kept.
+    """
+    import jupytext
+    import papermill
+
+    content = parameters.load_file(params_file)
+    content.setdefault("size", Path(params_file).stem)
+    plans = []
+    for section, name in _chosen(only):
+        given = {k: v for k, v in content.items() if k in parameters.COMMON} | {section: content.get(section, {})}
+        plans.append((name, given, parameters.check(name, given)))
+
+    began = time.monotonic()
+    for number, (name, given, checked) in enumerate(plans, 1):
+        folder = output_root(checked.output_dir) / name / checked.run_name
+        head = f"[{number}/{len(plans)}] {name}"
+        if not force and _complete(folder, name, checked):
+            print(f"{head}: complete already, kept ({_shown(folder)})", flush=True)
+            continue
+        force = True
+        print(f"{head} -> {_shown(folder)}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.monotonic()
+        try:
+            with _relayed_progress():
+                papermill.execute_notebook(
+                    jupytext.read(repo_root() / "notebooks" / f"{name}.py"),  # the half that people review
+                    str(folder / EXECUTED),
+                    parameters=given,
+                    cwd=str(repo_root() / "notebooks"),  # as in JupyterLab
+                    progress_bar=False,
+                    log_output=False,
+                    extra_arguments=["--log-level=ERROR"],  # the kernel's own notices are not about the study
+                )
+        except papermill.PapermillExecutionError as error:
+            raise RuntimeError(
+                f"{name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+                f"The notebook with the whole error: {_shown(folder / EXECUTED)}. What earlier notebooks wrote is "
+                "kept; run the same command again to go on from here."
+            ) from None
+        print(f"    {_minutes(time.monotonic() - start)}", flush=True)
+    print(f"Study: {_minutes(time.monotonic() - began)}")
+    report = folder / EXECUTED
+    page = _as_html(report)
+    print(f"Report: {page}")
+    return report
+
+
+def _chosen(only: list[str] | None) -> list[tuple[str, str]]:
+    names = [name for name, _ in parameters.SECTIONS.values()]
+    if unknown := set(only or ()) - set(names):
+        raise parameters.ParameterError(f"{sorted(unknown)[0]}: unknown notebook; there are: {', '.join(names)}")
+    return [(section, name) for section, (name, _) in parameters.SECTIONS.items() if not only or name in only]
+
+
+def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
+    """Keep a finished study as the committed one: notebooks in `notebooks/`, small tables in `outputs/reference/`.
+
+    Args:
+        params_file: as `study`.
+        only: notebooks to keep, None for all.
+
+    Raises:
+        RuntimeError: a notebook has not been run with these parameters and this source.
+    """
+    import nbformat
+
+    content = parameters.load_file(params_file)
+    content.setdefault("size", Path(params_file).stem)
+    kept = []
+    for section, name in _chosen(only):
+        checked = parameters.check(name, {k: v for k, v in content.items() if k in (*parameters.COMMON, section)})
+        folder = output_root(checked.output_dir) / name / checked.run_name
+        if not _complete(folder, name, checked):
+            raise RuntimeError(f"{name}: {_shown(folder)} is not complete with these parameters and this source")
+        notebook = nbformat.read(folder / EXECUTED, as_version=4)
+        # what papermill put in goes, so that the pair stays the same text; the run's parameters are printed by it
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        for part in (notebook, *notebook.cells):
+            part.metadata.pop("papermill", None)
+            if part.metadata.get("tags") == []:
+                del part.metadata["tags"]
+        target = repo_root() / "notebooks" / f"{name}.ipynb"
+        kept.append(write_atomic(target, nbformat.writes(notebook)))
+        reference = repo_root() / "outputs" / "reference" / name / checked.run_name
+        kinds = ("*.json", "*.csv", "figures/success.png", "figures/claims.png")
+        for file in (file for kind in kinds for file in folder.glob(kind)):
+            kept.append(write_atomic(reference / file.relative_to(folder), file.read_bytes()))
+    kept.append(write_manifest(repo_root() / "outputs" / "reference"))
+    return kept
+
+
+def _complete(folder: Path, notebook: str, params: parameters.Params) -> bool:
+    try:
+        info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        info.get("state") == "complete"
+        and info.get("params") == params.model_dump(mode="json")
+        and info.get("source") == notebook_source(notebook)
+        and (folder / EXECUTED).exists()
+    )
+
+
+def _as_html(notebook: Path) -> Path:
+    """The executed notebook as a page that opens in any browser, images inside."""
+    import nbconvert
+    import nbformat
+
+    page, _ = nbconvert.HTMLExporter(embed_images=True).from_notebook_node(nbformat.read(notebook, as_version=4))
+    return write_atomic(notebook.with_suffix(".html"), page)
+
+
+class _relayed_progress:
+    """Print the kernel's progress bars in this terminal: on a tty in place, elsewhere a line every 20 seconds."""
+
+    def __enter__(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="sglib-progress-")
+        self.path = Path(self.folder.name) / "line"
+        os.environ["SGLIB_PROGRESS"] = str(self.path)  # the kernel inherits it
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._relay, daemon=True)
+        self.thread.start()
+
+    def _relay(self):
+        terminal = sys.stderr.isatty()
+        last = ""
+        while not self.stop.wait(0.5 if terminal else 20):
+            line = self.path.read_text(encoding="utf-8").strip() if self.path.exists() else ""
+            if line and line != last:
+                print(f"\r\x1b[2K    {line}" if terminal else f"    {line}", end="" if terminal else "\n",
+                      file=sys.stderr, flush=True)  # fmt: skip
+            last = line or last
+        if terminal and last:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+    def __exit__(self, *error):
+        self.stop.set()
+        self.thread.join()
+        del os.environ["SGLIB_PROGRESS"]
+        self.folder.cleanup()
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be copied."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The commands `python -m sglib study` and `store`."""
+    others = "Other commands: `python -m sglib evidence --help` (recipes over many seeds), `python -m sglib verdicts`."
+    parser = argparse.ArgumentParser(prog="python -m sglib", description=__doc__.splitlines()[0], epilog=others)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("study", help="run the notebooks in order")
+    command.add_argument("--params", default=str(repo_root() / "params" / "cpu.yaml"), help="default: %(default)s")
+    command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these, such as 09_report")
+    command.add_argument("--force", action="store_true", help="also what is complete already")
+    command = commands.add_parser("store", help="keep a finished study in notebooks/ and outputs/reference/")
+    reference = str(repo_root() / "params" / "reference.yaml")
+    command.add_argument("--params", default=reference, help="default: %(default)s")
+    command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "store":
+            print("\n".join(_shown(path) for path in store(options.params, options.only)))
+        else:
+            study(options.params, options.only, options.force)
+    except (parameters.ParameterError, RuntimeError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    return 0
+

@@ -1,0 +1,279 @@
+"""The rule by which `sglib.claims` are judged on the evidence, and its tables.
+
+    python -m sglib verdicts           # writes README.md's part on the evidence anew from the committed cells
+
+Each claim is a paired difference of two recipes over seeds and games (`sglib.measure.stats.compare`). The verdict:
+
+- **holds**: the 95 % interval lies on the claimed side of zero, and the estimate is beyond the A/A band;
+- **does not hold**: the interval lies on the other side of zero, and the estimate is beyond the band;
+- **inconclusive**: anything else. The interval says how large an effect it leaves possible.
+
+The A/A band is the largest difference that the interval of plain GRPO against itself reaches (`grpo_again`: the same
+games in another order, other random numbers). Both need `FEWEST` seeds. The rule judges each claim alone; `p_holm` is
+its p-value adjusted for all claims that are judged. Sizes are not compared: the papers train models of 1.5 to 7 B
+parameters on the official tasks, here 0.8 M parameters play generated rooms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from sglib.experiments.claims import CLAIMS, REASONS, Claim
+from sglib.experiments.evidence import FEWEST, SEEN, UNSEEN, Found, folders, plan, read_evidence
+from sglib.experiments.runs import repo_root
+from sglib.measure.hacking import ends
+from sglib.measure.stats import Comparison, compare, holm, points
+from sglib.records import write_atomic
+from sglib.view.markup import markdown_table
+
+METHOD = "grpo"
+AGAIN = "grpo_again"
+ALL = slice(None)
+FRESH = slice(256, None)  # games of the panel that no run of the tuning has played, see outputs/reference/tuning.csv
+AGAINST = ("does not hold", "inconclusive")
+JUDGED = ("holds", *AGAINST)
+VERDICTS = (*JUDGED, "too few seeds", "no A/A band")
+MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
+UNEXAMINED = "No reason has been examined yet; nothing else was tried."
+OPEN = "Not examined: the interval reaches zero or the estimate lies inside the band; *left possible* says how much that leaves open."
+
+
+def aa(found: Found) -> Comparison | None:
+    """Plain GRPO against itself, None with fewer than `FEWEST` pairs of seeds."""
+    same = _compared(found, Claim("", "", "", AGAIN, METHOD))
+    return same if same is not None and same.seeds >= FEWEST else None
+
+
+def noise_band(found: Found) -> float | None:
+    """The largest difference, 0..1, that the interval of the A/A comparison reaches; None where there is none."""
+    same = aa(found)
+    return None if same is None else max(abs(same.low), abs(same.high))
+
+
+def _compared(found: Found, claim: Claim, games: slice = ALL) -> Comparison | None:
+    a, b = found.outcomes(claim.a, claim.a_when, games), found.outcomes(claim.b, claim.b_when, games)
+    return compare(a, b) if len(set(a) & set(b)) >= 2 else None
+
+
+def verdict(claim: Claim, gap: Comparison | None, band: float | None) -> str:
+    """By the rule at the top of this file; "too few seeds" and "no A/A band" where that is missing."""
+    if gap is None or gap.seeds < FEWEST:
+        return "too few seeds"
+    if band is None:
+        return "no A/A band"
+    if abs(gap.estimate) > band:
+        if min(claim.sign * gap.low, claim.sign * gap.high) > 0:
+            return "holds"
+        if max(claim.sign * gap.low, claim.sign * gap.high) < 0:
+            return "does not hold"
+    return "inconclusive"
+
+
+def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) -> list[dict]:
+    """One row a claim.
+
+    Args:
+        games: which of the panel's games count; the band is that of all of them.
+
+    Returns:
+        Rows of `paper`, `claim`, `theirs`, `sign`, ours (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over
+        seeds; `detectable`, the smallest true difference that would be found beyond the band with 80 % power; `left`,
+        the largest difference on the claimed side that the interval leaves possible, 0 for none; `verdict`; `why`
+        (`sglib.experiments.claims.REASONS`), where it does not hold or stays open. Differences are fractions, -1..1.
+    """
+    band, rows = noise_band(found), []
+    for claim in claims:
+        gap = _compared(found, claim, games)
+        judged = verdict(claim, gap, band)
+        a, b = found.seeds(claim.a), found.seeds(claim.b)
+        rows.append(
+            {
+                "paper": claim.paper,
+                "claim": claim.text,
+                "a": claim.names[0],
+                "b": claim.names[1],
+                "theirs": claim.theirs,
+                "sign": claim.sign,
+                "estimate": gap and gap.estimate,
+                "low": gap and gap.low,
+                "high": gap and gap.high,
+                "p": gap and gap.p_value,
+                "sd": gap and gap.sd,
+                "detectable": gap and gap.detectable(beyond=band or 0.0),
+                "left": gap and max(claim.sign * gap.low, claim.sign * gap.high, 0.0),
+                "seeds": len(set(a) & set(b)),
+                "games": gap.tasks if gap else 0,
+                "verdict": judged,
+                "why": REASONS.get((claim.a, claim.b), "") if judged in AGAINST else "",
+            }
+        )
+    adjusted = holm([row["p"] if row["verdict"] in JUDGED else None for row in rows])
+    for row, p in zip(rows, adjusted, strict=True):
+        row["p_holm"] = p
+    return rows
+
+
+def headline(rows: Sequence[dict]) -> list[dict]:
+    """Of the rows of `judge`: the papers' claims and the controls."""
+    return [row for row in rows if row["paper"] != "ours" or row["claim"].startswith("control")]
+
+
+def readable(rows: Sequence[dict]) -> list[dict]:
+    """The rows of `judge` as texts for people; "-" where nothing can be said."""
+
+    def text(row: dict, name: str, form: str, unit: float = 1, fewest: int = 0) -> str:
+        return "-" if row[name] is None or row["seeds"] < fewest else f"{unit * row[name]:{form}}"
+
+    return [
+        {
+            "paper": row["paper"],
+            "claim": row["claim"],
+            "theirs (points)": row["theirs"] or "-",
+            "ours (points)": points(row["estimate"], row["low"], row["high"])
+            if row["estimate"] is not None and row["seeds"] >= FEWEST
+            else text(row, "estimate", "+.1f", 100),
+            "seeds x games": f"{row['seeds']} x {row['games']}",
+            "detectable": text(row, "detectable", ".1f", 100, FEWEST),
+            "left possible": text(row, "left", ".1f", 100, FEWEST),
+            "p": _small(row["p"]),
+            "p (Holm)": _small(row["p_holm"]),
+            "verdict": row["verdict"],
+            "compared": f"{row['a']} - {row['b']}",
+        }
+        for row in rows
+    ]
+
+
+def _small(p: float | None) -> str:
+    return "-" if p is None else f"{p:.2g}" if p >= 0.001 else "< 0.001"
+
+
+def drawn(rows: Sequence[dict]) -> list[dict]:
+    """The rows of `judge` for `sglib.view.forest`: claims that have an estimate, in points, the claimed side to the
+    right; an interval from `FEWEST` seeds on."""
+    found = []
+    for row in rows:
+        if row["estimate"] is None:
+            continue
+        ends = sorted(100 * row["sign"] * row[name] for name in ("low", "high"))
+        low, high = ends if row["seeds"] >= FEWEST else (None, None)
+        reported = re.match(r"[+-][\d.]+(?= \()", row["theirs"])  # one number, no range
+        found.append(
+            {
+                "name": f"{row['paper']}: {row['claim']} ({row['seeds']})",
+                "estimate": 100 * row["sign"] * row["estimate"],
+                "low": low,
+                "high": high,
+                "group": row["verdict"],
+                "theirs": row["sign"] * float(reported[0]) if reported else None,
+            }
+        )
+    return found
+
+
+def summary(found: Found, unseen: Found) -> str:
+    """What README.md says of the evidence, as Markdown: how much there is, the band, the papers' claims and the
+    controls with their verdicts, and how many of these are the same on games that tuning had not seen, and in `unseen`,
+    the cells in rooms never trained in."""
+    same, planned = aa(found), len(found.cells) + len(found.missing) + len(found.stale)
+    rows = headline(judge(found))
+
+    def beside(where: str, others: Sequence[dict]) -> str:
+        both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
+        different = [
+            f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)"
+            for a, b in both
+            if a["verdict"] != b["verdict"]
+        ]
+        text = f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
+        return f"{where} {text}" + (f"; these differ: {'; '.join(different)}." if different else ".")
+
+    there = beside(
+        "On the 256 of the 512 games that no run had played when the set-up was settled", headline(judge(found, games=FRESH))
+    )
+    rooms = f"In rooms never trained in ({len(unseen.cells)} cells, as many games)"
+    there += "\n\n" + beside(rooms, headline(judge(unseen)))
+    kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "p (Holm)", "verdict")
+    table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
+    noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"
+    return f"{len(found.cells)} of {planned} cells; {noise}.\n\n{table}\n\n{there}"
+
+
+def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
+    """reason -> the rows (of `judge`, or like them) that do not hold or stay open: every one of them, a reason known or
+    not."""
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        if row["verdict"] in AGAINST:
+            unknown = UNEXAMINED if row["verdict"] == "does not hold" else OPEN
+            found.setdefault(row.get("why") or unknown, []).append(row)
+    return found
+
+
+# what the reasons lean on: (text, recipes, column of the training batches, or of the panel: "before", "start", and what its curve has;
+# which part, unit factor)
+_MEASURED = (
+    ("tokens that an episode writes", ("grpo", "guide", "repro_meta", "repro"), "policy_tokens_mean", "first", 1),
+    ("success before training, %", ("grpo", "guide", "repro_meta", "repro"), "before", "", 100),
+    ("success after the warmup, %", ("repro",), "start", "", 100),
+    ("entropy of what is written, nats a token", ("grpo", "guide", "repro", "repro_meta"), "entropy", "both", 1),
+    ("AUROC of labels", ("guide", "self_guide", "immediate", "immediate_win1"), "calibration/label/auroc", "both", 1),
+    ("AUROC of stated progress", ("repro_meta", "repro"), "calibration/online/auroc", "both", 1),
+    ("AUROC of hindsight", ("repro",), "calibration/retrospective/auroc", "both", 1),
+    ("discrimination of hindsight (-100 to 100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
+    ("inadmissible actions, %", ("grpo", "gigpo", "step_agent"), "invalid_actions", "both", 100),
+    ("success of training batches, %", ("gigpo", "step_agent"), "success", "last", 100),
+    ("held-out episodes that repeat themselves, %", ("grpo", "guide", "self_guide", "gigpo", "step_agent", "step_agent_sft", "step_agent_sft_implicit"), "looping", "", 100),
+    ("held-out actions that are not admissible, %", ("gigpo", "step_agent_sft", "step_agent_sft_implicit"), "invalid", "", 100),
+    ("episodes in groups that end alike, %", ("guide",), "zero_advantage", "both", 100),
+    ("positive labels, %", ("guide", "immediate", "immediate_win1"), "label_positive", "both", 100),
+    ("AUROC of what is paid", ("igpo",), "calibration/igpo/auroc", "both", 1),
+    ("AUROC of what is paid", ("step_agent",), "calibration/step_agent/auroc", "both", 1),
+    ("internal reward of won minus lost episodes", ("immediate", "immediate_win1", "igpo", "repro"), "probe/internal_gap", "both", 1),
+    ("correlation of internal reward and length", ("immediate", "immediate_win1", "igpo", "repro"), "probe/internal_length", "both", 1),
+)  # fmt: skip
+
+
+def facts(found: Found) -> list[dict]:
+    """What the reasons lean on, measured in the cells: rows of `what`, `recipe`, `when` ("panel"; "panel, before" and
+    ", after" training; "first", "last": so many iterations, `sglib.measure.hacking.WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
+    rows = []
+    for what, recipes, column, part, unit in _MEASURED:
+        for recipe in recipes:
+            if column in ("before", "start"):
+                values = {"panel": [x.mean() for x in found.outcomes(recipe, column).values()]}
+            elif column in ("looping", "invalid"):
+                curves = [cell["curve"] for cell in found.seeds(recipe).values()]
+                values = {f"panel, {when}": [x[i][column] for x in curves] for when, i in (("before", 0), ("after", -1))}
+            else:
+                series = [cell["batches"].get(column, []) for cell in found.seeds(recipe).values()]
+                both = zip(("first", "last"), zip(*(ends([{column: x} for x in of], column) for of in series)))
+                values = {when: [x for x in of if x is not None] for when, of in both if part in (when, "both")}
+            for when, of in values.items():
+                if of:
+                    scaled = unit * np.array(of)
+                    numbers = {"mean": scaled.mean(), "least": scaled.min(), "most": scaled.max()}
+                    numbers = {name: float(x) for name, x in numbers.items()}
+                    rows.append({"what": what, "recipe": recipe, "when": when, **numbers, "seeds": len(of)})
+    return rows
+
+
+def main() -> int:
+    """The command `python -m sglib verdicts`: write README.md's part on the evidence anew from the committed cells."""
+    file = repo_root() / "README.md"
+    text = file.read_text(encoding="utf-8")
+    before, start, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (start and end):
+        print(f"{file}: lacks {MARKS[0]} or {MARKS[1]} behind it")
+        return 1
+    write_atomic(file, f"{before}{start}\n{summary(committed(), committed(UNSEEN))}\n{end}{after}")
+    return 0
+
+
+def committed(split: str = SEEN) -> Found:
+    """The committed cells of `params/full.yaml`, as they played a split's panel."""
+    return read_evidence(plan(repo_root() / "params" / "full.yaml"), folders()[1:], split)

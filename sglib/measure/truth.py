@@ -1,0 +1,175 @@
+"""Is an internal reward true? What it says of a step, beside what the step did to the distance to the goal.
+
+True progress of an action is d_t - d_{t+1}, the change of the oracle's distance: positive where it helped. Each signal
+below is laid on the action that it speaks of, whichever turn was paid for it:
+
+| signal | of action t | from |
+|---|---|---|
+| `label` | the label written at turn t + 1: +1, 0, -1 | Self-Guide |
+| `rater` | what the label of a side reading is worth there (`self_guide.hidden`, `frozen`) | Self-Guide, ours |
+| `online` | change of the progress stated before and after, in 0..1 | RePro's p~ |
+| `retrospective` | change of the progress rated after the episode, in 0..1 | RePro's P |
+| any component | its own value of the turn (Self-Guide's is the label already) | `turn.rewards` |
+
+A turn without a statement is left out, and counted by `n`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from sglib.measure.stats import cluster_interval
+from sglib.records import Trajectory
+from sglib.rewards.repro import discrimination
+
+FEWEST = 5  # episodes that an interval needs
+LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one internal reward says, step by step.
+
+    Attributes:
+        value: (n,) what it says of each action.
+        progress: (n,) steps by which the action brought the goal nearer; negative where it led away.
+        episode: (n,) index of the episode, for resampling whole episodes.
+    """
+
+    value: np.ndarray
+    progress: np.ndarray
+    episode: np.ndarray
+
+    @property
+    def helped(self) -> np.ndarray:
+        """(n,) whether the action brought the goal nearer."""
+        return self.progress > 0
+
+
+def signals(trajectories: Sequence[Trajectory]) -> dict[str, Signal]:
+    """Every signal that the episodes hold, by name (the table at the top of this file).
+
+    Raises:
+        ValueError: a trajectory was recorded without oracle distances.
+    """
+    rows: dict[str, list[tuple[float, float, int]]] = {}
+    for number, trajectory in enumerate(trajectories):
+        distances = trajectory.distances
+        if any(d is None for d in distances):
+            raise ValueError(f"{trajectory.game_id}: recorded without oracle distances (rollout(..., oracle=True))")
+        for t in range(len(trajectory)):
+            for name, value in said(trajectory, t).items():
+                rows.setdefault(name, []).append((value, distances[t] - distances[t + 1], number))
+    return {name: Signal(*(np.array(column) for column in zip(*of, strict=True))) for name, of in sorted(rows.items())}
+
+
+def said(trajectory: Trajectory, turn: int) -> dict[str, float]:
+    """What each signal says of one action, counted from 0; only those that say something of it."""
+    turns = trajectory.turns
+    now, after = turns[turn], turns[turn + 1] if turn + 1 < len(turns) else None
+    found = {
+        name: value
+        for name, value in now.rewards.items()
+        if "/" not in name and name not in ("outcome", "self_guide", "repro", "progress_reward", "progress_format")
+        and not (name == "igpo" and after is None)  # defined as 0 there
+    }  # fmt: skip
+    if after is not None and after.label is not None:
+        found["label"] = LABEL_VALUES[after.label]
+    if after is not None and (rated := after.detail("label")) is not None:
+        found["rater"] = rated
+    if after is not None and now.progress is not None and after.progress is not None:
+        found["online"] = (after.progress - now.progress) / 100
+    if (rated := now.detail("retrospective")) is not None:
+        found["retrospective"] = (rated - ((turns[turn - 1].detail("retrospective") if turn else None) or 0.0)) / 100
+    return found
+
+
+def correlation(value: np.ndarray, progress: np.ndarray) -> float | None:
+    """Pearson's correlation with true progress; None where either does not vary."""
+    if len(value) < 2 or np.ptp(value) == 0 or np.ptp(progress) == 0:
+        return None
+    return float(np.corrcoef(value, progress)[0, 1])
+
+
+def sign_accuracy(value: np.ndarray, progress: np.ndarray) -> float | None:
+    """Of the steps that are spoken well or ill of (value not 0), the share where that is right: a positive value where
+    the step helped, a negative one where it did not. None where there is none."""
+    spoken = value != 0
+    return float(np.mean((value[spoken] > 0) == (progress[spoken] > 0))) if spoken.any() else None
+
+
+def auroc(value: np.ndarray, progress: np.ndarray) -> float | None:
+    """Probability that a step that helped is valued above one that did not, ties counting half (Mann and Whitney's U
+    over its maximum). None where all steps helped or none did."""
+    good, bad = value[progress > 0], value[progress <= 0]
+    if not len(good) or not len(bad):
+        return None
+    return float(stats.mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
+
+
+MEASURES = {"correlation": correlation, "sign": sign_accuracy, "auroc": auroc}
+
+
+def calibrate(trajectories: Sequence[Trajectory]) -> dict[str, float | int | None]:
+    """`<signal>/<measure>` for every signal and `MEASURES`, `<signal>/n`, and of progress rated
+    afterwards `retrospective/discrimination`: the numbers without intervals, as each training batch keeps them."""
+    found: dict[str, float | int | None] = {}
+    found_signals = signals(trajectories)
+    for name, signal in found_signals.items():
+        found |= {f"{name}/{key}": measure(signal.value, signal.progress) for key, measure in MEASURES.items()}
+        found[f"{name}/n"] = len(signal.value)
+    if "retrospective" in found_signals:
+        found["retrospective/discrimination"] = discrimination(trajectories)
+    return found
+
+
+def with_interval(
+    signal: Signal, measure: str = "correlation", resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float | None, float | None, float | None]:
+    """(estimate, low, high) of one of `MEASURES`; the percentile interval resamples whole episodes, since the turns of
+    one are not independent. Below `FEWEST` episodes it would be far too narrow: low and high are None.
+
+    Raises:
+        ValueError: another measure.
+    """
+    if measure not in MEASURES:
+        raise ValueError(f"measure={measure!r}: allowed: {', '.join(MEASURES)}")
+    function = MEASURES[measure]
+    estimate = function(signal.value, signal.progress)
+    if estimate is None:
+        return None, None, None
+    if len(np.unique(signal.episode)) < FEWEST:
+        return estimate, None, None
+    sampled = cluster_interval(
+        lambda i: function(signal.value[i], signal.progress[i]), signal.episode, seed, level, resamples
+    )
+    return estimate, *sampled
+
+
+def reliability(signal: Signal, bins: int = 6, resamples: int = 500, seed: int = 0) -> list[dict[str, float]]:
+    """Share of steps that helped, by what was said of them: bins of about equally many steps (a signal with few values
+    has a bin for each). Rows of `value` (mean), `helped`, `low`, `high` (95 %, episodes resampled), `n`."""
+    values = np.unique(signal.value)
+    if len(values) <= bins:
+        place = np.searchsorted(values, signal.value)
+    else:
+        edges = np.unique(np.quantile(signal.value, np.linspace(0, 1, bins + 1)[1:-1]))
+        place = np.searchsorted(edges, signal.value, side="left")
+    rows, rng = [], np.random.default_rng(seed)
+    episodes = np.unique(signal.episode)
+    for number in np.unique(place):
+        inside = place == number
+        # of each episode: how many of its steps are in this bin, and how many of them helped
+        n = np.array([np.sum(inside & (signal.episode == e)) for e in episodes])
+        good = np.array([np.sum(inside & signal.helped & (signal.episode == e)) for e in episodes])
+        draws = rng.integers(len(episodes), size=(resamples, len(episodes)))
+        totals = n[draws].sum(1)
+        shares = good[draws].sum(1)[totals > 0] / totals[totals > 0]
+        low, high = np.quantile(shares, [0.025, 0.975])
+        rows.append({"value": float(signal.value[inside].mean()), "helped": float(signal.helped[inside].mean()),
+                     "low": float(low), "high": float(high), "n": int(inside.sum())})  # fmt: skip
+    return rows

@@ -1,0 +1,1 @@
+"""Models that act: local ones, the small model's decoder, servers."""

@@ -1,0 +1,449 @@
+"""Playing with a model behind an address: any server that speaks OpenAI's chat completions (vLLM, llama.cpp, Ollama, a
+hosted service). Inference only: the server keeps the weights, so nothing here can be trained on.
+
+What differs from a model that is loaded here:
+
+- an episode is a conversation of messages; its trajectory has turns, but no token ids and no log-probabilities;
+- an answer cannot be begun for the model. It writes the format's first word itself, and a text that `answer_prefix`
+  gives is put into the user message with the request to begin with it. The model may not obey: how often it did not
+  is logged;
+- every request carries a seed of its own, from the call's seed, the episode and the turn; whether the same seed gives
+  the same answer is up to the server.
+
+An API key is read from the environment variable OPENAI_API_KEY; it is sent to the address that the policy names, and is
+neither recorded nor printed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from http.client import responses
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from sglib import envs, formats
+from sglib.play.progress_bar import progress_bar
+from sglib.records import Observation, Trajectory, Turn, write_trajectories
+
+log = logging.getLogger(__name__)
+
+SCHEME = "endpoint:"
+ALLOWED = "endpoint:http://HOST:PORT/v1#MODEL or endpoint:https://HOST/v1#MODEL"
+NEEDS_WEIGHTS = (
+    "model", "tokenizer", "device", "stop_ids", "encode", "decode", "prompt_ids", "between_ids", "save",
+)  # fmt: skip
+LONGEST_TOKEN = 40  # characters; on average tokens have about four
+# How vLLM, llama.cpp and hosted services say that a conversation has become too long.
+_TOO_LONG = re.compile(r"context[ _-]?(length|size|window)", re.I)
+# OpenAI's newer models have renamed the parameter; other servers know the old name only.
+_RENAMED = re.compile(r"unsupported.{0,40}max_tokens", re.I | re.S)
+
+
+class EndpointError(RuntimeError):
+    """A request that failed, after the client's retries; the message names the address, the model and the status.
+
+    Attributes:
+        status: the HTTP status, None where no answer came.
+        too_long: whether the server says that the conversation is too long for the model.
+        trajectories: episodes of the same `rollout` that were finished, in order.
+    """
+
+    def __init__(self, message: str, status: int | None = None, trajectories: Sequence[Trajectory] = ()):
+        super().__init__(message)
+        self.status, self.trajectories = status, list(trajectories)
+        self.too_long = False
+
+
+def check_trainable(policy) -> None:
+    """Raise `ValueError` naming the policy if it is an endpoint: there are no weights to train."""
+    if isinstance(policy, EndpointPolicy):
+        raise ValueError(f"policy={policy.name!r}: an endpoint has no weights to train: it can only play")
+
+
+class EndpointPolicy:
+    """A policy whose model answers over HTTP. `sglib.rollout`, `sglib.generate` and `sglib.evaluate` take it.
+
+    Attributes:
+        name: as given, for run records.
+        base_url, model_name: its two parts.
+        compact: False: formats are explained in words.
+        concurrency: requests under way at the same time.
+    """
+
+    compact = False
+
+    def __init__(
+        self, name: str, *, concurrency: int = 8, timeout: float = 300.0, retries: int = 4, extra: dict | None = None
+    ):
+        """
+        Args:
+            name: "endpoint:<http or https address>#<model>", such as "endpoint:http://localhost:8000/v1#qwen".
+            concurrency: at least 1; `rollout(batch_size=...)` lowers it.
+            timeout: seconds that one request may take (connecting: at most 10).
+            retries: how often a request is sent again, with growing pauses, when the connection breaks or the server
+                answers 408, 409, 429 or 5xx.
+            extra: further fields of every request that only some servers know, such as
+                `{"chat_template_kwargs": {"enable_thinking": False}}` (vLLM, llama.cpp).
+
+        Raises:
+            ValueError: a name that is not of this form, or a number out of range.
+        """
+        for argument, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
+            if value < least:
+                raise ValueError(f"{argument}={value!r}: must be at least {least}")
+        if not timeout > 0:
+            raise ValueError(f"timeout={timeout!r}: must be above 0 seconds")
+        self.base_url, self.model_name = _parts(name)
+        self.name, self.concurrency, self.extra = name, concurrency, extra
+        # what the server made us change, see `_adapt`
+        self._limit, self._seeded = "max_tokens", True
+
+        import openai  # here: it takes half a second, which only those who use it pay
+
+        self._key = os.environ.get("OPENAI_API_KEY", "").strip()
+        self._client = openai.OpenAI(
+            base_url=self.base_url,
+            api_key=self._key or "none",  # local servers ask for none, the client does
+            timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
+            max_retries=retries,
+        )
+
+    def __repr__(self) -> str:
+        return f"EndpointPolicy({self.name!r})"
+
+    def __getattr__(self, attribute: str):
+        if attribute in NEEDS_WEIGHTS:
+            name = self.__dict__.get("name")
+            raise AttributeError(f"{attribute}: an endpoint has no weights: {name} can play and be evaluated, no more")
+        raise AttributeError(f"{type(self).__name__} has no attribute {attribute!r}")
+
+    # -- one request -------------------------------------------------------------------------------------------------
+
+    def ask(self, messages: list[dict], *, temperature: float, max_new_tokens: int, seed: int) -> tuple[str, bool]:
+        """One answer: (its text, whether it was cut at `max_new_tokens`). Any text is an answer, also none.
+
+        Raises:
+            EndpointError: see there.
+        """
+        import openai
+
+        limit, seeded = self._limit, self._seeded
+        fields = {limit: max_new_tokens} | ({"seed": seed} if seeded else {})
+        try:
+            completion = self._client.chat.completions.create(
+                model=self.model_name, messages=messages, temperature=temperature, extra_body=self.extra, **fields
+            )
+        except openai.APIStatusError as error:
+            said = str(error.body)
+            if error.status_code in (400, 422) and self._adapt(said, limit, seeded):
+                return self.ask(messages, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+            message = error.body.get("message") if isinstance(error.body, dict) else None
+            failure = self._error(message if isinstance(message, str) else said, error.status_code)
+            failure.too_long = bool(_TOO_LONG.search(said))
+            raise failure from None
+        except Exception as error:  # no connection, no JSON, …: whatever it is, it must not cost the other episodes
+            raise self._error(f"{error} ({error.__cause__ or type(error).__name__})") from None
+        try:
+            choice = completion.choices[0]
+            content, cut = choice.message.content, choice.finish_reason == "length"
+        except (AttributeError, TypeError, LookupError):
+            raise self._error(f"what came is no chat completion: {completion!r}") from None
+        if isinstance(content, list):  # some services answer in parts
+            content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        # a lone surrogate could not be sent back in the next turn
+        text = str(content or "").encode("utf-8", "replace").decode()
+        # some servers do not keep to the limit; a conversation of such answers would grow without bound
+        longest = LONGEST_TOKEN * max_new_tokens
+        return text[:longest], cut or len(text) > longest
+
+    def _adapt(self, said: str, limit: str, seeded: bool) -> bool:
+        """Whether a refused request should be sent again without what the server says that it does not know."""
+        if limit == "max_tokens" and _RENAMED.search(said):
+            self._limit = "max_completion_tokens"
+            return True
+        if seeded and re.search(r"\bseed\b", said):
+            if self._seeded:
+                log.warning("%s refuses seeds: its answers cannot be repeated", self.name)
+            self._seeded = False
+            return True
+        return False
+
+    def _error(self, reason: str, status: int | None = None) -> EndpointError:
+        if self._key:
+            reason = reason.replace(self._key, "***")
+        reason = reason if len(reason) <= 400 else f"{reason[:400]} …"
+        hint = ""
+        if status in (401, 403):
+            hint = f" (the key is what OPENAI_API_KEY holds, which is {'set' if self._key else 'not set'})"
+        elif status == 404:
+            hint = " (is the model's name right, and does the address end as the server wants it, often in /v1?)"
+        state = "no answer" if status is None else f"HTTP {status} {responses.get(status, '')}".strip()
+        return EndpointError(f"{self.base_url}, model {self.model_name!r}: {state}: {reason}{hint}", status)
+
+    # -- many requests -----------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        conversations: Sequence[list[dict]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        batch_size: int,
+    ) -> list[str]:
+        """One answer to each conversation (a list of messages), thoughts left out.
+
+        Raises:
+            ValueError: token ids instead of messages.
+            EndpointError: a request failed.
+        """
+        for messages in conversations:
+            if not all(isinstance(message, dict) for message in messages):
+                raise ValueError(f"prompts: token ids were given; {self.name} takes conversations, lists of messages")
+        pool = ThreadPoolExecutor(max(1, min(self.concurrency, batch_size)))
+        try:
+            futures = [
+                pool.submit(
+                    self.ask,
+                    _alternating(messages),
+                    temperature=temperature,
+                    max_new_tokens=max_new_tokens,
+                    seed=request_seed(seed, i),
+                )
+                for i, messages in enumerate(conversations)
+            ]
+            return [without_thought(future.result()[0]) for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def rollout(
+        self,
+        games: Sequence,
+        *,
+        env: str,
+        engine: str,
+        format: str,
+        max_turns: int,
+        temperature: float,
+        seed: int,
+        group_size: int,
+        max_new_tokens: int,
+        batch_size: int,
+        oracle: bool,
+        example: str | None,
+        answer_prefix: Callable[[int, int], str] | None,
+    ) -> list[Trajectory]:
+        """What `sglib.rollout` does with an endpoint; see there for the arguments.
+
+        An episode whose conversation has become too long for the model ends there, lost, as with a model that is
+        loaded here. When a request fails, no further episode begins, those under way are played to their end, and the
+        error holds all that were finished; it names a file that holds them too.
+
+        Raises:
+            EndpointError: a request failed.
+        """
+        total = len(games) * group_size
+        workers = max(1, min(self.concurrency, batch_size, total))
+        queue = iter(range(total))
+        running: dict[Future, _Episode] = {}
+        finished: dict[int, Trajectory] = {}
+        failures: list[EndpointError] = []
+        count: Counter = Counter()
+        pool = ThreadPoolExecutor(workers)
+
+        def begin(index: int) -> None:
+            game, group = games[index // group_size], index // group_size
+            world = envs.make(env, engine=engine, max_steps=max_turns)
+            observation = world.reset(game)
+            trajectory = Trajectory(
+                game.id, game.task_type, observation.goal, format, group=group, seed=seed,
+                recipe=game.traj_data.get("generator"), final_observation=observation.text,
+                final_distance=world.oracle_distance() if oracle else None,
+            )  # fmt: skip
+            messages = _alternating(formats.opening(format, observation.text, self.compact, example))
+            request(_Episode(index, world, trajectory, observation, messages))
+
+        def request(episode: _Episode) -> None:
+            turn = len(episode.trajectory)
+            episode.prefix = answer_prefix(episode.index, turn) if answer_prefix else ""
+            future = pool.submit(
+                self.ask,
+                asked_to_begin(episode.messages, episode.prefix),
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                seed=request_seed(seed, episode.index, turn),
+            )
+            running[future] = episode
+
+        # Only requests run in threads. Environments are stepped here, one after the other: not all engines are safe in
+        # threads, and Python would run them one at a time anyway.
+        try:
+            with progress_bar(desc=self.model_name, total=total, unit="episode", leave=False) as bar:
+                for index in itertools.islice(queue, workers):
+                    begin(index)
+                while running:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        episode = running.pop(future)
+                        try:
+                            text, cut = future.result()
+                        except EndpointError as error:
+                            if not (error.too_long and episode.trajectory.turns):
+                                failures.append(error)
+                                continue
+                            count["long"] += 1
+                        else:
+                            count["answers"] += 1
+                            count["cut"] += cut
+                            count["disobeyed"] += not episode.step(text, oracle)
+                            if not episode.observation.done:
+                                request(episode)
+                                continue
+                        finished[episode.index] = episode.trajectory
+                        bar.update()
+                        if not failures and (index := next(queue, None)) is not None:
+                            begin(index)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._tell(count, total, max_new_tokens)
+        trajectories = [finished[index] for index in sorted(finished)]
+        if failures:
+            raise _with_finished(failures[0], trajectories, total)
+        return trajectories
+
+    def _tell(self, count: Counter, total: int, max_new_tokens: int) -> None:
+        """Log what a reader of the results should know."""
+        answers = count["answers"]
+        for number, of, what in (
+            (count["cut"], answers, f"answers were cut at {max_new_tokens} tokens"),
+            (count["disobeyed"], answers, "answers did not begin as they were asked to"),
+            (count["long"], total, "episodes ended early, the conversation being too long for the model"),
+        ):
+            if number:
+                log.warning("%s: %d of %d %s", self.name, number, of, what)
+
+
+@dataclass
+class _Episode:
+    """One running episode: its environment, its record, the conversation so far."""
+
+    index: int
+    env: envs.TextEnv
+    trajectory: Trajectory
+    observation: Observation
+    messages: list[dict]
+    prefix: str = ""  # what the next answer was asked to begin with
+
+    def step(self, text: str, oracle: bool) -> bool:
+        """Read an answer, act on it, record the turn. Returns whether the answer began as it was asked to."""
+        trajectory, before = self.trajectory, self.observation
+        said, obeyed = begun(self.prefix, without_thought(text), trajectory.format)
+        parsed = formats.parse(trajectory.format, said)
+        observation = self.observation = self.env.step(parsed.action)
+        response = text.strip() if said == without_thought(text) else said
+        trajectory.turns.append(
+            Turn(
+                before.text, response, parsed.action, parsed.action in before.admissible, parsed.guidance, parsed.label,
+                parsed.progress, parsed.error, observation.reward, trajectory.final_distance,
+            )
+        )  # fmt: skip
+        trajectory.won, trajectory.final_observation = observation.won, observation.text
+        if oracle:
+            trajectory.final_distance = self.env.oracle_distance()
+        self.messages = [
+            *self.messages,
+            {"role": "assistant", "content": said or "(no answer)"},  # some servers refuse an empty message
+            {"role": "user", "content": formats.observation_text(observation.text)},
+        ]
+        return obeyed
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """(base URL, model) of an endpoint's name."""
+    address, _, model = name.removeprefix(SCHEME).partition("#")
+    if "@" in address or "?" in address:  # not shown: it may be a secret
+        raise ValueError(
+            "name: an endpoint's address holds no user, password or query, since it is kept in run records; the key "
+            f"comes from the environment variable OPENAI_API_KEY; allowed: {ALLOWED}"
+        )
+    try:
+        url = urlsplit(address)
+        _ = url.port  # raises for a port that is no number
+    except ValueError as error:
+        raise ValueError(f"name={name!r}: {error}; allowed: {ALLOWED}") from None
+    wrong = (
+        "it does not begin with endpoint:" if not name.startswith(SCHEME)
+        else "the address is neither http nor https" if url.scheme not in ("http", "https")
+        else "the address has no host" if not url.hostname
+        else "it names no model" if not model.strip()
+        else "it has a space or a control character" if re.search(r"[\s\x00-\x1f\x7f]", name)
+        else None
+    )  # fmt: skip
+    if wrong:
+        raise ValueError(f"name={name!r}: {wrong}; allowed: {ALLOWED}")
+    return address.rstrip("/"), model
+
+
+def request_seed(seed: int, *place: int) -> int:
+    """A request's own seed, 0..2^31 - 1, from a call's seed and the request's place in it."""
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def _alternating(messages: list[dict]) -> list[dict]:
+    """Neighbouring messages of one role as one: many models' templates refuse two user messages in a row."""
+    merged: list[dict] = []
+    for message in messages:
+        if merged and merged[-1]["role"] == message["role"]:
+            merged[-1] = {**message, "content": f"{merged[-1]['content']}\n\n{message['content']}"}
+        else:
+            merged.append(message)
+    return merged
+
+
+def asked_to_begin(messages: list[dict], prefix: str) -> list[dict]:
+    """The conversation with the request to begin the next answer with `prefix`, if that is not empty. Later turns do
+    not show the request again: the answers in the conversation begin with what was asked for."""
+    if not prefix:
+        return messages
+    *before, last = messages
+    request = f"Begin your answer with exactly this text, and continue it:\n{prefix}"
+    return [*before, {**last, "content": f"{last['content']}\n\n{request}"}]
+
+
+def begun(prefix: str, answer: str, format: str) -> tuple[str, bool]:
+    """(the answer as it is read, whether it keeps to the text it was asked to begin with).
+
+    An answer that begins with the prefix stays as it is. One that has no "Action:" of its own is taken for what
+    follows the prefix. Any other stays as it is, too: what the model wrote instead is what counts.
+    """
+    if " ".join(answer.split()).lower().startswith(" ".join(prefix.split()).lower()):
+        return answer, True
+    if answer and formats.parse(format, answer).error == "missing_action":
+        return f"{prefix} {answer}", True
+    return answer, False
+
+
+def without_thought(text: str) -> str:
+    """An answer without the <think> … </think> that some models put before it."""
+    _, end, answer = text.rpartition("</think>")
+    return (answer if end else text.partition("<think>")[0]).strip()
+
+
+def _with_finished(failure: EndpointError, trajectories: list[Trajectory], total: int) -> EndpointError:
+    """The failure with all episodes that were finished, which are also written to a file: the caller's process may end
+    with the error, as papermill's does."""
+    kept = f"{len(trajectories)} of {total} episodes were finished"
+    if trajectories:
+        handle, path = tempfile.mkstemp(prefix="sglib-episodes-", suffix=".jsonl")
+        os.close(handle)
+        kept += f" and are kept in {write_trajectories(Path(path), trajectories)}"
+    return EndpointError(f"{failure}\n{kept}.", failure.status, trajectories)

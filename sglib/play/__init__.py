@@ -1,0 +1,1 @@
+"""Episodes: the rollout, answers outside of episodes, re-reading recorded ones."""

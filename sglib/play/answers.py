@@ -1,0 +1,192 @@
+"""What a policy writes outside an episode of its own: answers to prompts, blanks in texts, labels for recorded
+episodes. Token by token with a kept cache, as in `sglib.rollout`."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from sglib import formats
+from sglib.models.decoding import Writer, write
+from sglib.models.endpoint import EndpointPolicy
+from sglib.models.policy import Policy
+from sglib.play.rollout import MAX_NEW_TOKENS
+from sglib.records import Trajectory
+
+
+@torch.no_grad()
+def generate(
+    policy: Policy | EndpointPolicy,
+    prompts: Sequence[list[int]] | Sequence[list[dict]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[str]:
+    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. For
+    what is asked outside an episode."""
+    if isinstance(policy, EndpointPolicy):
+        return policy.generate(
+            prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size
+        )
+    texts, was_training = [], policy.model.training
+    policy.model.eval()  # with LoRA's dropout on, another policy would answer
+    try:
+        for first in range(0, len(prompts), batch_size):
+            rows = [
+                Writer(list(ids), np.random.default_rng([seed, first + i]))
+                for i, ids in enumerate(prompts[first : first + batch_size])
+            ]
+            write(policy, rows, temperature=temperature, max_new_tokens=max_new_tokens, room=max_new_tokens)
+            texts += [policy.decode(row.answer) for row in rows]
+    finally:
+        policy.model.train(was_training)
+    return texts
+
+
+@torch.no_grad()
+def fill_in(
+    policy: Policy,
+    texts: Sequence[Sequence[list[int]]],
+    streams: Sequence[list[int]],
+    *,
+    end: str,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    batch_size: int = 256,
+) -> list[list[str]]:
+    """Let a policy fill in the blanks of texts: piece, blank, piece, blank. Each token is read once.
+
+    Args:
+        policy: what writes.
+        texts: N lists of pieces (token ids, none empty); a blank follows each piece.
+        streams: N seeds, each a list of integers: a text's random numbers follow from its own alone.
+        end: a blank ends before what this regular expression finds in it (it may span eight tokens), and at a stop
+            token; what was written from there on is forgotten.
+        max_new_tokens: tokens that a blank may have, at least 1.
+        temperature: of sampling, 0..10; 0 takes the most likely token.
+        batch_size: texts that are filled in side by side; changes speed and memory, not results.
+
+    Returns:
+        N lists of what was written, one text a blank; "" for the blanks that the model's context has no room for.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+    if not 0 <= temperature <= 10:
+        raise ValueError(f"temperature={temperature!r}: must be in 0..10")
+    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name}={value!r}: must be at least 1")
+    found, options = re.compile(end, re.I), {"temperature": temperature, "max_new_tokens": max_new_tokens}
+    every = [
+        _Blanks(policy, p, np.random.default_rng(s), found, max_new_tokens) for p, s in zip(texts, streams, strict=True)
+    ]
+    rows = [row for row in every if row.pieces]
+    was_training = policy.model.training
+    policy.model.eval()
+    try:
+        for first in range(0, len(rows), batch_size):
+            part = rows[first : first + batch_size]
+            write(policy, part, room=max(sum(map(len, row.pieces)) for row in part), **options)
+    finally:
+        policy.model.train(was_training)
+    return [row.filled for row in every]
+
+
+class _Blanks(Writer):
+    """One text that is filled in. `read` counts the tokens in the cache before the present answer."""
+
+    def __init__(self, policy, pieces: Sequence[list[int]], rng, end: re.Pattern, max_new_tokens: int):
+        super().__init__(list(pieces[0]) if pieces else [], rng)
+        self.policy, self.pieces, self.end, self.filled = policy, pieces, end, []
+        self.read = len(self.pending)
+        self.limit = getattr(policy.model.config, "max_position_embeddings", 1 << 30) - max_new_tokens
+
+    def ended(self) -> bool:
+        return self.end.search(self.policy.decode(self.answer[-8:])) is not None
+
+    def advance(self) -> bool:
+        text, kept = _before(self.policy, self.answer, self.end)
+        self.filled.append(text)
+        left = self.pieces[len(self.filled) :]
+        if not left:
+            return False
+        fed = min(kept, len(self.answer) - 1)  # the last token of an answer has not been read
+        self.forget = len(self.answer) - 1 - fed
+        self.pending = self.answer[fed:kept] + left[0]
+        self.read += kept + len(left[0])
+        if self.read > self.limit:
+            self.filled += [""] * len(left)
+            return False
+        return True
+
+
+def _before(policy, answer: list[int], end: re.Pattern) -> tuple[str, int]:
+    """What an answer says before `end` or a stop token, and how many tokens say it."""
+    kept = len(answer) - (answer[-1] in policy.stop_ids)
+    text = policy.decode(answer[:kept])
+    if found := end.search(text):
+        text = text[: found.start()].rstrip()
+        while kept and len(policy.decode(answer[:kept]).rstrip()) > len(text):
+            kept -= 1
+    return text, kept
+
+
+def stream_of(trajectory: Trajectory, seed: int) -> list[int]:
+    """A seed for what is asked about an episode, from its own seed, game and actions: the same whatever else is asked
+    about, in any order."""
+    played = "\n".join([trajectory.game_id, *(turn.action for turn in trajectory.turns)])
+    return [seed, trajectory.seed, zlib.crc32(played.encode())]
+
+
+def rate(
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    *,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int | None = None,
+    batch_size: int = 256,
+) -> list[list[str | None]]:
+    """The labels that a policy gives to recorded episodes: those of the format `guide`, had it acted as recorded.
+
+    At every turn the policy writes guidance and a label in its own context; the recorded action stands in place of its
+    own, and the recorded observation follows. The episodes are not changed; they may have been played by anyone in any
+    format. Equal episodes get equal labels, and the order of episodes does not matter (`stream_of`).
+
+    Args:
+        policy: the rater.
+        trajectories: N episodes of T_i turns.
+        temperature, seed: of sampling; temperature 0 takes the most likely token.
+        max_new_tokens: tokens that guidance and label may have; None as in `rollout`.
+        batch_size: episodes that are read side by side; changes speed and memory, not results.
+
+    Returns:
+        N lists of T_i labels, one of `LABELS`, or None where none could be read.
+
+    Raises:
+        ValueError: naming the argument, its value and what is allowed.
+    """
+    prefix, texts = formats.PREFIX["guide"], []
+    for trajectory in trajectories:
+        pieces = []
+        for t, turn in enumerate(trajectory.turns):
+            if t == 0:
+                pieces.append(policy.prompt_ids(formats.opening("guide", turn.observation, policy.compact), prefix))
+            else:
+                acted = policy.encode(f" Action: {trajectory.turns[t - 1].action}") + policy.stop_ids[:1]
+                pieces.append(acted + policy.between_ids(formats.observation_text(turn.observation), prefix))
+        texts.append(pieces)
+    if max_new_tokens is None:
+        max_new_tokens = MAX_NEW_TOKENS["guide"] if policy.compact else 200
+    written = fill_in(
+        policy, texts, [stream_of(t, seed) for t in trajectories], end=r"\bAction\s*:", max_new_tokens=max_new_tokens,
+        temperature=temperature, batch_size=batch_size,
+    )  # fmt: skip
+    return [[formats.parse("guide", f"{prefix} {text}").label for text in blanks] for blanks in written]
