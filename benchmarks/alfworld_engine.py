@@ -56,7 +56,7 @@ Memory    Fast engine: what Python allocates (tracemalloc) for a game compiled, 
           with a game loaded; Linux only.
 Batch     BatchEnv in 40 rounds of actions chosen beforehand, different in every environment. "first pass": caches
           emptied, games loaded, then the rounds timed. "second pass": the same games, other actions.
-Oracle    env.oracle_distance() at every step of random walks; snapshots at every tenth.
+Oracle    env.distance() at every step of random walks; snapshots at every tenth.
 Making    generate_games with its defaults: draw, write, solve, play the solution. The value is the mean of parts of the
           list, the range is over them; the first also reads the floor plans."""
 LINE = "{:<46}{:>4}  {:<28}  {:<21}{:>8}  {:>10}  {}"
@@ -228,7 +228,7 @@ def oracle_and_snapshots(games, groups) -> tuple[list[list[float]], list[float]]
         env.reset(game)
         asked.append([])
         for i, action in enumerate(walk):
-            asked[-1].append(seconds_of(lambda _: env.oracle_distance(), [0]) * 1e6)
+            asked[-1].append(seconds_of(lambda _: env.distance(), [0]) * 1e6)
             if i % 10 == 0:
                 snapshots.append(seconds_of(lambda _: env.restore(env.snapshot()), range(20)) / 20 * 1e6)
             env.step(action)

@@ -42,7 +42,7 @@ ACTIONS = (
 def episodes(count: int, turns: int, seed: int) -> list[Trajectory]:
     policy = sglib.load_policy("base", device="cpu")
     games = generate_games(min(count, 250), seed=seed, max_receptacles=12)
-    played = sglib.rollout(policy, games, format="guide", max_turns=turns, temperature=1.0, seed=seed)
+    played = sglib.rollout(policy, games, format="guide", turns=turns, temperature=1.0, seed=seed)
     sglib.rewards.combine(played, [sglib.rewards.Outcome(), sglib.rewards.SelfGuide(schedule=1.0)], u=0.5)
     return [replace(played[i % len(played)], game_id=f"{played[i % len(played)].game_id}-{i}") for i in range(count)]
 

@@ -331,8 +331,8 @@ def play_sglib(policy, games, group: int, turns: int, seed: int, greedy: bool = 
     gc.collect()
     start, cpu = time.perf_counter(), time.process_time()
     found = sglib.rollout(
-        policy, games, group_size=group, format="act", max_turns=turns, temperature=0.0 if greedy else 1.0, seed=seed,
-        max_new_tokens=ANSWER, oracle=False,
+        policy, games, group=group, format="act", turns=turns, temperature=0.0 if greedy else 1.0, seed=seed,
+        options=sglib.Options(max_new_tokens=ANSWER, truth=False)
     )  # fmt: skip
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     tokens = sum(sum(t.mask) for t in found)

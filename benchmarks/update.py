@@ -86,7 +86,7 @@ def played(args) -> tuple[object, list]:
     policy = sglib.load_policy("base", device="cpu")
     count, size, turns = (2, 4, 15) if args.quick else (8, 8, 30)
     games = envs.alfworld.generate_games(count, seed=args.seed, split="train", max_receptacles=12)
-    trajectories = sglib.rollout(policy, games, format="act", max_turns=turns, seed=args.seed, group_size=size)
+    trajectories = sglib.rollout(policy, games, format="act", turns=turns, seed=args.seed, group=size)
     combine(trajectories, [Outcome()], 0.0, policy, {game.id: game for game in games})
     for trajectory, values in zip(trajectories, estimators.GRPO()(trajectories)):
         for turn, value in zip(trajectory.turns, values):

@@ -65,7 +65,7 @@ print("\n".join(observation.admissible))
 
 # %%
 for action in room.walkthrough:
-    before = env.oracle_distance()
+    before = env.distance()
     observation = env.step(action)
     print(f"[{before} to go]  > {action}\n{observation.text}\n")
 assert observation.won
@@ -134,7 +134,7 @@ for action in room.walkthrough:
 
 # %%
 policy = sglib.load_policy(p.model)
-trajectory = sglib.rollout(policy, [room], format=p.format, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed)[0]
+trajectory = sglib.rollout(policy, [room], format=p.format, turns=p.max_turns, temperature=p.temperature, seed=p.seed)[0]
 ids, mask = trajectory.prompt_ids + trajectory.completion_ids, [0] * len(trajectory.prompt_ids) + trajectory.mask
 words = policy.tokenizer.convert_ids_to_tokens(ids)
 print(f"{len(ids)} tokens, {sum(mask)} written by the policy (in brackets below)\n")
@@ -146,9 +146,7 @@ print(" ".join(f"[{w}]" if m else w for w, m in zip(words[:160], mask)))
 # In the format `guide` the model first writes a short guidance and a label that rates what it has done so far, then acts.
 
 # %%
-trajectories = sglib.rollout(
-    policy, games[: p.games], format=p.format, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed
-)
+trajectories = sglib.rollout(policy, games[: p.games], format=p.format, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
 run.write_trajectories("trajectories.jsonl", trajectories)
 sglib.inspect(trajectories)
 

@@ -63,7 +63,7 @@ def annotated_example(seed):
     env = sglib.envs.make("alfworld")
     observation, turns = env.reset(game), []
     for action in game.walkthrough:
-        turns.append(sglib.Turn(observation.text, action, action, True, distance=env.oracle_distance()))
+        turns.append(sglib.Turn(observation.text, action, action, True, distance=env.distance()))
         observation = env.step(action)
     episode = sglib.Trajectory(game.id, game.task_type, observation.goal, "act", turns, True, "Outcome: success", 0)
     progress = [10 * round(x / 10) for x in sglib.formats.true_progress(episode)]
@@ -90,9 +90,7 @@ options = {
 # %%
 reports = {}
 for condition in sglib.progress_bar(p.conditions, desc="conditions"):
-    reports[condition] = sglib.evaluate(
-        policy, panel, temperature=p.temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size, **options[condition]
-    )
+    reports[condition] = sglib.evaluate(policy, panel, temperature=p.temperature, turns=p.max_turns, seed=p.seed, **options[condition], options=sglib.Options(batch_size=p.batch_size))
     run.write_trajectories(f"trajectories/{condition}.jsonl", reports[condition].trajectories)
 
 # %% [markdown]

@@ -62,9 +62,7 @@ for text in ("Guidance: find mug Label: positive Action: go to desk 1", "Guidanc
 # %%
 reports = {}
 for name in sglib.progress_bar(p.formats, desc="formats"):
-    reports[name] = sglib.evaluate(
-        policy, panel, format=name, temperature=p.temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size
-    )
+    reports[name] = sglib.evaluate(policy, panel, format=name, temperature=p.temperature, turns=p.max_turns, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
     run.write_trajectories(f"trajectories/{name}.jsonl", reports[name].trajectories)
 run.write_table("formats.csv", [{"format": name, **r.numbers()} for name, r in reports.items()])
 for name, r in reports.items():

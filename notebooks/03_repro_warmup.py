@@ -50,9 +50,7 @@ panel = sglib.panel(p.eval_games, max_receptacles=p.max_receptacles)
 
 # %%
 games = sglib.envs.alfworld.generate_games(p.games, seed=3000 + p.seed, max_receptacles=p.max_receptacles)
-played = sglib.rollout(
-    policy, games, format="progress", max_turns=p.max_turns, temperature=p.play_temperature, seed=p.seed, batch_size=p.batch_size
-)
+played = sglib.rollout(policy, games, format="progress", turns=p.max_turns, temperature=p.play_temperature, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
 won = [t for t in played if t.won]
 if not won:
     raise RuntimeError(f"none of {len(played)} episodes was won: raise `games` or `max_turns`")
@@ -103,9 +101,7 @@ def hindsight(policy, trajectories):
 
 def measure(policy):
     """Success and the truth of online and retrospective progress, on the panel."""
-    report = sglib.evaluate(
-        policy, panel, format="progress", temperature=p.temperature, max_turns=p.max_turns, seed=p.seed, batch_size=p.batch_size
-    )
+    report = sglib.evaluate(policy, panel, format="progress", temperature=p.temperature, turns=p.max_turns, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
     return report, {"online_error": sglib.progress_error(report.trajectories), **hindsight(policy, report.trajectories)}
 
 

@@ -49,9 +49,7 @@ print(p)
 games = sglib.envs.alfworld.generate_games(p.games, seed=20_000 + p.seed, max_receptacles=p.max_receptacles)
 by_id = {game.id: game for game in games}
 policy = sglib.load_policy(p.model)
-episodes = sglib.rollout(
-    policy, games, format="guide", group_size=p.group_size, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed
-)
+episodes = sglib.rollout(policy, games, format="guide", group=p.group_size, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
 wins = [sum(t.won for t in episodes if t.group == g) for g in range(p.games)]
 mixed = sorted(range(p.games), key=lambda g: abs(wins[g] - p.group_size / 2))[:3]  # the groups shown: where outcomes differ most
 shown = [i for g in mixed for i, t in enumerate(episodes) if t.group == g]

@@ -55,7 +55,7 @@ paid_for = {  # format -> what pays in it
 }
 episodes = {}
 for format, components in paid_for.items():
-    played = sglib.rollout(policy, games, format=format, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+    played = sglib.rollout(policy, games, format=format, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
     rewards.combine(played, components, u=0.6, policy=policy, games=by_id)
     episodes[format] = played
     unread = sum(turn.parse_error is not None for t in played for turn in t.turns)

@@ -47,7 +47,7 @@ policy = sglib.load_policy(p.model)
 games = sglib.envs.alfworld.generate_games(p.games, seed=40_000 + p.seed, max_receptacles=p.max_receptacles)
 runs = {}
 for format, internal in (("guide", [rewards.SelfGuide(schedule=1.0)]), ("act", [rewards.InformationGain()])):
-    played = sglib.rollout(policy, games, format=format, group_size=p.group_size, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+    played = sglib.rollout(policy, games, format=format, group=p.group_size, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
     rewards.combine(played, [rewards.Outcome(), *internal], u=0.6, policy=policy, games={game.id: game for game in games})
     estimators.set_advantages(played, estimators.GiGPO())
     run.write_trajectories(f"{format}.jsonl", played)

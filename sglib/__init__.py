@@ -11,9 +11,10 @@ from sglib import advantages, envs, formats, rewards
 from sglib.envs.panels import panel
 from sglib.experiments import params, runs
 from sglib.measure import stats
-from sglib.measure.evaluate import Report, evaluate, progress_error, replay_on_reference, summarize
+from sglib.measure.evaluate import Report, evaluate, progress_error, summarize
 from sglib.models.policy import Policy, load_policy
 from sglib.play.answers import generate
+from sglib.play.episode import Fork, Options
 from sglib.play.progress_bar import progress_bar
 from sglib.play.rollout import rollout
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
@@ -24,7 +25,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LABELS",
+    "Fork",
     "Observation",
+    "Options",
     "Policy",
     "Report",
     "Trajectory",
@@ -42,7 +45,6 @@ __all__ = [
     "progress_bar",
     "progress_error",
     "read_trajectories",
-    "replay_on_reference",
     "rewards",
     "rollout",
     "runs",

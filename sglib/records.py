@@ -31,12 +31,13 @@ class Observation(NamedTuple):
         text: what the environment says, character for character.
         goal: the task sentence, without "Your task is to:".
         admissible: the commands that do something now, sorted; never shown to the policy unless a format says so.
-        reward: the environment's own reward of the last action (ALFWorld: 1.0 when the goal is reached, else 0.0).
+        reward: the environment's own reward of the last action.
         won: whether the goal holds now.
         done: whether the episode is over (won, or the step limit is reached).
         steps: actions taken since `reset`.
-        info: further facts for measuring, never shown to the policy; the fast ALFWorld engine gives `goal_conditions`,
-            the share of the goal's conditions that hold, 0..1.
+        info: further facts for measuring, never shown to the policy.
+        score: how well the task is done so far, 0..1; of a task that is won or lost, 1 when it is won.
+        valid: whether the last action was one that does something there; True after `reset`.
     """
 
     text: str
@@ -47,6 +48,8 @@ class Observation(NamedTuple):
     done: bool
     steps: int
     info: Mapping[str, float] = MappingProxyType({})
+    score: float = 0.0
+    valid: bool = True
 
 
 @dataclass(slots=True)
@@ -57,16 +60,18 @@ class Turn:
         observation: the environment's text that the policy read before writing.
         response: what the policy wrote, raw.
         action: the command sent to the environment (after parsing).
-        valid: whether the command was admissible.
+        valid: whether it was one that does something there, as the environment says.
         guidance: the reason that the policy wrote before acting (format `guide`), else None.
         label: its rating of the prefix so far, one of `LABELS` (format `guide`), else None.
         progress: its own estimate in percent, 0..100 (formats `progress`, `retrospect`), else None.
         parse_error: the name of the failure where the response did not follow the format, else None.
         reward: the environment's reward of this action.
-        distance: the oracle's fewest actions to the goal *before* this action, None where there is no oracle.
+        distance: fewest actions to the goal *before* this action, with full knowledge; None where that was not
+            recorded or the goal can no longer be reached.
         rewards: per-turn internal rewards by component name, exactly the values the trainer used.
         advantage: the advantage that this turn's tokens were trained with, None where it was not trained on.
         span: [start, end) of this turn's policy tokens inside `Trajectory.completion_ids`.
+        truth: true progress before this action, 0..1, of an environment that has no distance; else None.
     """
 
     observation: str
@@ -82,6 +87,7 @@ class Turn:
     rewards: dict[str, float] = field(default_factory=dict)
     advantage: float | None = None
     span: tuple[int, int] = (0, 0)
+    truth: float | None = None
 
     def detail(self, name: str) -> float | None:
         """What a component has noted beside its value, as "repro/retrospective" for `name` "retrospective"; None where
@@ -99,7 +105,7 @@ class Trajectory:
         turns: the episode, in order.
         won: whether the goal was reached.
         final_observation: the environment's text after the last action (no turn answers it).
-        final_distance: the oracle's distance after the last action, None where there is no oracle.
+        final_distance, final_truth: `Turn.distance` and `Turn.truth` after the last action.
         group: episodes with the same value belong to one GRPO group (same game, same prompt).
         seed: the seed of the `rollout` call.
         prompt_ids: token ids before the first generated token, length P.
@@ -108,7 +114,9 @@ class Trajectory:
         logprobs: length C; log-probability of each policy token under the distribution it was sampled from
             (temperature included), 0.0 where `mask` is 0.
         total_return: the return R(tau; u) that the advantage was computed from, None before training.
-        recipe: how a game that was generated here is made again (`envs.alfworld.regenerate`), None for other games.
+        origin: JSON data from which the environment makes the task again, None where it cannot.
+        env: name of the environment; "" in files from before there were several.
+        score: `Observation.score` at the end, 0..1.
     """
 
     game_id: str
@@ -126,15 +134,34 @@ class Trajectory:
     mask: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     total_return: float | None = None
-    recipe: dict | None = None
+    origin: dict | None = None
+    env: str = ""
+    score: float = 0.0
+    final_truth: float | None = None
 
     def __len__(self) -> int:
         return len(self.turns)
 
     @property
     def distances(self) -> list[int | None]:
-        """Oracle distance before each action and after the last one: T + 1 values."""
+        """Distance to the goal before each action and after the last one: T + 1 values."""
         return [turn.distance for turn in self.turns] + [self.final_distance]
+
+    def remaining(self) -> list[float] | None:
+        """What is left to do before each action and after the last one, T + 1 values: actions to the goal, and twice
+        the first distance where it can no longer be reached (ours); without distances 1 - progress. None where neither
+        was recorded."""
+        distances = self.distances
+        if distances[0] is not None:
+            return [2 * distances[0] if d is None else d for d in distances]
+        truths = [turn.truth for turn in self.turns] + [self.final_truth]
+        return None if any(x is None for x in truths) else [1 - x for x in truths]
+
+    def progress(self) -> list[float] | None:
+        """True progress before each action and after the last one, T + 1 values in 0..1: 1 - what is left over what was
+        left at first, clipped. None where nothing was recorded."""
+        left = self.remaining()
+        return left and [share_done(x, left[0]) for x in left]
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -146,6 +173,10 @@ class Trajectory:
         Raises:
             ValueError: naming a field that is unknown, missing, or of another type.
         """
+        data = dict(data)
+        if "recipe" in data:  # the name of `origin` in earlier files
+            data["origin"] = data.pop("recipe")
+        data.setdefault("score", float(data.get("won") is True))
         try:
             found = msgspec.convert(data, cls)
         except msgspec.ValidationError as error:
@@ -156,6 +187,12 @@ class Trajectory:
                 names = ", ".join(sorted(known))
                 raise ValueError(f"{kind.__name__}: unknown field {unknown[0]!r}; known fields: {names}")
         return found
+
+
+def share_done(left: float | None, first: float) -> float:
+    """Progress in 0..1 from what is left and what was left at first: 1 - left / first, clipped; 0 where the goal is out
+    of reach (`left` is None)."""
+    return 0.0 if left is None else min(1.0, max(0.0, 1 - left / max(first, 1)))
 
 
 def write_atomic(path: str | Path, text: str | bytes) -> Path:

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from sglib.models.decoding import SlotCache, decoder_of, feed
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
 from sglib.models import decoding
-from sglib.models.decoding import SlotCache, decoder_of, feed
 from sglib.models.policy import Policy, build_model, build_tokenizer
 from sglib.play.rollout import MAX_NEW_TOKENS
 from sglib.records import Trajectory
@@ -161,7 +161,7 @@ def test_greedy_rollouts_are_a_plain_loop_without_a_cache(base, monkeypatch, for
     if not own:
         monkeypatch.setattr(decoding, "decoder_of", lambda model: None)
     strong = sglib.load_policy("base_strong") if format != "progress" else base
-    played = sglib.rollout(strong, GAMES, format=format, max_turns=9, temperature=0.0, group_size=2)
+    played = sglib.rollout(strong, GAMES, format=format, turns=9, temperature=0.0, group=2)
     for i, trajectory in enumerate(played):
         expected = plain(strong, GAMES[i // 2], format, 9) if i % 2 == 0 else expected  # noqa: F821
         assert trajectory.prompt_ids == expected.prompt_ids
@@ -196,7 +196,7 @@ def test_threads_change_nothing(base, threads):
     played = []
     for n in (1, 2, 3):
         threads(n)
-        played.append(sglib.rollout(base, GAMES, format="guide", max_turns=6, group_size=8, seed=1))
+        played.append(sglib.rollout(base, GAMES, format="guide", turns=6, group=8, seed=1))
         assert torch.get_num_threads() == n
     assert [t.completion_ids for t in played[0]] == [t.completion_ids for t in played[1]]
     assert [t.completion_ids for t in played[0]] == [t.completion_ids for t in played[2]]
@@ -213,7 +213,7 @@ def test_an_error_in_one_thread_ends_the_rollout(base, threads):
     base.model.train()
     try:
         with pytest.raises(KeyError, match="nothing to say"):
-            sglib.rollout(base, GAMES, max_turns=500, group_size=8, answer_prefix=broken)
+            sglib.rollout(base, GAMES, turns=500, group=8, options=sglib.Options(answer_prefix=broken))
         assert base.model.training and torch.get_num_threads() == 2
     finally:
         base.model.eval()

@@ -106,7 +106,7 @@ WRITE = {
 def test_a_perfect_player_wins(serve, format):
     server = serve(player(GAMES, WRITE[format]))
     policy = sglib.load_policy(server.name)
-    played = sglib.rollout(policy, GAMES, format=format, max_turns=40, temperature=0.7, seed=3, group_size=2)
+    played = sglib.rollout(policy, GAMES, format=format, turns=40, temperature=0.7, seed=3, group=2)
     assert [t.game_id for t in played] == [game.id for game in GAMES for _ in range(2)]
     assert [t.group for t in played] == [0, 0, 1, 1, 2, 2]
     for t in played:
@@ -135,7 +135,7 @@ def test_the_same_seed_asks_the_same(serve):
     server = serve(lambda request, n: "Action: look")
     policy = sglib.load_policy(server.name)
     options = {"max_turns": 3, "seed": 7}
-    one, two = (sglib.rollout(policy, GAMES, **options, batch_size=b) for b in (1, 256))
+    one, two = (sglib.rollout(policy, GAMES, **options, options=sglib.Options(batch_size=b)) for b in (1, 256))
     assert one == two
     half = len(server.requests) // 2
 
@@ -143,7 +143,7 @@ def test_the_same_seed_asks_the_same(serve):
         return sorted((r["seed"], len(r["messages"])) for r in requests)
 
     assert sent(server.requests[:half]) == sent(server.requests[half:])
-    sglib.rollout(policy, GAMES, max_turns=3, seed=8)
+    sglib.rollout(policy, GAMES, turns=3, seed=8)
     assert not {r["seed"] for r in server.requests[:half]} & {r["seed"] for r in server.requests[2 * half :]}
 
 
@@ -161,13 +161,15 @@ def test_requests_run_side_by_side(serve):
 
     server = serve(script)
     policy = EndpointPolicy(server.name, concurrency=4, retries=0)
-    assert len(sglib.rollout(policy, GAMES[:1], group_size=8, max_turns=1)) == 8
+    assert len(sglib.rollout(policy, GAMES[:1], group=8, turns=1)) == 8
 
 
 def test_an_example_is_part_of_the_first_user_message(serve):
     """Two user messages in a row are refused by many models' templates."""
     server = serve(lambda request, n: "Action: look")
-    sglib.rollout(sglib.load_policy(server.name), GAMES[:1], max_turns=1, example="Example:\nlook here")
+    sglib.rollout(
+        sglib.load_policy(server.name), GAMES[:1], turns=1, options=sglib.Options(example="Example:\nlook here")
+    )
     _, user = server.requests[0]["messages"]
     assert user["content"].startswith("Example:\nlook here\n\nYou are in the middle of a room")
 
@@ -177,7 +179,7 @@ def test_a_failure_that_passes_is_not_noticed(serve):
         return (503, {"error": {"message": "loading the model"}}) if n < 2 else "Action: look"
 
     server = serve(script)
-    (trajectory,) = sglib.rollout(sglib.load_policy(server.name), GAMES[:1], max_turns=2)
+    (trajectory,) = sglib.rollout(sglib.load_policy(server.name), GAMES[:1], turns=2)
     assert len(trajectory) == 2 and len(server.requests) == 4
 
 
@@ -192,7 +194,7 @@ def test_a_failure_that_stays_names_the_endpoint_and_keeps_what_was_played(serve
     server = serve(script)
     policy = EndpointPolicy(server.name, concurrency=2, retries=1)
     with pytest.raises(EndpointError, match=re.escape(server.name[9:].partition("#")[0])) as caught:
-        sglib.rollout(policy, GAMES, max_turns=3)
+        sglib.rollout(policy, GAMES, turns=3)
     error = caught.value
     assert error.status == 500 and "tiny/model:1b" in str(error) and "HTTP 500" in str(error)
     assert "out of memory" in str(error) and "2 of 3 episodes were finished" in str(error)
@@ -217,7 +219,7 @@ def test_a_failure_that_stays_names_the_endpoint_and_keeps_what_was_played(serve
 def test_what_is_no_answer_is_one_error(serve, answer, message):
     policy = EndpointPolicy(serve(lambda request, n: answer).name, retries=0)
     with pytest.raises(EndpointError, match=message) as caught:
-        sglib.rollout(policy, GAMES[:1], max_turns=2)
+        sglib.rollout(policy, GAMES[:1], turns=2)
     assert KEY not in str(caught.value) and caught.value.trajectories == []
     assert KEY not in repr(policy) and caught.value.__cause__ is None
 
@@ -243,7 +245,7 @@ HOSTILE = (
 def test_garbage_is_only_text(serve, format):
     server = serve(lambda request, n: HOSTILE[n % len(HOSTILE)])
     policy = EndpointPolicy(server.name, retries=0)
-    (trajectory,) = sglib.rollout(policy, GAMES[:1], format=format, max_turns=len(HOSTILE))
+    (trajectory,) = sglib.rollout(policy, GAMES[:1], format=format, turns=len(HOSTILE))
     assert len(trajectory) == len(HOSTILE) and not trajectory.won
     assert all(turn.parse_error or turn.action for turn in trajectory.turns)
     assert trajectory.turns[-1].action == "look" and max(len(turn.response) for turn in trajectory.turns) < 10_000
@@ -253,7 +255,7 @@ def test_garbage_is_only_text(serve, format):
 
 def test_thoughts_are_kept_in_the_record_but_not_read(serve):
     server = serve(lambda request, n: "<think>Action: look? no.</think>\n\nAction: inventory")
-    (trajectory,) = sglib.rollout(sglib.load_policy(server.name), GAMES[:1], max_turns=2)
+    (trajectory,) = sglib.rollout(sglib.load_policy(server.name), GAMES[:1], turns=2)
     assert [turn.action for turn in trajectory.turns] == ["inventory"] * 2
     assert trajectory.turns[0].response.startswith("<think>")
     assert server.requests[1]["messages"][2] == {"role": "assistant", "content": "Action: inventory"}
@@ -265,8 +267,8 @@ def test_a_text_to_begin_with_is_asked_for(serve, caplog):
     server = serve(lambda request, n: answers[n])
     with caplog.at_level(logging.WARNING, "sglib"):
         (trajectory,) = sglib.rollout(
-            sglib.load_policy(server.name), GAMES[:1], format="progress", max_turns=3,
-            answer_prefix=lambda episode, turn: f"Progress: {10 * (turn + 1)} Action:",
+            sglib.load_policy(server.name), GAMES[:1], format="progress", turns=3,
+            options=sglib.Options(answer_prefix=lambda episode, turn: f"Progress: {10 * (turn + 1)} Action:")
         )  # fmt: skip
     assert [(t.progress, t.action) for t in trajectory.turns] == [(10, "look"), (20, "go to bed 1"), (99, "inventory")]
     assert "1 of 3 answers did not begin as they were asked to" in caplog.text
@@ -282,7 +284,7 @@ def test_a_conversation_that_is_too_long_ends_the_episode(serve, caplog):
     cut = 200, completion("Action: look", "length")
     server = serve(lambda request, n: refusal if len(request["messages"]) > 4 else cut)
     with caplog.at_level(logging.WARNING, "sglib"):
-        played = sglib.rollout(sglib.load_policy(server.name), GAMES, max_turns=9)
+        played = sglib.rollout(sglib.load_policy(server.name), GAMES, turns=9)
     assert [(len(t), t.won) for t in played] == [(2, False)] * 3
     assert "3 of 3 episodes ended early" in caplog.text and "6 of 6 answers were cut at 200 tokens" in caplog.text
     server.script = lambda request, n: refusal
@@ -303,7 +305,7 @@ def test_servers_that_know_other_parameters(serve, caplog):
 
     server = serve(script)
     with caplog.at_level(logging.WARNING, "sglib"):
-        played = sglib.rollout(sglib.load_policy(server.name), GAMES, max_turns=2)
+        played = sglib.rollout(sglib.load_policy(server.name), GAMES, turns=2)
     assert [len(t) for t in played] == [2, 2, 2] and "refuses seeds" in caplog.text
     assert server.requests[-1]["max_completion_tokens"] == 200
 
@@ -311,7 +313,7 @@ def test_servers_that_know_other_parameters(serve, caplog):
 def test_further_fields_are_sent(serve):
     server = serve(lambda request, n: "Action: look")
     policy = EndpointPolicy(server.name, extra={"chat_template_kwargs": {"enable_thinking": False}})
-    sglib.rollout(policy, GAMES[:1], max_turns=1)
+    sglib.rollout(policy, GAMES[:1], turns=1)
     assert server.requests[0]["chat_template_kwargs"] == {"enable_thinking": False}
 
 

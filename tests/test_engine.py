@@ -39,14 +39,14 @@ def test_a_restored_episode_goes_on_as_if_nothing_had_been(game, seed, at):
         return
     here, now = env.snapshot(), env.observation
     first = play(env, random.Random(seed + 1), 10, now)
-    distance = env.oracle_distance()
+    distance = env.distance()
     assert env.restore(here) == now and env.steps == now.steps
     play(env, random.Random(seed + 2), 10, now)  # another future must not leave a trace in the snapshot
     for other in (env, FastAlfworld(max_steps=30)):
         assert other.restore(here) == now
         assert other.admissible() == now.admissible
         assert play(other, random.Random(seed + 1), 10, now) == first
-        assert other.oracle_distance() == distance
+        assert other.distance() == distance
 
 
 def test_a_finished_episode_can_be_taken_back():
@@ -310,7 +310,7 @@ def test_other_releases_of_the_data_speak_their_own_words():
 def test_replay_and_game_of():
     """A recorded episode is lived through again, on its game, found or made again."""
     game, other = GAMES[0], GAMES[1]
-    distances = [env.oracle_distance() for env in envs.alfworld.replay(game, game.walkthrough)]
+    distances = [env.distance() for env in envs.alfworld.replay(game, game.walkthrough)]
     assert distances == list(range(len(game.walkthrough), -1, -1))
     trajectory = Trajectory(game.id, game.task_type, game.goal, "act", recipe=game.traj_data["generator"])
     both = {game.id: game, other.id: other}

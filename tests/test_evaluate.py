@@ -71,7 +71,7 @@ def test_the_panel_is_fixed_and_grows_at_its_end():
 
 def test_replay_on_the_reference_finds_no_difference_and_finds_a_forged_one():
     games = sglib.panel(3)
-    played = sglib.rollout(sglib.load_policy("base"), games, max_turns=6, seed=0)
+    played = sglib.rollout(sglib.load_policy("base"), games, turns=6, seed=0)
     assert sglib.replay_on_reference(played, games) == sglib.replay_on_reference(played[:1]) == []
     forged = copy.deepcopy(played[:1])
     forged[0].turns[3].observation = "You win."

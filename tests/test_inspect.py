@@ -266,7 +266,7 @@ def test_tokens_are_those_of_the_trainer(trajectory):
 
 def test_the_trainers_advantages_are_on_the_tokens_that_got_them():
     policy = sglib.load_policy("base")
-    (t,) = sglib.rollout(policy, sglib.panel(1), max_turns=3)
+    (t,) = sglib.rollout(policy, sglib.panel(1), turns=3)
     for number, turn in enumerate(t.turns):
         turn.advantage = float(number + 1)
     decode = policy.tokenizer.convert_ids_to_tokens
@@ -335,7 +335,7 @@ def test_what_makes_no_sense_changes_nothing_and_is_said(some):
 
 def test_what_if_in_the_widget():
     policy = sglib.load_policy("base")
-    played = sglib.rollout(policy, sglib.panel(2), format="guide", max_turns=5)
+    played = sglib.rollout(policy, sglib.panel(2), format="guide", turns=5)
     widget = inspect(played, game=1, step=2, policy=policy)
     assert "value='look'" in widget.page  # what is admissible is offered
     widget.act("whatif", {"kind": "action", "text": "look", "k": "3"})
@@ -418,7 +418,7 @@ def test_text_in_a_markdown_table_is_text():
 
 
 def test_tokens_of_a_file_are_read_when_an_episode_is_opened(tmp_path):
-    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(2, seed=1), max_turns=2)
+    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(2, seed=1), turns=2)
     path = write_trajectories(tmp_path / "t.jsonl", played)
     widget = inspect(path)
     assert widget.trajectories[0] == played[0] and widget.trajectories[1].prompt_ids == []  # the first one is open
@@ -446,7 +446,7 @@ def test_runs_of_folders_keep_their_names_and_other_files_are_left_out(some, tmp
 
 
 def test_empty_lines_do_not_shift_what_is_opened(tmp_path):
-    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(2, seed=1), max_turns=2)
+    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(2, seed=1), turns=2)
     path = write_trajectories(tmp_path / "t.jsonl", played)
     path.write_text(path.read_text().replace("\n", "\n\n"))
     widget = inspect(path)
@@ -455,14 +455,14 @@ def test_empty_lines_do_not_shift_what_is_opened(tmp_path):
 
 
 def test_another_tokenizers_tokens_are_not_read_as_this_ones():
-    (played,) = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), max_turns=2)
+    (played,) = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), turns=2)
     played.turns[0].response = "Action: say something in other words"
     page = inspect(played, view="tokens", policy="base").page
     assert "Numbers, not texts" in page and "ratio" not in page
 
 
 def test_colours_say_what_they_say():
-    (played,) = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), max_turns=2)
+    (played,) = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), turns=2)
     for turn in played.turns:
         turn.advantage = 0.0
     widget = inspect(played, view="tokens")

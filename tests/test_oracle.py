@@ -55,7 +55,7 @@ def check(env, rng, games, wanted, most=6000, deepest=9):
             if not observation.done:
                 moves = [a for a in observation.admissible if not a.startswith(IDLE)]
                 observation = env.step(rng.choice(moves))
-        distance = env.oracle_distance()
+        distance = env.distance()
         if observation.done or (distance is not None and distance > deepest):
             continue
         expected = exhaustive_distance(env, most, deepest)
@@ -134,9 +134,9 @@ def test_following_the_plan_lowers_the_distance_by_one_each_step():
     for game in generate_games(40, seed=4):
         observation = env.reset(game)
         while not observation.won:
-            before = env.oracle_distance()
+            before = env.distance()
             observation = env.step(env.plan()[0])
-            assert env.oracle_distance() == before - 1
+            assert env.distance() == before - 1
         assert observation.steps == len(game.walkthrough)
 
 
@@ -148,13 +148,13 @@ def test_no_action_gains_more_than_one_and_some_action_gains_one(change):
         (game,) = generate_games(1, seed=6, start=i, max_receptacles=(5, 9, None)[i % 3])
         observation = env.reset(change(game, rng))
         while not observation.done:
-            here, before = env.snapshot(), env.oracle_distance()
+            here, before = env.snapshot(), env.distance()
             if states % 5 == 0 and before is not None:
                 after = []
                 for action in observation.admissible:
                     env.restore(here)
                     env.step(action)
-                    after.append(env.oracle_distance())
+                    after.append(env.distance())
                 env.restore(here)
                 assert 1 + min(d for d in after if d is not None) == before, game.id
             states += 1
@@ -168,4 +168,4 @@ def test_a_goal_out_of_reach_has_no_distance():
     lost = re.sub(rf"\(inReceptacle {kind.removesuffix('Type')}_bar_\S+ \S+\)", "", game.problem)
     env = FastAlfworld()
     env.reset(replace(game, problem=lost))
-    assert env.oracle_distance() is None and env.plan() is None and env.expert("optimal").act() == "look"
+    assert env.distance() is None and env.plan() is None and env.expert("optimal").act() == "look"

@@ -43,9 +43,9 @@ def test_a_size_that_is_none(n):
 
 def test_an_evaluation_plays_each_game_once_in_any_order():
     policy, games = sglib.load_policy("base"), sglib.panel(6)
-    one = sglib.evaluate(policy, games, max_turns=12, seed=3)
+    one = sglib.evaluate(policy, games, turns=12, seed=3)
     order = [4, 0, 5, 2, 1, 3]
-    two = sglib.evaluate(policy, [games[i] for i in order], max_turns=12, seed=3, batch_size=2)
+    two = sglib.evaluate(policy, [games[i] for i in order], turns=12, seed=3, options=sglib.Options(batch_size=2))
     assert one.panel == two.panel == panels.panel_hash(games) and one.numbers()["panel"] == one.panel
     assert [one.outcomes[i] for i in order] == two.outcomes
     played = [[turn.action for turn in t.turns] for t in one.trajectories]
@@ -53,12 +53,12 @@ def test_an_evaluation_plays_each_game_once_in_any_order():
     with pytest.raises(ValueError, match="is there more than once"):
         sglib.evaluate(policy, [*games, games[0]])
     with pytest.raises(ValueError, match="each game is played once"):
-        sglib.evaluate(policy, games, group_size=2)
+        sglib.evaluate(policy, games, group=2)
 
 
 def test_a_game_given_twice_to_a_rollout_is_played_differently():
     policy, game = sglib.load_policy("base"), sglib.panel(1)[0]
-    a, b = sglib.rollout(policy, [game, game], temperature=1.5, max_turns=8)
+    a, b = sglib.rollout(policy, [game, game], temperature=1.5, turns=8)
     assert [t.action for t in a.turns] != [t.action for t in b.turns]
-    c, d = sglib.rollout(policy, [game], temperature=1.5, max_turns=8, group_size=2)
+    c, d = sglib.rollout(policy, [game], temperature=1.5, turns=8, group=2)
     assert [[t.action for t in x.turns] for x in (a, b)] == [[t.action for t in x.turns] for x in (c, d)]

@@ -58,7 +58,7 @@ def test_lora_starts_as_the_base_and_saves_merged(tmp_path):
     assert 0 < trainable < sum(p.numel() for p in policy.model.parameters()) / 3
     ids = torch.tensor([policy.encode("go to desk 1")])
     assert torch.allclose(policy.model(ids).logits, load_policy("base").model(ids).logits, atol=1e-5)
-    trajectory = sglib.rollout(policy, generate_games(1, seed=1), max_turns=2)[0]
+    trajectory = sglib.rollout(policy, generate_games(1, seed=1), turns=2)[0]
     assert len(trajectory) == 2 or trajectory.won
 
 

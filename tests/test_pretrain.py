@@ -40,12 +40,12 @@ def test_labels_are_right_when_they_are_not_drawn():
         env = FastAlfworld()
         steps, _ = demonstrate(FastAlfworld(), game, random.Random(i), Habits(wrong_label=0.0), 30)
         observation, distance, expected = env.reset(game), None, "neutral"
-        distance = env.oracle_distance()
+        distance = env.distance()
         for step in steps:
             assert step.label == expected
             valid = step.action in observation.admissible
             observation, before = env.step(step.action), distance
-            distance = env.oracle_distance()
+            distance = env.distance()
             expected = true_label(before, distance, valid)
 
 

@@ -19,7 +19,7 @@ def base():
 @pytest.fixture(scope="module", params=formats.FORMATS)
 def played(request, base):
     """Ragged: eight turns of rooms with different texts, answers of different lengths, some episodes over early."""
-    return sglib.rollout(base, GAMES, format=request.param, max_turns=8, temperature=1.0, seed=3)
+    return sglib.rollout(base, GAMES, format=request.param, turns=8, temperature=1.0, seed=3)
 
 
 def full_logprobs(policy, trajectory, temperature):
@@ -59,7 +59,7 @@ def test_tokens_tell_the_episode(base, played):
 
 def test_greedy_equals_a_plain_loop_without_a_cache(base):
     """Reference: re-read the whole conversation for every token."""
-    trajectory = sglib.rollout(base, GAMES[:1], format="act", max_turns=4, temperature=0.0)[0]
+    trajectory = sglib.rollout(base, GAMES[:1], format="act", turns=4, temperature=0.0)[0]
     env = sglib.envs.make("alfworld", max_steps=4)
     observation = env.reset(GAMES[0])
     ids = base.prompt_ids(formats.opening("act", observation.text, True), "Action:")
@@ -80,7 +80,7 @@ def test_greedy_equals_a_plain_loop_without_a_cache(base):
 def test_same_seed_same_trajectories_whatever_the_batch(base):
     options = {"format": "guide", "max_turns": 5, "group_size": 2, "seed": 11}
     one = sglib.rollout(base, GAMES, **options)
-    two = sglib.rollout(base, GAMES, batch_size=5, **options)
+    two = sglib.rollout(base, GAMES, **options, options=sglib.Options(batch_size=5))
     assert [t.completion_ids for t in one] == [t.completion_ids for t in two]
     assert [t.group for t in one] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     other = sglib.rollout(base, GAMES, **(options | {"seed": 12}))
@@ -102,7 +102,8 @@ def test_sampling_follows_the_distribution():
 
 def test_an_answer_can_be_begun_for_the_policy(base):
     trajectories = sglib.rollout(
-        base, GAMES[:2], format="progress", max_turns=3, answer_prefix=lambda i, t: f"Progress: {10 * (t + 1)} Action:"
+        base, GAMES[:2], format="progress", turns=3,
+        options=sglib.Options(answer_prefix=lambda i, t: f"Progress: {10 * (t + 1)} Action:")
     )
     for trajectory in trajectories:
         assert [turn.progress for turn in trajectory.turns] == [10.0 * (t + 1) for t in range(len(trajectory))]

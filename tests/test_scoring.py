@@ -6,12 +6,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sglib.models.decoding import Question, SlotCache, feed
 
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
 from sglib.models import decoding
-from sglib.models.decoding import Question, SlotCache, feed
 from sglib.models.policy import Policy, build_model
 from sglib.play import scoring
 from sglib.play.scoring import branch_logprobs, token_logprobs
@@ -28,9 +28,11 @@ def base():
 @pytest.fixture(scope="module")
 def episodes(base):
     """Ragged: two formats, one to five turns, prompts and answers of different lengths."""
-    short = sglib.rollout(base, GAMES[:2], max_turns=1, seed=3, oracle=False)
-    long = sglib.rollout(base, GAMES[2:4], max_turns=5, seed=4, oracle=False)
-    return [short[0], *long, *sglib.rollout(base, GAMES[4:], format="guide", max_turns=3, oracle=False), short[1]]
+    short = sglib.rollout(base, GAMES[:2], turns=1, seed=3, options=sglib.Options(truth=False))
+    long = sglib.rollout(base, GAMES[2:4], turns=5, seed=4, options=sglib.Options(truth=False))
+    return [short[0], *long, *sglib.rollout(
+        base, GAMES[4:], format="guide", turns=3, options=sglib.Options(truth=False)
+    ), short[1]]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_nothing_asked_and_nothing_played(base, episodes):
 @pytest.mark.parametrize("training", [True, False])
 def test_the_policy_is_left_as_it_was(base, episodes, branches, training, monkeypatch):
     before = {name: p.detach().clone() for name, p in base.model.named_parameters()}
-    played = sglib.rollout(base, GAMES[:2], max_turns=3, seed=9, oracle=False)
+    played = sglib.rollout(base, GAMES[:2], turns=3, seed=9, options=sglib.Options(truth=False))
     modes, original = [], scoring.feed
 
     def spy(policy, *args, **kwargs):
@@ -118,7 +120,7 @@ def test_the_policy_is_left_as_it_was(base, episodes, branches, training, monkey
         base.model.eval()
     assert torch.is_grad_enabled()
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in base.model.named_parameters())
-    again = sglib.rollout(base, GAMES[:2], max_turns=3, seed=9, oracle=False)
+    again = sglib.rollout(base, GAMES[:2], turns=3, seed=9, options=sglib.Options(truth=False))
     assert [(t.completion_ids, t.logprobs) for t in again] == [(t.completion_ids, t.logprobs) for t in played]
 
 
@@ -146,7 +148,7 @@ def splitting() -> Policy:
 
 def test_a_tokenizer_that_splits_words():
     policy = splitting()
-    played = sglib.rollout(policy, GAMES[:2], max_turns=2, max_new_tokens=4, oracle=False)
+    played = sglib.rollout(policy, GAMES[:2], turns=2, options=sglib.Options(max_new_tokens=4, truth=False))
     given, branch = len(policy.encode("Action:")), policy.encode("Guidance: go")
     assert given > 1
     for trajectory, row in zip(played, branch_logprobs(policy, played, [[branch] * 2] * 2, drop_prefix=True)):
@@ -165,7 +167,9 @@ def test_errors(base, episodes, branches):
     bare.prompt_ids = bare.completion_ids = []
     with pytest.raises(ValueError, match="recorded without its token ids"):
         branch_logprobs(base, [bare], branches[1:2])
-    begun = sglib.rollout(base, GAMES[:1], max_turns=1, oracle=False, answer_prefix=lambda i, t: "Action: go to")
+    begun = sglib.rollout(
+        base, GAMES[:1], turns=1, options=sglib.Options(truth=False, answer_prefix=lambda i, t: "Action: go to")
+    )
     with pytest.raises(ValueError, match="turn 1: the answer was not begun with 'Action:'"):
         branch_logprobs(base, begun, [[[7]]], drop_prefix=True)
 
@@ -277,7 +281,7 @@ def test_a_rollout_in_two_threads_is_asked(base, path, threads):
     for n in (1, 2):
         threads(n)
         asks = Asks(drawn)
-        played[n] = sglib.rollout(base, GAMES, ask=asks, max_turns=4, group_size=2, format="guide")
+        played[n] = sglib.rollout(base, GAMES, ask=asks, turns=4, group=2, format="guide")
         answers_as_recorded(base, played[n], asks)
     same_play(played[1], played[2])
 
@@ -296,7 +300,7 @@ def test_a_prefix_of_several_tokens_is_given_back(path):
 def test_what_can_not_be_asked(base):
     asks = Asks(drawn)
     with pytest.raises(ValueError, match="ask=.*without answer_prefix"):
-        sglib.rollout(base, GAMES[:1], ask=asks, answer_prefix=lambda i, t: "Action: go")
+        sglib.rollout(base, GAMES[:1], ask=asks, options=sglib.Options(answer_prefix=lambda i, t: "Action: go"))
     with pytest.raises(ValueError, match="ask=.*not of an endpoint"):
         sglib.rollout(sglib.load_policy("endpoint:http://localhost:1/v1#none"), GAMES[:1], ask=asks)
     assert not asks.kept
@@ -333,7 +337,7 @@ def test_log_probabilities_of_an_episodes_own_tokens():
     """Under the policy that wrote them they are the recorded ones; at another temperature they are not."""
     policy = sglib.load_policy("base")
     games = sglib.envs.alfworld.generate_games(2, seed=5)
-    for t in sglib.rollout(policy, games, format="guide", max_turns=5, temperature=1.0):
+    for t in sglib.rollout(policy, games, format="guide", turns=5, temperature=1.0):
         assert token_logprobs(policy, t) == pytest.approx(t.logprobs, abs=1e-4)
         cool = token_logprobs(policy, t, temperature=0.5)
         assert cool != pytest.approx(t.logprobs, abs=1e-2) and all(x == 0 for x, m in zip(cool, t.mask) if not m)

@@ -74,7 +74,7 @@ def test_episodes_open_in_the_inspector(tmp_path):
     view.act("episodes", "nonsense")  # a message from outside changes nothing
     assert "no episode yet" in view.page
     policy, games = sglib.load_policy("base"), sglib.envs.alfworld.generate_games(2, seed=1)
-    write_trajectories(tmp_path / "trajectories.jsonl", sglib.rollout(policy, games, max_turns=3))
+    write_trajectories(tmp_path / "trajectories.jsonl", sglib.rollout(policy, games, turns=3))
     view.update({"guide": result(tmp_path)})
     view.act("episodes", "guide")
     assert "1 to 2 of 2 episodes" in view.below
@@ -95,7 +95,7 @@ def test_episodes_open_in_the_inspector(tmp_path):
 def test_a_training_in_this_process():
     view = TrainingView(["mine"], 2)
     follow = view.on_iteration("mine")
-    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), max_turns=2)
+    played = sglib.rollout(sglib.load_policy("base"), sglib.envs.alfworld.generate_games(1, seed=1), turns=2)
     follow(batch(0) | {"eval/success": 0.5, "eval/low": 0.25, "eval/high": 0.75}, played)
     assert "50 % [25, 75] at 1" in view.page
     view.act("episodes", "mine")

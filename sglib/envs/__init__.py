@@ -1,34 +1,86 @@
-"""Environments behind one protocol: `make(name, **options)`, and many of them at once: `BatchEnv`."""
+"""Environments: `get(name)` is a card, `make(name)` a running environment. See `sglib.envs.base`."""
 
-from sglib.envs import alfworld
-from sglib.envs.base import TextEnv
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from sglib.envs.base import Environment, Task, TextEnv, task_hash
 from sglib.envs.batch import BatchEnv
+from sglib.records import Trajectory
 
-__all__ = ["BatchEnv", "TextEnv", "alfworld", "make"]
-
-ENGINES = ("fast", "textworld")
+__all__ = ["BatchEnv", "Environment", "Task", "TextEnv", "get", "make", "names", "of", "replay", "task_hash", "task_of"]
 
 
-def make(name: str, *, engine: str = "fast", max_steps: int | None = None, admissible: bool = True) -> TextEnv:
-    """An environment by name.
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The environments that are shipped: the folders of this package."""
+    return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/card.py")))
+
+
+@functools.cache
+def get(name: str) -> Environment:
+    """An environment's card.
 
     Args:
-        name: "alfworld".
-        engine: "fast" (pure Python) or "textworld" (the reference; about 20 steps a second).
-        max_steps: an episode is done after so many actions; None for no limit.
-        admissible: whether observations list the admissible commands; without them the fast engine is faster still
-            (the reference always derives them).
+        name: one of `names()`, or the path of a Python file with an object `ENVIRONMENT`.
 
     Raises:
-        ValueError: naming the argument, its value and what is allowed.
+        ValueError: there is no such environment; the message names those that there are.
     """
-    if name != "alfworld":
-        raise ValueError(f"name={name!r}: unknown environment; allowed: 'alfworld'")
-    if engine not in ENGINES:
-        raise ValueError(f"engine={engine!r}: allowed: {', '.join(map(repr, ENGINES))}")
-    if engine == "textworld":
-        # imported here: TextWorld pulls in a grammar compiler and a planner that the fast engine never needs
-        from sglib.envs.alfworld.textworld import TextWorldAlfworld
+    if name in names():
+        return importlib.import_module(f"sglib.envs.{name}.card").ENVIRONMENT
+    path = Path(name)
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"env={name!r}: allowed: {', '.join(names())}, or the path of a .py file with an ENVIRONMENT")
+    module = f"sglib_env_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module, path.resolve())
+    loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    card = getattr(loaded, "ENVIRONMENT", None)
+    if not isinstance(card, Environment):
+        raise ValueError(f"env={name!r}: the file has no ENVIRONMENT that is an sglib.envs.Environment")
+    return card
 
-        return TextWorldAlfworld(max_steps=max_steps)
-    return alfworld.FastAlfworld(max_steps=max_steps, admissible=admissible)
+
+def of(trajectory: Trajectory) -> Environment:
+    """The card of the environment that an episode was played in.
+
+    Raises:
+        ValueError: the environment is not to be found.
+    """
+    if trajectory.env:
+        return get(trajectory.env)
+    return next(card for card in map(get, names()) if card.keeps_unnamed)
+
+
+def make(name: str, **options) -> TextEnv:
+    """A running environment; `options` as for the card's `make`."""
+    return get(name).make(**options)
+
+
+def task_of(trajectory: Trajectory, tasks: Mapping[str, Task] | None = None) -> Task:
+    """The task that an episode was played on: from `tasks` (by id), else made again.
+
+    Raises:
+        ValueError: it is neither among them nor one that can be made again.
+    """
+    if tasks and trajectory.game_id in tasks:
+        return tasks[trajectory.game_id]
+    if trajectory.origin is None:
+        raise ValueError(f"tasks: {trajectory.game_id!r} is not among them, and cannot be made again")
+    return of(trajectory).remake(trajectory.game_id, trajectory.origin)
+
+
+def replay(task: Task, actions: Iterable[str]) -> Iterator[TextEnv]:
+    """The environment at the start of a task and after each action; one object, so use it before going on."""
+    env = get(task.env).make(admissible=False)
+    env.reset(task)
+    yield env
+    for action in actions:
+        env.step(action)
+        yield env

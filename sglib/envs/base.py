@@ -1,24 +1,301 @@
-"""The protocol that every environment speaks. Nothing here knows of TextWorld."""
+"""What an environment says about itself, and how the rest of the library asks.
+
+An environment is a folder of `sglib/envs`, or a Python file of yours, with an object `ENVIRONMENT`: its *card*. Tasks,
+episodes, prompts, budgets, failure kinds, drawings and demonstrators come from the card; no other module knows which
+environments there are. What only some environments can do (an exact distance, an expert, going back to an earlier
+state) is a capability: a small protocol that the running environment satisfies or does not.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import hashlib
+import inspect
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from sglib.records import Observation
+from sglib.records import Observation, Trajectory
+
+
+class Task(Protocol):
+    """One task of an environment: what a panel lists and an episode plays.
+
+    Attributes:
+        env: name of its environment.
+        id: unique among the tasks of its environment.
+        task_type: its kind, for tables.
+        goal: the task in one sentence.
+        origin: JSON data from which `Environment.remake` makes the same task again; None where that cannot be done.
+    """
+
+    env: str
+    id: str
+    task_type: str
+    goal: str
+
+    @property
+    def origin(self) -> dict | None: ...
+
+    def content(self) -> list:
+        """JSON data of everything that decides the task, for its hash."""
+        ...
+
+
+def task_hash(task: Task) -> str:
+    """16 hex digits of everything that decides a task."""
+    return hashlib.sha256(json.dumps(task.content()).encode()).hexdigest()[:16]
 
 
 @runtime_checkable
 class TextEnv(Protocol):
-    """An environment that reads and answers text.
+    """A running environment: it reads and answers text.
 
-    `reset(game)` starts an episode, `step(action)` takes one action. An inadmissible or malformed action is a turn in
-    which nothing happens, never an exception. Stepping a finished episode raises `RuntimeError`.
+    `reset(task)` starts an episode, `step(action)` takes one action. An action that does nothing, or that cannot be
+    read, is a turn with `Observation.valid` False, never an exception. Stepping a finished episode raises
+    `RuntimeError`.
     """
 
-    def reset(self, game) -> Observation: ...
+    def reset(self, task) -> Observation: ...
 
     def step(self, action: str) -> Observation: ...
 
-    def oracle_distance(self) -> int | None:
-        """Fewest actions from here to the goal with full knowledge; None where the environment has no oracle."""
+
+# -- capabilities: what only some environments can do ----------------------------------------------------------------
+
+
+@runtime_checkable
+class HasDistance(Protocol):
+    """Knows the way to the goal exactly."""
+
+    def distance(self) -> int | None:
+        """Fewest actions from here to the goal with full knowledge; None where it can no longer be reached."""
         ...
+
+
+@runtime_checkable
+class HasProgress(Protocol):
+    """Knows how much of the task is done. Where there is a distance, progress follows from it and need not be here."""
+
+    def progress(self) -> float:
+        """0..1; 1 where the task is done."""
+        ...
+
+
+@runtime_checkable
+class HasPlan(Protocol):
+    """Can plan with full knowledge."""
+
+    def plan(self) -> list[str] | None:
+        """The actions of a shortest way to the goal; None where there is none."""
+        ...
+
+
+@runtime_checkable
+class HasExpert(Protocol):
+    """Has experts that can be asked in any state; `Environment.experts` names their kinds."""
+
+    def expert(self, kind: str) -> Expert: ...
+
+
+class Expert(Protocol):
+    def act(self) -> str:
+        """The action that this expert would take in the present state."""
+        ...
+
+
+@runtime_checkable
+class HasAnswer(Protocol):
+    """Knows texts whose probability under the policy says how much the policy knows; `Environment.answers` names
+    them."""
+
+    def answer(self, name: str) -> str:
+        """The text in the present state, "" where there is none."""
+        ...
+
+
+@runtime_checkable
+class Forkable(Protocol):
+    """Can go back to an earlier state."""
+
+    def snapshot(self) -> Any: ...
+
+    def restore(self, snapshot: Any) -> Observation: ...
+
+
+CAPABILITIES = {
+    "distance": HasDistance, "progress": HasProgress, "plan": HasPlan, "expert": HasExpert, "answer": HasAnswer,
+    "fork": Forkable,
+}  # fmt: skip
+
+
+# -- drawings and demonstrations -------------------------------------------------------------------------------------
+
+
+class Box(NamedTuple):
+    """A place in a drawing: what it is called, what was seen in it (None: not looked into yet), a word on its state,
+    whether the agent is there."""
+
+    name: str
+    things: Sequence[str] | None = None
+    state: str = ""
+    here: bool = False
+
+
+class Board(NamedTuple):
+    """A drawing of the state for people: a line above it, a text in a fixed-width font, and places. The inspector
+    escapes all of it."""
+
+    caption: str = ""
+    text: str = ""
+    boxes: Sequence[Box] = ()
+
+
+@dataclass(slots=True)
+class Demonstration:
+    """One step of a demonstrated episode.
+
+    Attributes:
+        observation: what was read.
+        action: what was done.
+        guidance, label, progress: what is stated before it (progress in percent, 0..100).
+        imitate: whether the action is worth imitating.
+    """
+
+    observation: str
+    action: str
+    guidance: str
+    label: str
+    progress: float
+    imitate: bool
+
+
+def true_label(before: int | None, after: int | None, valid: bool) -> str:
+    """The label that a step deserves: positive where the distance to the goal fell, negative where it rose, where the
+    goal can no longer be reached or where nothing happened, else neutral."""
+    if not valid or (before is not None and (after is None or after > before)):
+        return "negative"
+    return "positive" if before is not None and after < before else "neutral"
+
+
+# -- the card --------------------------------------------------------------------------------------------------------
+
+
+class Environment:
+    """The card of an environment. A subclass sets the attributes and writes `tasks` and `make`; the rest has defaults.
+
+    Attributes:
+        name: its name; that of its folder.
+        revision: raised by one when a default or a meaning changes, so that earlier results count no more.
+        splits: names of the splits; training draws from the first, the second is the one that is reported by default.
+        size: what `tasks(size=None)` takes; any JSON value that the environment understands.
+        turns: actions that an episode may take unless something else is asked for.
+        answer_tokens: tokens that an action of the environment's own small model has at most.
+        turn_tokens: tokens that a turn has, roughly; rollouts set aside memory for so many.
+        rules: what a language model is told: where it is and which actions there are.
+        banner: a text at the start of first observations that no policy needs to read, "" for none.
+        experts: kinds of `HasExpert`, the one that knows most first.
+        answers: names of `HasAnswer`.
+        failures: name -> share (0..1) of a way to fail, from recorded episodes.
+        keeps_unnamed: whether episodes that were recorded before they named their environment are its own.
+    """
+
+    name: str
+    revision: int = 1
+    splits: tuple[str, ...] = ("train", "valid")
+    size: Any = None
+    turns: int = 30
+    answer_tokens: int = 12
+    turn_tokens: int = 40
+    rules: str = ""
+    banner: str = ""
+    experts: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    failures: Mapping[str, Callable[[Sequence[Trajectory]], float]] = {}
+    keeps_unnamed: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where it lives. Shipped models lie in `models/<name>/`, panels in `panels/<split>.csv`."""
+        return Path(inspect.getfile(type(self))).resolve().parent
+
+    @property
+    def sources(self) -> list[Path]:
+        """The files that decide how it behaves: its folder's Python files, or its one file."""
+        file = Path(inspect.getfile(type(self))).resolve()
+        return sorted(file.parent.glob("*.py")) if file.name in ("__init__.py", "card.py") else [file]
+
+    def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Task]:
+        """`n` tasks; same arguments, same tasks, on any machine.
+
+        Args:
+            n: how many, at least 0.
+            seed: >= 0; the first tasks of a longer list are the same.
+            split: one of `splits`, which share no task.
+            size: how large or hard; None takes `self.size`.
+            start: number of the first draw, to continue a list.
+
+        Raises:
+            ValueError: naming the argument, its value and what is allowed.
+        """
+        raise NotImplementedError
+
+    def panel(self, n: int, split: str, size: Any = None) -> list[Task]:
+        """The first `n` tasks of a fixed list that results are reported on."""
+        return self.tasks(n, seed=PANEL_SEED, split=split, size=size)
+
+    def make(self, *, max_steps: int | None = None, admissible: bool = True) -> TextEnv:
+        """A running environment.
+
+        Args:
+            max_steps: an episode is over after so many actions; None for no limit.
+            admissible: whether observations list the actions that do something now; False where that costs time and
+                nobody asks.
+        """
+        raise NotImplementedError
+
+    def remake(self, id: str, origin: dict) -> Task:
+        """The task with this id from its `origin`.
+
+        Raises:
+            ValueError: there is no such task.
+        """
+        raise ValueError(f"{self.name}: {id!r} cannot be made again")
+
+    def board(self, trajectory: Trajectory, turn: int) -> Board | None:
+        """The state before `turn` (T for the end of an episode of T turns), as far as the agent can know it; None
+        where there is nothing to draw."""
+        return None
+
+    def vocabulary(self) -> tuple[Sequence[str], Sequence[str]]:
+        """(fixed phrases, words) of the environment, one token each in its small model's tokenizer."""
+        return (), ()
+
+    def demonstrate(
+        self, env: TextEnv, task: Task, rng: random.Random, habits: Mapping[str, float], max_turns: int
+    ) -> tuple[list[Demonstration], bool]:
+        """An imperfect demonstrator's episode and whether it was won, for pre-training.
+
+        Args:
+            habits: how it behaves, by the environment's own names; every value is a probability.
+        """
+        raise NotImplementedError(f"{self.name} has no demonstrators")
+
+    def shown(self, observation: str) -> str:
+        """What a policy reads of an environment's text: all of it but the banner."""
+        return observation.removeprefix(self.banner).strip()
+
+    def offers(self, capability: str) -> bool:
+        """Whether its running environments have a capability, a key of `CAPABILITIES`."""
+        return isinstance(self.make(), CAPABILITIES[capability])
+
+    def check_split(self, split: str) -> str:
+        """`split` as it is, or `ValueError` naming the splits that there are."""
+        if split not in self.splits:
+            raise ValueError(f"split={split!r}: allowed for {self.name}: {', '.join(self.splits)}")
+        return split
+
+
+PANEL_SEED = 424_242

@@ -38,7 +38,9 @@ from sglib.experiments.recipe import Recipe, load_recipe
 from sglib.experiments.runs import cached, output_root, source_hash, versions
 from sglib.measure.evaluate import evaluate
 from sglib.models.endpoint import check_trainable
-from sglib.models.policy import SHIPPED, load_policy
+from sglib.models.policy import load_policy
+from sglib.models.small import shipped_folder
+from sglib.play.episode import Options
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
 from sglib.training.grpo import GRPOSettings, train
 
@@ -138,7 +140,7 @@ def configured_folder(arm: str, configuration: str, output_dir: str) -> Path:
 
 
 def _sources(p: GRPOParams) -> tuple[str, ...]:
-    return (*SOURCES, f"sglib/envs/alfworld/models/{p.model}/model.safetensors") if p.model in SHIPPED else SOURCES
+    return (*SOURCES, str(shipped_folder(p.model) / "model.safetensors")) if shipped_folder(p.model) else SOURCES
 
 
 def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
@@ -149,7 +151,7 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
     recipe = arm_recipe(arm, p)
     policy = load_policy(p.model, lora=p.lora)
     check_trainable(policy)  # before the base is evaluated
-    games = panel(p.eval_games, max_receptacles=p.max_receptacles)
+    games = panel("alfworld", n=p.eval_games, size=p.max_receptacles)
     # every game is trained on once; the seeds from 10,000 on belong to this notebook
     training_games = generate_games(
         p.iterations * p.games_per_iteration, seed=10_000 + p.seed, max_receptacles=p.max_receptacles
@@ -157,13 +159,14 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
     options = {
         "format": recipe.format,
         "temperature": p.eval_temperature,
-        "max_turns": p.max_turns,
+        "turns": p.max_turns,
         "seed": p.seed,
-        "oracle": recipe.format != "act",
     }
 
+    rare = Options(batch_size=p.batch_size, truth=recipe.format != "act")
+
     def measure(policy) -> dict:
-        report = evaluate(policy, games, batch_size=p.batch_size, **options)
+        report = evaluate(policy, games, **options, options=rare)
         write_trajectories(folder / "trajectories.jsonl", report.trajectories[:SHOWN])
         return report.numbers() | {"outcomes": report.outcomes}
 

@@ -28,6 +28,7 @@ from sglib.experiments.params import ParameterError
 from sglib.experiments.runs import cached, repo_root, source_hash
 from sglib.measure.evaluate import evaluate
 from sglib.models.policy import load_policy
+from sglib.play.episode import Options
 from sglib.records import write_atomic
 
 # what a cell keeps of its training batches
@@ -101,13 +102,15 @@ def _play_unseen(cell: Cell, trained: Path | None) -> dict[str, str]:
     """`panel` and `outcomes` of a trained policy, or of the model that cells begin with: played once for all alike."""
     p = cell.params
     options = {
-        "format": arm_recipe(cell.recipe, p).format, "temperature": p.eval_temperature, "max_turns": p.max_turns,
+        "format": arm_recipe(cell.recipe, p).format, "temperature": p.eval_temperature, "turns": p.max_turns,
         "seed": p.seed,
     }  # fmt: skip
 
     def play(policy: str) -> dict[str, str]:
-        games = panel(p.eval_games, split=UNSEEN, max_receptacles=p.max_receptacles)
-        report = evaluate(load_policy(policy), games, batch_size=p.batch_size, oracle=False, **options)
+        games = panel("alfworld", UNSEEN, p.eval_games, p.max_receptacles)
+        report = evaluate(
+            load_policy(policy), games, **options, options=Options(batch_size=p.batch_size, truth=False)
+        )
         return {"panel": report.panel, "outcomes": _bits(report.outcomes)}
 
     if trained is not None:

@@ -57,9 +57,7 @@ class Warmup:
 
     def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
         games = generate_games(self.games, seed=GAMES_SEED + seed, max_receptacles=max_receptacles)
-        played = rollout(
-            policy, games, format="progress", max_turns=max_turns, temperature=self.temperature, seed=seed
-        )
+        played = rollout(policy, games, format="progress", turns=max_turns, temperature=self.temperature, seed=seed)
         examples = repro.warmup_examples(policy, played, answer=self.answer)
         sft(
             policy, examples, epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size,

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from sglib.envs.alfworld import Game, game_of
-from sglib.formats import PREFIX, write
+from sglib.envs import Task, task_of
+from sglib.formats import PREFIX, format_response
 from sglib.models.policy import Policy
-from sglib.play.rollout import Fork, rollout
+from sglib.play.episode import Fork, Options
+from sglib.play.rollout import rollout
 from sglib.records import LABELS, Trajectory
 
 
@@ -60,7 +61,7 @@ def what_if(
     max_turns: int = 30,
     temperature: float = 1.0,
     seed: int = 0,
-    games: Mapping[str, Game] | None = None,
+    games: Mapping[str, Task] | None = None,
 ) -> WhatIf:
     """Change one turn of a recorded episode and let the policy go on, k times; beside it k times without the change.
 
@@ -95,7 +96,7 @@ def what_if(
             raise ValueError(f"turn={turn}: its {needed} could not be read; allowed: a turn whose answer has one")
     if action is not None:
         kept = {"guidance": old.guidance, "label": old.label, "progress": old.progress}
-        response = write(trajectory.format, action, **{k: v for k, v in kept.items() if v is not None})
+        response = format_response(trajectory.format, action, **{k: v for k, v in kept.items() if v is not None})
         forks = [Fork(trajectory, turn, response=old.response), Fork(trajectory, turn, response=response)]
     else:
         before = _guidance(old.guidance, old.label)
@@ -122,10 +123,10 @@ def _interval(a: int, b: int, k: int) -> tuple[float, float]:
 
 
 def _play(policy, forks, k, max_turns, temperature, seed, games) -> list[Trajectory]:
-    played = [game_of(fork.trajectory, games) for fork in forks]
+    played = [task_of(fork.trajectory, games) for fork in forks]
     return rollout(
-        policy, played, forks=forks, format=forks[0].trajectory.format, group_size=k, max_turns=max_turns,
-        temperature=temperature, seed=seed, oracle=False,
+        policy, played, format=forks[0].trajectory.format, group=k, turns=max_turns, temperature=temperature,
+        seed=seed, options=Options(forks=forks, truth=False)
     )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ def step_values(
     max_turns: int = 30,
     temperature: float = 1.0,
     seed: int = 0,
-    games: Mapping[str, Game] | None = None,
+    games: Mapping[str, Task] | None = None,
 ) -> list[StepValue]:
     """The counterfactual advantage of recorded steps: success when the step is kept minus when it is drawn again, both
     by k episodes from the same snapshot.

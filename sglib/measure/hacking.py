@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import stats
 
-from sglib.formats import true_progress
 from sglib.measure.evaluate import is_looping
 from sglib.records import Trajectory
 
@@ -44,11 +43,12 @@ def probe(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
     labelled = [labels for labels in labelled if len(labels) >= 3]
     online, hindsight = [], []
     for t in trajectories:
-        if not t.turns or any(d is None for d in t.distances):
+        truth = t.progress()
+        if not t.turns or truth is None:
             continue
-        truth = true_progress(t)
+        truth = [100 * x for x in truth]
         online += [
-            turn.progress - x for turn, x in zip(t.turns, [0.0, *truth], strict=False) if turn.progress is not None
+            turn.progress - x for turn, x in zip(t.turns, truth, strict=False) if turn.progress is not None
         ]
         rated = t.turns[-1].detail("retrospective")
         if rated is not None and not t.won:

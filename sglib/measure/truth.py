@@ -58,12 +58,12 @@ def signals(trajectories: Sequence[Trajectory]) -> dict[str, Signal]:
     """
     rows: dict[str, list[tuple[float, float, int]]] = {}
     for number, trajectory in enumerate(trajectories):
-        distances = trajectory.distances
-        if any(d is None for d in distances):
-            raise ValueError(f"{trajectory.game_id}: recorded without oracle distances (rollout(..., oracle=True))")
+        left = trajectory.remaining()
+        if left is None:
+            raise ValueError(f"{trajectory.game_id}: recorded without the truth (Options(truth=True))")
         for t in range(len(trajectory)):
             for name, value in said(trajectory, t).items():
-                rows.setdefault(name, []).append((value, distances[t] - distances[t + 1], number))
+                rows.setdefault(name, []).append((value, left[t] - left[t + 1], number))
     return {name: Signal(*(np.array(column) for column in zip(*of, strict=True))) for name, of in sorted(rows.items())}
 
 

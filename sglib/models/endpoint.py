@@ -16,24 +16,17 @@ neither recorded nor printed.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.client import responses
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from sglib import envs, formats
-from sglib.play.progress_bar import progress_bar
-from sglib.records import Observation, Trajectory, Turn, write_trajectories
+from sglib.records import Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +208,7 @@ class EndpointPolicy:
             futures = [
                 pool.submit(
                     self.ask,
-                    _alternating(messages),
+                    alternating(messages),
                     temperature=temperature,
                     max_new_tokens=max_new_tokens,
                     seed=request_seed(seed, i),
@@ -225,146 +218,6 @@ class EndpointPolicy:
             return [without_thought(future.result()[0]) for future in futures]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-    def rollout(
-        self,
-        games: Sequence,
-        *,
-        env: str,
-        engine: str,
-        format: str,
-        max_turns: int,
-        temperature: float,
-        seed: int,
-        group_size: int,
-        max_new_tokens: int,
-        batch_size: int,
-        oracle: bool,
-        example: str | None,
-        answer_prefix: Callable[[int, int], str] | None,
-    ) -> list[Trajectory]:
-        """What `sglib.rollout` does with an endpoint; see there for the arguments.
-
-        An episode whose conversation has become too long for the model ends there, lost, as with a model that is
-        loaded here. When a request fails, no further episode begins, those under way are played to their end, and the
-        error holds all that were finished; it names a file that holds them too.
-
-        Raises:
-            EndpointError: a request failed.
-        """
-        total = len(games) * group_size
-        workers = max(1, min(self.concurrency, batch_size, total))
-        queue = iter(range(total))
-        running: dict[Future, _Episode] = {}
-        finished: dict[int, Trajectory] = {}
-        failures: list[EndpointError] = []
-        count: Counter = Counter()
-        pool = ThreadPoolExecutor(workers)
-
-        def begin(index: int) -> None:
-            game, group = games[index // group_size], index // group_size
-            world = envs.make(env, engine=engine, max_steps=max_turns)
-            observation = world.reset(game)
-            trajectory = Trajectory(
-                game.id, game.task_type, observation.goal, format, group=group, seed=seed,
-                recipe=game.traj_data.get("generator"), final_observation=observation.text,
-                final_distance=world.oracle_distance() if oracle else None,
-            )  # fmt: skip
-            messages = _alternating(formats.opening(format, observation.text, self.compact, example))
-            request(_Episode(index, world, trajectory, observation, messages))
-
-        def request(episode: _Episode) -> None:
-            turn = len(episode.trajectory)
-            episode.prefix = answer_prefix(episode.index, turn) if answer_prefix else ""
-            future = pool.submit(
-                self.ask,
-                asked_to_begin(episode.messages, episode.prefix),
-                temperature=temperature,
-                max_new_tokens=max_new_tokens,
-                seed=request_seed(seed, episode.index, turn),
-            )
-            running[future] = episode
-
-        # Only requests run in threads. Environments are stepped here, one after the other: not all engines are safe in
-        # threads, and Python would run them one at a time anyway.
-        try:
-            with progress_bar(desc=self.model_name, total=total, unit="episode", leave=False) as bar:
-                for index in itertools.islice(queue, workers):
-                    begin(index)
-                while running:
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        episode = running.pop(future)
-                        try:
-                            text, cut = future.result()
-                        except EndpointError as error:
-                            if not (error.too_long and episode.trajectory.turns):
-                                failures.append(error)
-                                continue
-                            count["long"] += 1
-                        else:
-                            count["answers"] += 1
-                            count["cut"] += cut
-                            count["disobeyed"] += not episode.step(text, oracle)
-                            if not episode.observation.done:
-                                request(episode)
-                                continue
-                        finished[episode.index] = episode.trajectory
-                        bar.update()
-                        if not failures and (index := next(queue, None)) is not None:
-                            begin(index)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-        self._tell(count, total, max_new_tokens)
-        trajectories = [finished[index] for index in sorted(finished)]
-        if failures:
-            raise _with_finished(failures[0], trajectories, total)
-        return trajectories
-
-    def _tell(self, count: Counter, total: int, max_new_tokens: int) -> None:
-        """Log what a reader of the results should know."""
-        answers = count["answers"]
-        for number, of, what in (
-            (count["cut"], answers, f"answers were cut at {max_new_tokens} tokens"),
-            (count["disobeyed"], answers, "answers did not begin as they were asked to"),
-            (count["long"], total, "episodes ended early, the conversation being too long for the model"),
-        ):
-            if number:
-                log.warning("%s: %d of %d %s", self.name, number, of, what)
-
-
-@dataclass
-class _Episode:
-    """One running episode: its environment, its record, the conversation so far."""
-
-    index: int
-    env: envs.TextEnv
-    trajectory: Trajectory
-    observation: Observation
-    messages: list[dict]
-    prefix: str = ""  # what the next answer was asked to begin with
-
-    def step(self, text: str, oracle: bool) -> bool:
-        """Read an answer, act on it, record the turn. Returns whether the answer began as it was asked to."""
-        trajectory, before = self.trajectory, self.observation
-        said, obeyed = begun(self.prefix, without_thought(text), trajectory.format)
-        parsed = formats.parse(trajectory.format, said)
-        observation = self.observation = self.env.step(parsed.action)
-        response = text.strip() if said == without_thought(text) else said
-        trajectory.turns.append(
-            Turn(
-                before.text, response, parsed.action, parsed.action in before.admissible, parsed.guidance, parsed.label,
-                parsed.progress, parsed.error, observation.reward, trajectory.final_distance,
-            )
-        )  # fmt: skip
-        trajectory.won, trajectory.final_observation = observation.won, observation.text
-        if oracle:
-            trajectory.final_distance = self.env.oracle_distance()
-        self.messages = [
-            *self.messages,
-            {"role": "assistant", "content": said or "(no answer)"},  # some servers refuse an empty message
-            {"role": "user", "content": formats.observation_text(observation.text)},
-        ]
-        return obeyed
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -398,7 +251,7 @@ def request_seed(seed: int, *place: int) -> int:
     return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]) & 0x7FFFFFFF
 
 
-def _alternating(messages: list[dict]) -> list[dict]:
+def alternating(messages: list[dict]) -> list[dict]:
     """Neighbouring messages of one role as one: many models' templates refuse two user messages in a row."""
     merged: list[dict] = []
     for message in messages:
@@ -409,41 +262,7 @@ def _alternating(messages: list[dict]) -> list[dict]:
     return merged
 
 
-def asked_to_begin(messages: list[dict], prefix: str) -> list[dict]:
-    """The conversation with the request to begin the next answer with `prefix`, if that is not empty. Later turns do
-    not show the request again: the answers in the conversation begin with what was asked for."""
-    if not prefix:
-        return messages
-    *before, last = messages
-    request = f"Begin your answer with exactly this text, and continue it:\n{prefix}"
-    return [*before, {**last, "content": f"{last['content']}\n\n{request}"}]
-
-
-def begun(prefix: str, answer: str, format: str) -> tuple[str, bool]:
-    """(the answer as it is read, whether it keeps to the text it was asked to begin with).
-
-    An answer that begins with the prefix stays as it is. One that has no "Action:" of its own is taken for what
-    follows the prefix. Any other stays as it is, too: what the model wrote instead is what counts.
-    """
-    if " ".join(answer.split()).lower().startswith(" ".join(prefix.split()).lower()):
-        return answer, True
-    if answer and formats.parse(format, answer).error == "missing_action":
-        return f"{prefix} {answer}", True
-    return answer, False
-
-
 def without_thought(text: str) -> str:
     """An answer without the <think> … </think> that some models put before it."""
     _, end, answer = text.rpartition("</think>")
     return (answer if end else text.partition("<think>")[0]).strip()
-
-
-def _with_finished(failure: EndpointError, trajectories: list[Trajectory], total: int) -> EndpointError:
-    """The failure with all episodes that were finished, which are also written to a file: the caller's process may end
-    with the error, as papermill's does."""
-    kept = f"{len(trajectories)} of {total} episodes were finished"
-    if trajectories:
-        handle, path = tempfile.mkstemp(prefix="sglib-episodes-", suffix=".jsonl")
-        os.close(handle)
-        kept += f" and are kept in {write_trajectories(Path(path), trajectories)}"
-    return EndpointError(f"{failure}\n{kept}.", failure.status, trajectories)

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import torch
 
 
-def each(function: Callable, items: Sequence, stop: Callable[[], None] | None = None) -> list:
+def thread_map(function: Callable, items: Sequence, stop: Callable[[], None] | None = None) -> list:
     """`function` of each item, as many at a time as torch has threads (`torch.get_num_threads()`).
 
     Args:
-        function: called in a thread of its own; must not call `each`.
+        function: called in a thread of its own; must not call `thread_map`.
         items: its arguments.
         stop: called after an error or Ctrl-C, when calls may still be running: it should make them return soon.
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sglib import formats
-from sglib.models.decoding import Writer, write
+from sglib import envs, formats
 from sglib.models.endpoint import EndpointPolicy
+from sglib.models.generate import Continuation, generate_into
 from sglib.models.policy import Policy
-from sglib.play.rollout import MAX_NEW_TOKENS
+from sglib.play.episode import answer_tokens
 from sglib.records import Trajectory
 
 
@@ -39,10 +39,10 @@ def generate(
     try:
         for first in range(0, len(prompts), batch_size):
             rows = [
-                Writer(list(ids), np.random.default_rng([seed, first + i]))
+                Continuation(list(ids), np.random.default_rng([seed, first + i]))
                 for i, ids in enumerate(prompts[first : first + batch_size])
             ]
-            write(policy, rows, temperature=temperature, max_new_tokens=max_new_tokens, room=max_new_tokens)
+            generate_into(policy, rows, temperature=temperature, max_new_tokens=max_new_tokens, room=max_new_tokens)
             texts += [policy.decode(row.answer) for row in rows]
     finally:
         policy.model.train(was_training)
@@ -93,13 +93,13 @@ def fill_in(
     try:
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]
-            write(policy, part, room=max(sum(map(len, row.pieces)) for row in part), **options)
+            generate_into(policy, part, room=max(sum(map(len, row.pieces)) for row in part), **options)
     finally:
         policy.model.train(was_training)
     return [row.filled for row in every]
 
 
-class _Blanks(Writer):
+class _Blanks(Continuation):
     """One text that is filled in. `read` counts the tokens in the cache before the present answer."""
 
     def __init__(self, policy, pieces: Sequence[list[int]], rng, end: re.Pattern, max_new_tokens: int):
@@ -175,16 +175,18 @@ def rate(
     """
     prefix, texts = formats.PREFIX["guide"], []
     for trajectory in trajectories:
-        pieces = []
+        card, pieces = envs.of(trajectory), []
         for t, turn in enumerate(trajectory.turns):
             if t == 0:
-                pieces.append(policy.prompt_ids(formats.opening("guide", turn.observation, policy.compact), prefix))
+                opening = formats.opening("guide", card, turn.observation, policy.compact)
+                pieces.append(policy.prompt_ids(opening, prefix))
             else:
                 acted = policy.encode(f" Action: {trajectory.turns[t - 1].action}") + policy.stop_ids[:1]
-                pieces.append(acted + policy.between_ids(formats.observation_text(turn.observation), prefix))
+                pieces.append(acted + policy.between_ids(card.shown(turn.observation), prefix))
         texts.append(pieces)
     if max_new_tokens is None:
-        max_new_tokens = MAX_NEW_TOKENS["guide"] if policy.compact else 200
+        budgets = [answer_tokens(envs.of(t), "guide", policy.compact) for t in trajectories]
+        max_new_tokens = max(budgets, default=1)
     written = fill_in(
         policy, texts, [stream_of(t, seed) for t in trajectories], end=r"\bAction\s*:", max_new_tokens=max_new_tokens,
         temperature=temperature, batch_size=batch_size,

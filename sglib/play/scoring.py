@@ -1,8 +1,7 @@
-"""What a policy thinks of a text at each point of a recorded episode, read with one key-value cache. While an episode
-is played the same can be asked of the rollout (its `ask`), whose cache has read the episode anyway.
+"""What a policy thinks of a text at each point of a recorded episode, read with one key-value cache.
 
-A context point lies just before an answer: point 0 behind the prompt, point t behind answer t and the observation that
-followed it. At each point the text is read behind the context, its log-probabilities are kept, and it is forgotten
+A context point lies just before an answer: point 0 after the prompt, point t after answer t and the observation that
+followed it. At each point the text is read after the context, its log-probabilities are kept, and it is forgotten
 again: every token of the episode is read once.
 """
 
@@ -14,8 +13,9 @@ import numpy as np
 import torch
 
 from sglib import formats
-from sglib.models.decoding import SlotCache, decoder_of, feed, logprobs_of
+from sglib.models.decoder import decoder_of
 from sglib.models.policy import Policy
+from sglib.models.slots import SlotCache, feed, logprobs_of
 from sglib.records import Trajectory
 
 

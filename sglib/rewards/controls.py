@@ -41,14 +41,14 @@ class OraclePotential:
         """Unweighted values, one float per turn.
 
         Raises:
-            ValueError: a trajectory was recorded without oracle distances.
+            ValueError: a trajectory was recorded without the truth.
         """
         values = []
         for trajectory in trajectories:
-            distances = trajectory.distances
-            if any(d is None for d in distances):
-                raise ValueError(f"{trajectory.game_id}: recorded without oracle distances (rollout(..., oracle=True))")
-            phi = [-d / max(distances[0], 1) for d in distances]
+            left = trajectory.remaining()
+            if left is None:
+                raise ValueError(f"{trajectory.game_id}: recorded without the truth (Options(truth=True))")
+            phi = [-x / max(left[0], 1) for x in left]
             values.append([self.gamma * after - before for before, after in zip(phi, phi[1:])])
         return values
 

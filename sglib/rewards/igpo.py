@@ -23,12 +23,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from sglib import formats
-from sglib.envs.alfworld import FastAlfworld, Game, game_of, replay
-from sglib.envs.alfworld.oracle import shortest_plan
-from sglib.models.decoding import Question
+from sglib.envs import Task, replay, task_of
 from sglib.models.policy import Policy, load_frozen
 from sglib.play.scoring import branch_logprobs
 from sglib.records import Trajectory
@@ -37,9 +34,6 @@ from sglib.rewards.schedule import Constant, Schedule, make_schedule
 # The paper's bridge is a short thought in the assistant's own format; "Guidance:" is what begins one here. It stands in
 # place of the answer's given prefix, and its tokens are not averaged.
 BRIDGE = "Guidance:"
-# Facts are put in the engine's sentences: the shipped model has never read "mug 1 is in cabinet 3", so every word of it
-# is unlikely to that model, wherever the mug is.
-ON, INSIDE = "On the {1}, you see a {0}.", "The {1} is open. In it, you see a {0}."
 
 Pieces = list[tuple[str, bool]]  # of a text: (words, whether their tokens count)
 
@@ -90,7 +84,7 @@ class InformationGain:
                 raise ValueError(f"{field}: got {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
 
     def __call__(
-        self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Game] | None = None
+        self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Task] | None = None
     ) -> list[list[float]]:
         """Unweighted gains, one float per turn, one list per trajectory.
 
@@ -139,91 +133,18 @@ class InformationGain:
             turn.rewards |= {f"{self.name}/{what}": value for what, value in noted.items() if value is not None}
 
 
-class Asked:
-    """`InformationGain` for episodes that are yet to be played: `ask` is handed to `sglib.rollout` (fast engine), whose
-    cache then serves for scoring, too. What is called afterwards, with the episodes, is the component.
-
-    Answers count only for these very episodes and as long as the policy has the same weights; for all others
-    `InformationGain` reads the episodes again.
-    """
-
-    def __init__(self, component: InformationGain, policy: Policy, games: Sequence[Game]):
-        self.name, self.weight, self.schedule = component.name, component.weight, component.schedule
-        self.component, self.policy, self._weights = component, policy, _weights(policy)
-        self._encode = functools.cache(policy.encode)
-        self._fixed = None if component.target == "plan" else _fixed(component.target, {g.id: g for g in games}, policy)
-        # id of an episode -> it (which keeps the id its own), and at each context point the question and what counts
-        self._points: dict[int, tuple[Trajectory, list[tuple[Question, np.ndarray]]]] = {}
-
-    def ask(self, env: FastAlfworld, trajectory: Trajectory) -> Question:
-        pieces = _commands(env.plan()) if self._fixed is None else self._fixed[trajectory.game_id]
-        ids, counts = _encode(self._encode, pieces)
-        self._points.setdefault(id(trajectory), (trajectory, []))[1].append((Question(ids), counts))
-        return self._points[id(trajectory)][1][-1][0]
-
-    def __call__(
-        self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Game] | None = None
-    ) -> list[list[float]]:
-        """As `InformationGain`."""
-        points = [self._points.get(id(t), (t, []))[1] for t in trajectories]
-        known = all(len(row) == len(t) for row, t in zip(points, trajectories))
-        if policy is not self.policy or not known or _weights(policy) != self._weights:
-            return self.component(trajectories, policy, games)
-        encoded = [[(question.ids, counts) for question, counts in row] for row in points]
-        logprobs = [[question.logprobs for question, _ in row] for row in points]
-        return self.component._values(trajectories, policy, encoded, logprobs)
-
-
-def asking(components: Sequence, policy: Policy, games: Sequence[Game]) -> tuple[list, dict[str, Callable]]:
-    """For one rollout of `policy` on `games`: the components, the first `InformationGain` without a scorer of its own
-    (`frozen`) as an `Asked`; and the argument `ask` of `sglib.rollout` that belongs to it, {} where there is none.
-
-    Raises:
-        ValueError: "shuffled" with a single game.
-    """
-    mix = list(components)
-    for i, component in enumerate(mix):
-        if isinstance(component, InformationGain) and component.frozen is None:
-            mix[i] = Asked(component, policy, games)
-            return mix, {"ask": mix[i].ask}
-    return mix, {}
-
-
-def _weights(policy: Policy) -> list[float]:
-    """Changes when the policy is trained: how often each parameter was written, and its sum."""
-    parameters = list(policy.model.parameters())
-    sums = torch.stack([p.detach().sum(dtype=torch.float64) for p in parameters]).tolist()
-    return [*sums, *(p._version for p in parameters)]
-
-
 # -- what stands for the answer ---------------------------------------------------------------------------------------
 
 
-def hidden_facts(env: FastAlfworld) -> str:
-    """Where the things lie that a shortest plan from the present state takes or switches on, in the plan's order.
-
-    One engine sentence a thing; "" where there is no plan or it needs nothing that lies somewhere.
-    """
-    world, rooms = env.world, {}
-    for action, *ids in shortest_plan(env.situation()) or []:
-        if action == "pickupobject" and ids[1] in env.where.get(ids[0], ()):
-            rooms.setdefault(*ids)
-        elif action == "toggleobject":
-            rooms.setdefault(ids[0], next(r for r in env.where[ids[0]] if r in world.place))
-    return " ".join(
-        (INSIDE if r in world.openable else ON).format(world.names[o], world.names[r]) for o, r in rooms.items()
-    )
-
-
 def targets(
-    target: str, trajectories: Sequence[Trajectory], policy: Policy, games: Mapping[str, Game] | None = None
+    target: str, trajectories: Sequence[Trajectory], policy: Policy, games: Mapping[str, Task] | None = None
 ) -> list[list[Pieces]]:
     """For each context point of each episode the text to score, in pieces; [] where there is none.
 
     Raises:
         ValueError: see `InformationGain`.
     """
-    played = {t.game_id: game_of(t, games) for t in {t.game_id: t for t in trajectories}.values()}
+    played = {t.game_id: task_of(t, games) for t in {t.game_id: t for t in trajectories}.values()}
     if target == "plan":
         actions = [[turn.action for turn in t.turns[:-1]] for t in trajectories]
         return [
@@ -234,9 +155,9 @@ def targets(
     return [[fixed[t.game_id]] * len(t) for t in trajectories]
 
 
-def _fixed(target: str, games: Mapping[str, Game], policy: Policy) -> dict[str, Pieces]:
+def _fixed(target: str, games: Mapping[str, Task], policy: Policy) -> dict[str, Pieces]:
     """The text of each game, for targets that stay what they are during an episode."""
-    facts = {id_: hidden_facts(next(replay(game, ()))) for id_, game in games.items()}
+    facts = {id_: next(replay(game, ())).answer("facts") for id_, game in games.items()}
     if target == "shuffled":
         facts = _shuffled(facts, policy)
     return {id_: [(BRIDGE, False), (f" {text}", True)] if text else [] for id_, text in facts.items()}

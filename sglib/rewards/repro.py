@@ -22,7 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from sglib import formats
+from sglib import envs, formats
 from sglib.models.policy import Policy
 from sglib.play.answers import fill_in, stream_of
 from sglib.records import Trajectory, Turn
@@ -44,7 +44,8 @@ def retrospect(
 
     It reads the whole episode and the outcome. "list": it then writes one number per step. "steps", OURS: its answer
     repeats the recorded actions, which are given, and it writes the number behind each; a small model that cannot
-    count thirty numbers can do this. Random numbers follow from `seed` and the episode (`play.answers.stream_of`), not from the order or number of episodes.
+    count thirty numbers can do this. Random numbers follow from `seed` and the episode (`play.answers.stream_of`), not
+    from the order or number of episodes.
     """
     asked = [_asked(policy, t, answer) for t in trajectories]
     room = {"list": max(map(len, trajectories), default=0) + 4, "steps": 1}[answer]
@@ -241,14 +242,14 @@ def forward_example(policy: Policy, trajectory: Trajectory) -> dict:
         {"input_ids": (n,), "labels": (n,)}; labels are IGNORE on everything that the policy does not write, and on
         answers whose action was not admissible (the warmup should not teach those).
     """
-    progress, prefix = annotate(trajectory), formats.PREFIX["progress"]
-    ids = policy.prompt_ids(formats.opening("progress", trajectory.turns[0].observation, policy.compact), prefix)
+    progress, prefix, card = annotate(trajectory), formats.PREFIX["progress"], envs.of(trajectory)
+    ids = policy.prompt_ids(formats.opening("progress", card, trajectory.turns[0].observation, policy.compact), prefix)
     labels = [IGNORE] * len(ids)
     for t, turn in enumerate(trajectory.turns):
         if t:
-            between = policy.between_ids(formats.observation_text(turn.observation), prefix)
+            between = policy.between_ids(card.shown(turn.observation), prefix)
             ids, labels = ids + between, labels + [IGNORE] * len(between)
-        text = formats.write("progress", turn.action, progress=progress[t]).removeprefix(prefix)
+        text = formats.format_response("progress", turn.action, progress=progress[t]).removeprefix(prefix)
         answer = policy.encode(text) + policy.stop_ids[:1]
         ids, labels = ids + answer, labels + (answer if turn.valid else [IGNORE] * len(answer))
     return {"input_ids": ids, "labels": labels}

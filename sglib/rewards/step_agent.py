@@ -24,12 +24,12 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from sglib import formats
-from sglib.envs.alfworld import Game, game_of, replay
-from sglib.envs.alfworld.experts import KINDS
+from sglib import envs, formats
+from sglib.envs import Environment, Task, replay, task_of
 from sglib.models.policy import Policy, load_policy
 from sglib.play.answers import generate
-from sglib.play.rollout import MAX_NEW_TOKENS, rollout
+from sglib.play.episode import Options, answer_tokens
+from sglib.play.rollout import rollout
 from sglib.records import Trajectory
 from sglib.rewards.repro import IGNORE
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
@@ -51,16 +51,16 @@ class Pair(NamedTuple):
     turn: int
 
 
-def _check(prefix: str = "expert", expert: str = "optimal", format: str = "act") -> None:
+def _check(prefix: str = "expert", format: str = "act") -> None:
     # only `act`: the experts give no reasons and no estimates, which the other formats would learn with the action
-    for name, value, allowed in [("prefix", prefix, ("expert", "own")), ("expert", expert, KINDS),
-                                 ("format", format, ("act",))]:  # fmt: skip
+    for name, value, allowed in (("prefix", prefix, ("expert", "own")), ("format", format, ("act",))):
         if value not in allowed:
             raise ValueError(f"{name}={value!r}: allowed: {', '.join(map(repr, allowed))}")
 
 
-def expert_turns(game: Game, expert: str = "optimal", max_turns: int = 30) -> list[tuple[str, str]]:
+def expert_turns(game: Task, expert: str = "optimal", max_turns: int = 30) -> list[tuple[str, str]]:
     """The expert's episode: (observation, action) at each turn until the goal is reached, at most `max_turns`."""
+    _check_expert(game, expert)
     env, turns = next(replay(game, ())), []
     while not env.done and len(turns) < max_turns:
         turns.append((env.observation.text, env.expert(expert).act()))
@@ -68,39 +68,49 @@ def expert_turns(game: Game, expert: str = "optimal", max_turns: int = 30) -> li
     return turns
 
 
-def expert_answers(game: Game, actions: Sequence[str], expert: str = "optimal") -> list[str]:
+def expert_answers(game: Task, actions: Sequence[str], expert: str = "optimal") -> list[str]:
     """What the expert would have done in the place of each action of an episode."""
+    _check_expert(game, expert)
     return [env.expert(expert).act() for _, env in zip(actions, replay(game, actions))]
 
 
+def _check_expert(game: Task, expert: str) -> None:
+    card = envs.get(game.env)
+    if expert not in card.experts:
+        raise ValueError(f"expert={expert!r}: allowed for {card.name}: {', '.join(map(repr, card.experts)) or 'none'}")
+
+
 def _answer(policy: Policy, action: str) -> list[int]:
-    return policy.encode(formats.write("act", action).removeprefix(formats.PREFIX["act"])) + policy.stop_ids[:1]
+    text = formats.format_response("act", action).removeprefix(formats.PREFIX["act"])
+    return policy.encode(text) + policy.stop_ids[:1]
 
 
-def conversation(policy: Policy, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[tuple[int, int]]]:
+def conversation(
+    policy: Policy, card: Environment, turns: Sequence[tuple[str, str]]
+) -> tuple[list[int], list[tuple[int, int]]]:
     """Token ids of an episode in format `act`, and the [start, end) of each answer, its stop token included."""
     prefix, ids, spans = formats.PREFIX["act"], [], []
     for observation, action in turns:
         if ids:
-            ids += policy.between_ids(formats.observation_text(observation), prefix)
+            ids += policy.between_ids(card.shown(observation), prefix)
         else:
-            ids = policy.prompt_ids(formats.opening("act", observation, policy.compact), prefix)
+            ids = policy.prompt_ids(formats.opening("act", card, observation, policy.compact), prefix)
         start, ids = len(ids), ids + _answer(policy, action)
         spans.append((start, len(ids)))
     return ids, spans
 
 
 def expert_examples(
-    policy: Policy, games: Sequence[Game], format: str = "act", expert: str = "optimal", max_turns: int = 30
+    policy: Policy, games: Sequence[Task], format: str = "act", expert: str = "optimal", max_turns: int = 30
 ) -> list[dict[str, list[int]]]:
     """The first stage, L = -E sum_t log pi(a^e_t | s_t): the expert's episodes for `sglib.training.sft.sft`.
 
     Returns one {"input_ids": (n,), "labels": (n,)} a game; labels are -100 on all but the expert's answers.
     """
-    _check(expert=expert, format=format)
+    _check(format=format)
     examples = []
     for game in games:
-        ids, spans = conversation(policy, expert_turns(game, expert, max_turns))
+        ids, spans = conversation(policy, envs.get(game.env), expert_turns(game, expert, max_turns))
         labels = [IGNORE] * len(ids)
         for start, end in spans:
             labels[start:end] = ids[start:end]
@@ -109,7 +119,7 @@ def expert_examples(
 
 
 def inspect_steps(
-    policy: Policy, games: Sequence[Game], *, prefix: str = "expert", expert: str = "optimal", format: str = "act",
+    policy: Policy, games: Sequence[Task], *, prefix: str = "expert", expert: str = "optimal", format: str = "act",
     max_turns: int = 30, temperature: float = 1.0, seed: int = 0,
 ) -> tuple[list[Pair], dict[str, int]]:  # fmt: skip
     """Inspection: the expert's and the policy's action in the same states, one episode a game.
@@ -129,16 +139,17 @@ def inspect_steps(
     Raises:
         ValueError: naming the argument, its value and what is allowed.
     """
-    _check(prefix, expert, format)
+    _check(prefix, format)
     if max_turns < 1:
         raise ValueError(f"max_turns={max_turns!r}: must be at least 1")
     steps: list[tuple] = []  # prompt, the expert's action, game, turn
     if prefix == "expert":
         for game in games:
             turns = expert_turns(game, expert, max_turns)
-            ids, spans = conversation(policy, turns)
+            ids, spans = conversation(policy, envs.get(game.env), turns)
             steps += [(ids[:start], turns[i][1], game.id, i) for i, (start, _) in enumerate(spans)]
-        prompts, limit = [ids for ids, *_ in steps], MAX_NEW_TOKENS["act"] if policy.compact else 200
+        prompts = [ids for ids, *_ in steps]
+        limit = max((answer_tokens(envs.get(game.env), "act", policy.compact) for game in games), default=1)
         training = policy.model.training
         policy.model.eval()
         try:
@@ -147,7 +158,9 @@ def inspect_steps(
             policy.model.train(training)
         actions = [formats.parse("act", f"{formats.PREFIX['act']} {text}").action for text in answers]
     else:
-        episodes = rollout(policy, games, max_turns=max_turns, temperature=temperature, seed=seed, oracle=False)
+        episodes = rollout(
+            policy, games, turns=max_turns, temperature=temperature, seed=seed, options=Options(truth=False)
+        )
         actions = [turn.action for t in episodes for turn in t.turns]
         for game, t in zip(games, episodes, strict=True):
             for i, action in enumerate(expert_answers(game, [turn.action for turn in t.turns], expert)):
@@ -199,7 +212,9 @@ def fit_discriminator(agent: np.ndarray, expert: np.ndarray, l2: float) -> tuple
 
 
 @torch.no_grad()
-def step_features(reader: Policy, turns: Sequence[tuple[str, str]], others: Sequence[str] = ()) -> np.ndarray:
+def step_features(
+    reader: Policy, card: Environment, turns: Sequence[tuple[str, str]], others: Sequence[str] = ()
+) -> np.ndarray:
     """The last hidden state at the last token of each action, given all that was before; adapters are switched off.
 
     Returns (T, d) for T turns of (observation, action), then (T, d) for `others`, T further actions that are each read
@@ -208,7 +223,7 @@ def step_features(reader: Policy, turns: Sequence[tuple[str, str]], others: Sequ
     inner = reader.model.get_base_model() if (adapted := hasattr(reader.model, "peft_config")) else reader.model
     if not turns:
         return np.empty((0, inner.config.hidden_size), np.float32)
-    ids, spans = conversation(reader, turns)
+    ids, spans = conversation(reader, card, turns)
     answers = [_answer(reader, action) for action in others]
     positions, ends = [*range(len(ids))], [end for _, end in spans]
     visible = torch.ones([len(ids) + sum(map(len, answers))] * 2, dtype=torch.bool).tril()
@@ -266,7 +281,7 @@ class InverseReward:
     name: str = "step_agent"
 
     def __post_init__(self):
-        _check(self.prefix, self.expert)
+        _check(self.prefix)
         for name in ("l2", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be positive and finite")
@@ -291,13 +306,14 @@ class InverseReward:
 
     def _read(self, reader: Policy, t: Trajectory, games) -> tuple[np.ndarray, np.ndarray]:
         """Features of an episode's steps and of the expert's steps that belong to it."""
-        turns, known = [(turn.observation, turn.action) for turn in t.turns], self._state["expert"]
+        card, known = envs.of(t), self._state["expert"]
+        turns = [(turn.observation, turn.action) for turn in t.turns]
         if self.prefix == "own":
-            others = expert_answers(game_of(t, games), [action for _, action in turns], self.expert)
-            return tuple(np.split(step_features(reader, turns, others), 2))
+            others = expert_answers(task_of(t, games), [action for _, action in turns], self.expert)
+            return tuple(np.split(step_features(reader, card, turns, others), 2))
         if t.game_id not in known:
-            known[t.game_id] = step_features(reader, expert_turns(game_of(t, games), self.expert))
-        return step_features(reader, turns), known[t.game_id]
+            known[t.game_id] = step_features(reader, card, expert_turns(task_of(t, games), self.expert))
+        return step_features(reader, card, turns), known[t.game_id]
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
         """Unweighted values, one float per turn, one list per trajectory."""

@@ -17,7 +17,7 @@ import torch
 from transformers import Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import rotate_half
 
-from sglib.models.threads import each
+from sglib.models.threads import thread_map
 
 ROWS = 4  # sequences per forward pass at most: more would not stay in the processor's cache, fewer are overhead
 BLOCK = 64  # queries per attention product
@@ -60,7 +60,7 @@ def policy_logps(
     if torch.is_grad_enabled():
         found = _Parts.apply(read, parts, *(p for p in inner.parameters() if p.requires_grad))
     else:
-        found = map(torch.cat, zip(*each(torch.no_grad()(read), parts), strict=True))
+        found = map(torch.cat, zip(*thread_map(torch.no_grad()(read), parts), strict=True))
     logps, entropies = (x.new_zeros(wanted.shape).masked_scatter(wanted, x) for x in found)
     return logps, entropies
 
@@ -70,7 +70,7 @@ class _Parts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, read, parts, *parameters):
-        results = each(torch.enable_grad()(read), parts)
+        results = thread_map(torch.enable_grad()(read), parts)
         ctx.logps, ctx.parameters = [logps for logps, _ in results], parameters
         logps, entropies = (torch.cat([x.detach() for x in column]) for column in zip(*results, strict=True))
         ctx.mark_non_differentiable(entropies)
@@ -82,7 +82,7 @@ class _Parts(torch.autograd.Function):
             return torch.autograd.grad(part[0], ctx.parameters, part[1], allow_unused=True)
 
         parts = list(zip(ctx.logps, gradient.split([len(x) for x in ctx.logps]), strict=True))
-        found = zip(*each(differentiate, parts), strict=True)
+        found = zip(*thread_map(differentiate, parts), strict=True)
         return None, None, *(None if column[0] is None else torch.stack(column).sum(0) for column in found)
 
 

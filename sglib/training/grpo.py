@@ -38,7 +38,6 @@ from sglib.measure.truth import calibrate
 from sglib.models.endpoint import check_trainable
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, combine
-from sglib.rewards.igpo import asking
 from sglib.training.shared import lent
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
@@ -70,7 +69,7 @@ class GRPOSettings(pydantic.BaseModel):
         epsilon, epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
         beta: coefficient of the KL term to the initial policy; 0 (no KL, as in Eq 9) keeps no reference model.
         temperature: of sampling, and of the log-probabilities in the loss.
-        max_turns, format, env: handed to the rollout.
+        max_turns, format: handed to the rollout.
         seed: games, their order and all sampling follow from it.
         loss_type: how token losses are averaged, which the paper leaves open. "grpo" (default, our choice): first
             within each episode, then over episodes. "dapo": every policy token of the batch counts the same, so a
@@ -100,7 +99,6 @@ class GRPOSettings(pydantic.BaseModel):
     temperature: float = Field(1.0, gt=0)
     max_turns: int = Field(30, ge=1)
     format: str = "act"
-    env: str = "alfworld"
     seed: int = Field(0, ge=0)
     loss_type: Literal["grpo", "dapo"] = "grpo"
     micro_batch_size: int = Field(8, ge=1)
@@ -186,7 +184,7 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     for name in names:
         key = f"reward/{name.removesuffix('/weighted')}"
         metrics[key] = mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
-    if all(d is not None for t in trajectories for d in t.distances):
+    if all(t.remaining() is not None for t in trajectories):
         metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
     return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}
 
@@ -285,7 +283,6 @@ def train(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
     estimator = GRPO() if estimator is None else estimator
-    asks = rollout_fn is None and settings.env == "alfworld"  # the fast engine, and a rollout that can be asked
     if rollout_fn is None:
         from sglib.play.rollout import rollout as rollout_fn
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
@@ -316,21 +313,14 @@ def train(
         begin = time.perf_counter()
         picked = draw_games(len(games), settings.games_per_iteration, settings.seed, iteration)
         drawn = [games[i] for i in picked]
-        mix, ask = asking(components, policy, drawn) if asks else (components, {})
         trajectories = rollout_fn(
-            policy,
-            drawn,
-            env=settings.env,
-            format=settings.format,
-            max_turns=settings.max_turns,
-            temperature=settings.temperature,
+            policy, drawn, format=settings.format, turns=settings.max_turns, temperature=settings.temperature,
             seed=int(np.random.SeedSequence([settings.seed, iteration]).generate_state(1)[0]),
-            group_size=settings.group_size,
-            **ask,
+            group=settings.group_size,
         )
         played = time.perf_counter()
         by_id = {game.id: game for game in drawn if hasattr(game, "id")}
-        combine(trajectories, mix, iteration / settings.iterations, policy, by_id)
+        combine(trajectories, components, iteration / settings.iterations, policy, by_id)
         set_advantages(trajectories, estimator)
         now = time.perf_counter()
         batch.update(trajectories=trajectories, rollout=played - begin, reward=now - played, since=now)

@@ -21,13 +21,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from sglib import formats
-from sglib.envs.alfworld.demonstrators import Demonstration, Habits, demonstrate
+from sglib import envs, formats
+from sglib.envs.alfworld.demonstrators import Habits, demonstrate
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.generate import generate_games
+from sglib.envs.base import Demonstration
 from sglib.models.policy import Policy, load_policy
 from sglib.records import Trajectory, Turn, write_atomic
 
+CARD = envs.get("alfworld")
 RECIPE = {
     "seed": 0,
     "steps": 1500,  # the learning rate falls to 0 over these
@@ -52,14 +54,15 @@ def encode_demonstration(
     """Token ids and loss weights (same length) of a demonstrated episode, written as the policy would meet it in a
     rollout."""
     prefix = formats.PREFIX[format]
-    ids = policy.prompt_ids(formats.opening(format, steps[0].observation, policy.compact, example), prefix)
+    ids = policy.prompt_ids(formats.opening(format, CARD, steps[0].observation, policy.compact, example), prefix)
     weights = [observation_weight] * len(ids)
     for t, step in enumerate(steps):
         if t:
-            between = policy.between_ids(formats.observation_text(step.observation), prefix)
+            between = policy.between_ids(CARD.shown(step.observation), prefix)
             ids += between
             weights += [observation_weight] * len(between)
-        text = formats.write(format, step.action, guidance=step.guidance, label=step.label, progress=step.progress)
+        stated = {"guidance": step.guidance, "label": step.label, "progress": step.progress}
+        text = formats.format_response(format, step.action, **stated)
         answer = policy.encode(text.removeprefix(prefix)) + policy.stop_ids[:1]
         ids += answer
         weights += [float(step.imitate)] * len(answer)

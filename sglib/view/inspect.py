@@ -18,6 +18,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+from sglib.envs import replay, task_of
 from sglib.measure import counterfactual
 from sglib.models.policy import Policy, load_policy
 from sglib.play.scoring import token_logprobs
@@ -292,10 +293,9 @@ class Inspector(anywidget.AnyWidget):
         """What the environment would admit at the open turn; nothing where the game cannot be made again."""
         if self.policy is None:
             return []
-        from sglib.envs.alfworld import game_of, replay
 
         try:
-            game = game_of(self.trajectory, self.games)
+            game = task_of(self.trajectory, self.games)
             *_, env = replay(game, [turn.action for turn in self.trajectory.turns[: self.step]])
         except ValueError:
             return []

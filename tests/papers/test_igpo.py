@@ -32,8 +32,8 @@ def base():
 def played(base):
     """Three games of up to four turns, one of a single turn."""
     games = list(GAMES.values())
-    long = sglib.rollout(base, games[:3], max_turns=4, seed=1, oracle=False)
-    return [*long, *sglib.rollout(base, games[3:], max_turns=1, seed=2, oracle=False)]
+    long = sglib.rollout(base, games[:3], turns=4, seed=1, options=sglib.Options(truth=False))
+    return [*long, *sglib.rollout(base, games[3:], turns=1, seed=2, options=sglib.Options(truth=False))]
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +155,7 @@ def test_the_plan_wins_from_where_the_episode_is(base, played):
             commands = [words.strip() for words, counts in pieces if counts]
             assert "".join(words for words, _ in pieces) == "".join(f"Action: {c}\n" for c in commands)
             *_, env = replay(GAMES[trajectory.game_id], [turn.action for turn in trajectory.turns[:t]])
-            assert len(commands) == env.oracle_distance()
+            assert len(commands) == env.distance()
             for command in commands:
                 won = env.step(command).won
             assert won
@@ -271,7 +271,9 @@ def play_asked(policy, component, monkeypatch, **options):
     from now on."""
     games, again, original = list(GAMES.values())[:3], [], igpo.branch_logprobs
     (asked,), ask = asking([component], policy, games)
-    episodes = sglib.rollout(policy, games, max_turns=4, seed=1, group_size=2, oracle=False, **ask, **options)
+    episodes = sglib.rollout(
+        policy, games, turns=4, seed=1, group=2, **ask, **options, options=sglib.Options(truth=False)
+    )
     monkeypatch.setattr(igpo, "branch_logprobs", lambda *a, **k: again.append(1) or original(*a, **k))
     return episodes, asked, again
 

@@ -186,7 +186,7 @@ def base():
 
 @pytest.fixture(scope="module")
 def played(base):
-    return sglib.rollout(base, GAMES, format="progress", max_turns=5, seed=2)
+    return sglib.rollout(base, GAMES, format="progress", turns=5, seed=2)
 
 
 @pytest.mark.parametrize("answer", ["list", "steps"])

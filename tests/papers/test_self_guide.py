@@ -212,8 +212,8 @@ def base():
 def played(base):
     """Ragged: an episode of three turns between longer ones, and one in the format `guide`."""
     games = generate_games(3, seed=8, max_receptacles=8)
-    short = sglib.rollout(base, games[:1], format="act", max_turns=3, seed=2)
-    return [*sglib.rollout(base, games, format="act", max_turns=6, seed=2), *short]
+    short = sglib.rollout(base, games[:1], format="act", turns=3, seed=2)
+    return [*sglib.rollout(base, games, format="act", turns=6, seed=2), *short]
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def slow_labels(policy, trajectory):
 
 
 def test_rate_equals_a_plain_loop_without_a_cache(base, other, played):
-    guided = sglib.rollout(base, generate_games(1, seed=9, max_receptacles=8), format="guide", max_turns=4, seed=2)
+    guided = sglib.rollout(base, generate_games(1, seed=9, max_receptacles=8), format="guide", turns=4, seed=2)
     episodes = [*played, *guided, Trajectory("g", "pick", "goal", "act")]
     for policy in (base, other):
         labels = rate(policy, episodes, temperature=0.0)
@@ -256,7 +256,7 @@ def test_rate_equals_a_plain_loop_without_a_cache(base, other, played):
 def test_rate_reads_what_the_policy_itself_would_have_read(base, monkeypatch):
     """Greedily the side reading of one's own `guide` episode is that episode, token by token up to the last label."""
     games = generate_games(3, seed=8, max_receptacles=8)
-    guided = sglib.rollout(base, games, format="guide", max_turns=6, temperature=0.0)
+    guided = sglib.rollout(base, games, format="guide", turns=6, temperature=0.0)
     seen, fill = [], generation.fill_in
     monkeypatch.setattr(generation, "fill_in", lambda *a, **k: seen.extend([a[1], fill(*a, **k)]) or seen[1])
     assert rate(base, guided, temperature=0.0) == [[turn.label for turn in t.turns] for t in guided]
@@ -345,7 +345,7 @@ def test_frozen_rater_stays_when_the_policy_changes(base, other, played, monkeyp
 
 def test_frozen_rater_is_paid_and_the_actors_own_labels_stay(base):
     games = generate_games(2, seed=8, max_receptacles=8)
-    guided = sglib.rollout(base, games, format="guide", max_turns=6, seed=4)
+    guided = sglib.rollout(base, games, format="guide", turns=6, seed=4)
     own = [[turn.label for turn in t.turns] for t in guided]
     component = SelfGuide(frozen="base", temperature=0.0)
     labels = rate(base, guided, temperature=0.0)

@@ -46,7 +46,7 @@ def games():
 
 @pytest.fixture(scope="module")
 def played(policy, games):
-    return rollout(policy, games, group_size=2, max_turns=6, seed=0, oracle=False)
+    return rollout(policy, games, group=2, turns=6, seed=0, options=Options(truth=False))
 
 
 def episode_of(game, turns):
@@ -114,7 +114,7 @@ def test_inspection_along_the_expert_against_one_prompt_at_a_time(policy, games)
 def test_inspection_along_the_policy(policy, games, played):
     """The states are those of `rollout`, token for token, and the expert is the one of the replayed game."""
     pairs, counts = inspect_steps(policy, games, prefix="own", expert="explore", max_turns=6, seed=5)
-    episodes = {t.game_id: t for t in rollout(policy, games, max_turns=6, seed=5)}
+    episodes = {t.game_id: t for t in rollout(policy, games, turns=6, seed=5)}
     by_id = {game.id: game for game in games}
     for pair in pairs:
         t = episodes[pair.game_id]

@@ -1,8 +1,8 @@
 """ALFWorld: games and engines. `textworld` is the reference engine, `fast` the one to learn with."""
 
-from sglib.envs.alfworld.fast import FastAlfworld, Snapshot, replay
+from sglib.envs.alfworld.fast import FastAlfworld, Snapshot
 from sglib.envs.alfworld.games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game
-from sglib.envs.alfworld.generate import game_of, generate_games, regenerate
+from sglib.envs.alfworld.generate import generate_games, regenerate
 from sglib.envs.alfworld.grammar import UnsupportedGame
 from sglib.envs.alfworld.trials import from_alfred_trials, load_games
 
@@ -15,9 +15,7 @@ __all__ = [
     "Snapshot",
     "UnsupportedGame",
     "from_alfred_trials",
-    "game_of",
     "generate_games",
     "load_games",
     "regenerate",
-    "replay",
 ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import PROCESSOR, Game
 from sglib.envs.alfworld.world import PROCESSES
+from sglib.envs.base import Demonstration, true_label
 from sglib.records import LABELS
 
 VERB = {"SinkBasin": "clean", "Microwave": "heat", "Fridge": "cool"}
@@ -36,26 +37,6 @@ class Habits:
     impossible: float = 0.12
     wrong_label: float = 0.3
     wrong_subgoal: float = 0.1
-
-
-@dataclass(slots=True)
-class Demonstration:
-    """One step: what was observed, the guidance and progress stated, the action, whether it is worth imitating."""
-
-    observation: str
-    action: str
-    guidance: str
-    label: str
-    progress: float
-    imitate: bool
-
-
-def true_label(before: int | None, after: int | None, valid: bool) -> str:
-    """The label that a step deserves: positive if the oracle's distance fell; negative if it rose or nothing
-    happened."""
-    if not valid or (before is not None and after is not None and after > before):
-        return "negative"
-    return "positive" if before is not None and after is not None and after < before else "neutral"
 
 
 class Explorer:
@@ -166,7 +147,7 @@ def demonstrate(
     observation = env.reset(game)
     explorer = Explorer(env, game, rng, ordered=rng.random() < habits.ordered)
     noise = rng.random() * habits.noise
-    first = distance = env.oracle_distance()
+    first = distance = env.distance()
     label, steps = "neutral", []
     while not observation.done and len(steps) < max_turns:
         action, goal = explorer.act()
@@ -184,6 +165,6 @@ def demonstrate(
         valid = action in observation.admissible
         observation = env.step(action)
         explorer.note(action, valid)
-        after = env.oracle_distance()
+        after = env.distance()
         label, distance = true_label(distance, after, valid), after
     return steps, observation.won

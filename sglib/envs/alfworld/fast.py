@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -28,9 +28,10 @@ from sglib.envs.alfworld.oracle import Situation, shortest_plan
 from sglib.envs.alfworld.world import PROCESSES, Fact, World, world_of
 from sglib.records import Observation
 
-__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame", "replay"]
+__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame"]
 
 NOTHING = "Nothing happens."
+ON, INSIDE = "On the {1}, you see a {0}.", "The {1} is open. In it, you see a {0}."  # where a thing lies
 _VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool"}
 MAX_CACHED = 192  # texts, and lists of admissible commands, kept for a game
 MAX_DISTANCES = 1024
@@ -133,6 +134,7 @@ class FastAlfworld:
             raise RuntimeError("the episode is over: call reset(game) before step")
         if not isinstance(action, str):
             action = ""
+        known = self.observation.admissible
         for method, arguments in self.world.commands.get(action) or self._learn(action.strip()):
             text = method(self, *arguments)
             if text is not None:
@@ -140,7 +142,7 @@ class FastAlfworld:
         else:
             text = NOTHING
         self.steps += 1
-        return self._observe(text)
+        return self._observe(text, action in known if self.with_admissible else text is not NOTHING)
 
     def admissible(self) -> tuple[str, ...]:
         """The commands that do something now, sorted."""
@@ -193,12 +195,13 @@ class FastAlfworld:
 
     # -- what there is to say ------------------------------------------------------------------------------------
 
-    def _observe(self, text: str) -> Observation:
+    def _observe(self, text: str, valid: bool = True) -> Observation:
         won, steps, limit = self.won, self.steps, self.max_steps
         self.done = done = won or (limit is not None and steps >= limit)
         commands = self.admissible() if self.with_admissible else ()
         self.observation = observation = Observation(
-            text, self.world.goal_text, commands, 1.0 if won else 0.0, won, done, steps, _info(self.score)
+            text, self.world.goal_text, commands, 1.0 if won else 0.0, won, done, steps, _info(self.score),
+            1.0 if won else 0.0, valid,
         )
         return observation
 
@@ -483,7 +486,7 @@ class FastAlfworld:
         return Situation(self.world, self.location, self.held, frozenset(self.opened), self.where,
                          frozenset(self.near), frozenset(self.props), frozenset(self.met))  # fmt: skip
 
-    def oracle_distance(self) -> int | None:
+    def distance(self) -> int | None:
         """Fewest actions from here to the goal with full knowledge, exact; None if the goal cannot be reached."""
         world, s = self.world, self.situation()
         if world.wanted is None:
@@ -497,6 +500,22 @@ class FastAlfworld:
             _keep(distances, key, None if plan is None else len(plan), MAX_DISTANCES)
         return distances[key]
 
+    def answer(self, name: str) -> str:
+        """"facts": where the things lie that a shortest plan from here takes or switches on, in the plan's order, in
+        the engine's own sentences (a model that has read nothing else finds any other wording unlikely, wherever the
+        thing is); "" where there is no plan or it needs nothing that lies somewhere."""
+        if name != "facts":
+            raise ValueError(f"name={name!r}: allowed: 'facts'")
+        world, rooms = self.world, {}
+        for action, *ids in shortest_plan(self.situation()) or []:
+            if action == "pickupobject" and ids[1] in self.where.get(ids[0], ()):
+                rooms.setdefault(*ids)
+            elif action == "toggleobject":
+                rooms.setdefault(ids[0], next(r for r in self.where[ids[0]] if r in world.place))
+        return " ".join(
+            (INSIDE if r in world.openable else ON).format(world.names[o], world.names[r]) for o, r in rooms.items()
+        )
+
     def plan(self) -> list[str] | None:
         """A shortest list of commands from here to the goal with full knowledge; None if there is none."""
         plan = shortest_plan(self.situation())
@@ -505,16 +524,6 @@ class FastAlfworld:
 
 def _process(prop: str, env: FastAlfworld, object_: str, receptacle: str, answer: str) -> str | None:
     return env._process(prop, object_, receptacle, answer)
-
-
-def replay(game: Game, actions: Iterable[str]) -> Iterator[FastAlfworld]:
-    """The environment at the start of a game and after each action; one object, so use it before going on."""
-    env = FastAlfworld(admissible=False)
-    env.reset(game)
-    yield env
-    for action in actions:
-        env.step(action)
-        yield env
 
 
 _METHODS = {

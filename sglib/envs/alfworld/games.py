@@ -55,6 +55,16 @@ class Game:
     walkthrough: tuple[str, ...] | None = field(repr=False, default=None)
     domain: str | None = field(repr=False, default=None)
     grammar: str | None = field(repr=False, default=None)
+    env = "alfworld"
+
+    @property
+    def origin(self) -> dict | None:
+        """How a generated game is made again, None for others."""
+        return self.traj_data.get("generator")
+
+    def content(self) -> list:
+        """What decides the game: id, goal, problem, and the domain and grammar if they are its own."""
+        return [self.id, self.goal, self.problem, self.domain, self.grammar]
 
     def data(self) -> dict:
         """The content of `game.tw-pddl`, as `alfworld-generate` writes it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-from collections.abc import Mapping
 
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import (
@@ -21,7 +20,6 @@ from sglib.envs.alfworld.games import (
     split_scenes,
     write_problem,
 )
-from sglib.records import Trajectory
 
 # How much a class of receptacle attracts things; measured placements in ALFRED's rooms favour open, large surfaces.
 CAPACITY = {"CounterTop": 4.0, "DiningTable": 4.0, "CoffeeTable": 3.0, "Desk": 3.0, "Dresser": 2.5, "SideTable": 2.0,
@@ -183,36 +181,23 @@ def generate_games(
     return games
 
 
-def regenerate(game_id: str, recipe: dict) -> Game:
+def regenerate(game_id: str, origin: dict) -> Game:
     """Make a game again from what a trajectory keeps of it: its id and `traj_data["generator"]`.
 
     Raises:
-        ValueError: the recipe does not lead to that id (it comes from another version, or was changed).
+        ValueError: the origin does not lead to that id (it comes from another version, or was changed).
     """
     try:
         game = generate_games(
             1,
-            seed=recipe["seed"],
+            seed=origin["seed"],
             split=game_id.partition("/")[0],
-            tasks=recipe["tasks"],
-            max_receptacles=recipe["max_receptacles"],
-            start=recipe["number"],
+            tasks=origin["tasks"],
+            max_receptacles=origin["max_receptacles"],
+            start=origin["number"],
         )[0]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"recipe={recipe!r}: must have seed, number, tasks and max_receptacles") from error
+        raise ValueError(f"origin={origin!r}: must have seed, number, tasks and max_receptacles") from error
     if game.id != game_id:
-        raise ValueError(f"recipe={recipe!r}: makes {game.id!r}, not {game_id!r}")
+        raise ValueError(f"origin={origin!r}: makes {game.id!r}, not {game_id!r}")
     return game
-
-
-def game_of(trajectory: Trajectory, games: Mapping[str, Game] | None = None) -> Game:
-    """The game that a trajectory was played on: from `games` (by id), else made again.
-
-    Raises:
-        ValueError: it is neither among them nor one that was generated here.
-    """
-    if games and trajectory.game_id in games:
-        return games[trajectory.game_id]
-    if trajectory.recipe is None:
-        raise ValueError(f"games: {trajectory.game_id!r} is not among them, and was not generated here")
-    return regenerate(trajectory.game_id, trajectory.recipe)

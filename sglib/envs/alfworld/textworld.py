@@ -35,7 +35,7 @@ class TextWorldAlfworld:
         max_steps: the episode is over after this many actions; None for no limit.
 
     Each instance owns one copy of Fast Downward's library (megabytes with a game loaded, gigabytes for a few), so keep
-    one and `reset` it. `oracle_distance` is always None: the engine has a planner, but no shortest plans.
+    one and `reset` it. It has no distance: its planner's plans are not the shortest.
     """
 
     def __init__(self, max_steps: int | None = None):
@@ -81,13 +81,10 @@ class TextWorldAlfworld:
         """
         if self._done:
             raise RuntimeError("the episode is over: call reset(game) before step(action)")
+        valid = action in self._admissible
         state, _, _ = self._env.step(action if isinstance(action, str) else "")
         self._steps += 1
-        return self._observe(state)
-
-    def oracle_distance(self) -> None:
-        """None: this engine has no oracle."""
-        return None
+        return self._observe(state, valid)
 
     def plan(self) -> list[str] | None:
         """Commands of the engine's own planner from here to the goal (not always the fewest); None where it finds none.
@@ -104,17 +101,20 @@ class TextWorldAlfworld:
         core = self._env.unwrapped
         return core._pddl_state.replan(core._entity_infos) or None
 
-    def _observe(self, state) -> Observation:
+    def _observe(self, state, valid: bool = True) -> Observation:
         won = bool(state["won"])
+        self._admissible = tuple(state["admissible_commands"])
         self._done = won or (self._max_steps is not None and self._steps >= self._max_steps)
         return Observation(
             text=state.feedback,
             goal=self._goal,
-            admissible=tuple(state["admissible_commands"]),
+            admissible=self._admissible,
             reward=1.0 if won and self._steps else 0.0,
             won=won,
             done=self._done,
             steps=self._steps,
+            score=1.0 if won else 0.0,
+            valid=valid,
         )
 
 

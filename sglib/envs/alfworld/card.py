@@ -1,0 +1,67 @@
+"""ALFWorld's card: everything that the rest of the library asks of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sglib.envs.alfworld.demonstrators import Habits, demonstrate
+from sglib.envs.alfworld.failures import FAILURES
+from sglib.envs.alfworld.fast import FastAlfworld
+from sglib.envs.alfworld.games import SPLITS, Game
+from sglib.envs.alfworld.generate import generate_games, regenerate
+from sglib.envs.alfworld.words import BANNER, PHRASES, RULES, words
+from sglib.envs.base import Demonstration, Environment, TextEnv
+
+ENGINES = ("fast", "textworld")
+
+
+class Alfworld(Environment):
+    """Household tasks in text. `size` is the most receptacles that a generated room has, 4..60 (a whole room has up to
+    54)."""
+
+    name = "alfworld"
+    revision = 1
+    splits = SPLITS
+    size = 12
+    turns = 30
+    answer_tokens = 12
+    rules = RULES
+    banner = BANNER
+    experts = ("optimal", "explore")
+    answers = ("facts",)
+    failures = FAILURES
+    keeps_unnamed = True
+
+    def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Game]:
+        """See `generate_games`."""
+        size = self.size if size is None else size
+        if isinstance(size, bool) or not isinstance(size, int) or not 4 <= size <= 60:
+            raise ValueError(f"size={size!r}: allowed for {self.name}: a number of receptacles, 4 to 60")
+        return generate_games(n, seed=seed, split=split, max_receptacles=size, start=start)
+
+    def make(self, *, max_steps: int | None = None, admissible: bool = True, engine: str = "fast") -> TextEnv:
+        """`engine`: "fast" (pure Python) or "textworld" (the reference; about 20 steps a second)."""
+        if engine not in ENGINES:
+            raise ValueError(f"engine={engine!r}: allowed: {', '.join(map(repr, ENGINES))}")
+        if engine == "textworld":
+            # imported here: TextWorld pulls in a grammar compiler and a planner that the fast engine never needs
+            from sglib.envs.alfworld.textworld import TextWorldAlfworld
+
+            return TextWorldAlfworld(max_steps=max_steps)
+        return FastAlfworld(max_steps=max_steps, admissible=admissible)
+
+    def remake(self, id: str, origin: dict) -> Game:
+        return regenerate(id, origin)
+
+    def vocabulary(self) -> tuple[Sequence[str], Sequence[str]]:
+        return PHRASES, words()
+
+    def demonstrate(
+        self, env: TextEnv, task: Game, rng: random.Random, habits: Mapping[str, float], max_turns: int
+    ) -> tuple[list[Demonstration], bool]:
+        return demonstrate(env, task, rng, Habits(**habits), max_turns)
+
+
+ENVIRONMENT = Alfworld()

@@ -1,0 +1,165 @@
+"""One episode: an environment, a way of acting, a record. What writes the answers is a back end's business (`local`,
+`remote`): it turns the context of an episode into the next answer and hands it to `Episode.take`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sglib import formats
+from sglib.envs.base import Environment, HasDistance, HasProgress, Task
+from sglib.records import Trajectory, Turn
+
+LARGE_MODEL_TOKENS = 200  # that an answer of a model may have which is told formats in words
+
+
+@dataclass(frozen=True)
+class Fork:
+    """A recorded episode up to one of its turns, from where it is played on.
+
+    Attributes:
+        trajectory: with its token ids (not of an endpoint).
+        turn: 0..T-1, written in this episode (an episode that is itself a fork begins with turns that were not); what
+            was recorded before it stays.
+        response: this turn's answer, word for word, its prefix included; None lets the policy write it.
+        prefix: how this turn's answer begins, for the policy to go on; None is the format's own, "" nothing. A guidance
+            is edited with "Guidance: ... Label: positive Action:" and deleted with "Action:".
+    """
+
+    trajectory: Trajectory
+    turn: int
+    response: str | None = None
+    prefix: str | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.turn < len(self.trajectory):
+            raise ValueError(f"turn={self.turn!r}: must be in 0..{len(self.trajectory) - 1}, of the recorded turns")
+        start, end = self.trajectory.turns[self.turn].span
+        if start == end:  # an endpoint's, or a turn that this episode took over as its own prompt
+            raise ValueError(f"turn={self.turn!r}: this turn was not written in this episode and has no tokens in it")
+        if self.response is not None and self.prefix is not None:
+            raise ValueError("prefix: does nothing beside a response")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a rollout is rarely told.
+
+    Attributes:
+        batch_size: at most this many episodes run side by side in a thread; changes speed and memory, not results.
+        truth: record the true distance to the goal, or the true progress, at every turn, where the environment has it.
+        max_new_tokens: tokens that an answer may have; None takes what the format and the environment need (200 for
+            models that are told formats in words).
+        example: a worked example shown before each episode (`sglib.formats.example_message`).
+        answer_prefix: (episode index, turn number) -> text with which the answer begins in place of the format's own
+            prefix.
+        forks: one for each task; its episodes begin with the fork's recorded turns. All that was written before is
+            their prompt; the spans of recorded turns are (0, 0).
+        make: further options for the environment's `make`, such as {"engine": "textworld"}.
+    """
+
+    batch_size: int = 256
+    truth: bool = True
+    max_new_tokens: int | None = None
+    example: str | None = None
+    answer_prefix: Callable[[int, int], str] | None = None
+    forks: Sequence[Fork] | None = None
+    make: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all episodes of one rollout have in common: its arguments, checked.
+
+    Attributes:
+        card: of the environment that all tasks belong to.
+        answer_tokens: that an answer may have.
+    """
+
+    card: Environment
+    tasks: Sequence[Task]
+    format: str
+    turns: int
+    temperature: float
+    seed: int
+    group: int
+    options: Options
+    compact: bool
+    answer_tokens: int
+
+    def __len__(self) -> int:
+        return len(self.tasks) * self.group
+
+    def prefix(self, index: int, turn: int, default: str) -> str:
+        """The part of an answer that is given."""
+        given = self.options.answer_prefix
+        return given(index, turn) if given else default
+
+
+def answer_tokens(card: Environment, format: str, compact: bool) -> int:
+    """Tokens that an answer needs: of the small model the action's and the format's own, of another one 200."""
+    return card.answer_tokens + formats.FORMATS[format].TOKENS if compact else LARGE_MODEL_TOKENS
+
+
+class Episode:
+    """One running episode.
+
+    Attributes:
+        env, observation: the running environment and what it said last.
+        trajectory: the record so far.
+    """
+
+    def __init__(self, plan: Plan, index: int):
+        task, group = plan.tasks[index // plan.group], index // plan.group
+        self.plan, self.index = plan, index
+        self.env = plan.card.make(max_steps=plan.turns, **plan.options.make)
+        self.observation = self.env.reset(task)
+        self.trajectory = Trajectory(
+            task.id, task.task_type, self.observation.goal, plan.format, group=group, seed=plan.seed,
+            origin=task.origin, env=task.env, final_observation=self.observation.text,
+        )  # fmt: skip
+        self._look()
+
+    def _look(self) -> None:
+        """Note how the task stands now."""
+        trajectory, observation = self.trajectory, self.observation
+        trajectory.won, trajectory.score = observation.won, observation.score
+        trajectory.final_observation = observation.text
+        if self.plan.options.truth:
+            if isinstance(self.env, HasDistance):
+                trajectory.final_distance = self.env.distance()
+            elif isinstance(self.env, HasProgress):
+                trajectory.final_truth = self.env.progress()
+
+    def opening(self) -> list[dict]:
+        """The messages before the first answer."""
+        plan = self.plan
+        return formats.opening(plan.format, plan.card, self.observation.text, plan.compact, plan.options.example)
+
+    def take(self, response: str, read: str | None = None, span: tuple[int, int] = (0, 0)) -> bool:
+        """Read an answer, act on it, record the turn; whether the episode goes on.
+
+        Args:
+            response: the answer as it is recorded.
+            read: the answer as it is read, where that is another text.
+            span: [start, end) of its tokens in the trajectory.
+        """
+        trajectory, before = self.trajectory, self.observation
+        parsed = formats.parse(trajectory.format, response if read is None else read)
+        self.observation = now = self.env.step(parsed.action)
+        trajectory.turns.append(
+            Turn(
+                before.text, response, parsed.action, now.valid, parsed.guidance, parsed.label, parsed.progress,
+                parsed.error, now.reward, trajectory.final_distance, span=span, truth=trajectory.final_truth,
+            )
+        )  # fmt: skip
+        self._look()
+        return not now.done
+
+    def follow(self, turns: Sequence[Turn]) -> None:
+        """Take the actions of recorded turns, which become this episode's own, without their rewards and tokens."""
+        for turn in turns:
+            self.trajectory.turns.append(replace(turn, rewards={}, advantage=None, span=(0, 0)))
+            self.observation = self.env.step(turn.action)
+        self._look()
