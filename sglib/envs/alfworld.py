@@ -7,6 +7,7 @@ from sglib.envs.alfworld_grammar import UnsupportedGame
 from sglib.envs.alfworld_trials import from_alfred_trials, load_games
 
 __all__ = [
+    "CARD",
     "SPLITS",
     "TASK_TYPES",
     "UNSEEN_SCENES",
@@ -21,3 +22,6 @@ __all__ = [
     "regenerate",
     "replay",
 ]
+
+# Of every result's key; a rule or a text of the games that changes is another revision.
+CARD = {"name": "alfworld", "revision": 1}
