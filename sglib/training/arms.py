@@ -15,8 +15,6 @@ resumes there after an interruption, and is not run again when it is complete.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import multiprocessing
 import os
@@ -32,19 +30,24 @@ from pathlib import Path
 import torch
 
 from sglib.endpoint import check_trainable
-from sglib.envs.alfworld import generate_games
+from sglib.envs.alfworld import CARD, generate_games
 from sglib.evaluate import evaluate
+from sglib.identity import canonical, digest, weights_hash
 from sglib.panels import panel
 from sglib.params import GRPOParams
-from sglib.policy import SHIPPED, load_policy
+from sglib.policy import load_policy
 from sglib.recipes import Recipe, load_recipe
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
-from sglib.runs import cached, output_root, source_hash, versions
+from sglib.runs import cached, output_root, repo_root, source_hash, versions
 from sglib.training.grpo import GRPOSettings, train
 
-# What decides an arm's result, with the model's weights; a change in any of it makes a new folder.
+# The code that decides an arm's result; a change in any of it makes a new folder. Of the environments, what all share
+# and the one that is played.
 SOURCES = (
-    "sglib/envs",
+    "sglib/envs/__init__.py",
+    "sglib/envs/base.py",
+    "sglib/envs/batch.py",
+    *sorted(f"sglib/envs/{path.name}" for path in (repo_root() / "sglib" / "envs").glob(f"{CARD['name']}*.py")),
     "sglib/panels.py",
     "sglib/formats.py",
     "sglib/policy.py",
@@ -124,22 +127,22 @@ def arm_recipe(arm: str, p: GRPOParams) -> Recipe:
     return load_recipe(arm).with_win_reward(p.win_reward)
 
 
+def arm_content(arm: str, p: GRPOParams) -> dict:
+    """Everything that a reader could change and that decides an arm's result, as JSON data; not the code."""
+    # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its name
+    without = ("arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to")
+    recipe = canonical(arm_recipe(arm, p), without=("name",))
+    return {"recipe": recipe, "params": canonical(p, without), "environment": CARD}
+
+
 def arm_folder(arm: str, p: GRPOParams) -> Path:
     """The folder of an arm, by everything that decides its result."""
-    # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its path
-    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward", "report_to"})
-    fixed["recipe"] = repr(dataclasses.replace(arm_recipe(arm, p), about=""))
-    digest = hashlib.sha256(json.dumps([fixed, source_hash(*_sources(p))], sort_keys=True).encode()).hexdigest()[:12]
-    return configured_folder(arm, digest, p.output_dir)
+    return configured_folder(arm, digest([arm_content(arm, p), source_hash(*SOURCES)]), p.output_dir)
 
 
 def configured_folder(arm: str, configuration: str, output_dir: str) -> Path:
     """The folder of an arm by the `configuration` of its run card, whatever code is here now."""
     return output_root(output_dir) / "cache" / f"grpo-{Path(arm).stem}-{configuration}"
-
-
-def _sources(p: GRPOParams) -> tuple[str, ...]:
-    return (*SOURCES, f"sglib/assets/{p.model}/model.safetensors") if p.model in SHIPPED else SOURCES
 
 
 def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
@@ -169,7 +172,7 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
         return report.numbers() | {"outcomes": report.outcomes}
 
     if not (folder / "base.json").exists():  # the same for all arms that act in one format
-        key = [p.model, p.lora, p.eval_games, p.max_receptacles, options, source_hash(*_sources(p))]
+        key = [weights_hash(p.model), p.lora, p.eval_games, p.max_receptacles, options, source_hash(*SOURCES)]
         base = cached("base", key, lambda f: write_atomic(f / "base.json", json.dumps(measure(policy))), p.output_dir)
         write_atomic(folder / "base.json", (base / "base.json").read_bytes())
     if recipe.start is not None:  # again after an interruption: same seed, same weights

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from sglib.evaluate import evaluate
+from sglib.identity import weights_hash
 from sglib.panels import panel
 from sglib.params import ParameterError
 from sglib.policy import load_policy
@@ -112,7 +113,7 @@ def _play_unseen(cell: Cell, trained: Path | None) -> dict[str, str]:
 
     if trained is not None:
         return play(str(trained))
-    key = [p.model, p.eval_games, p.max_receptacles, options, source_hash(*SOURCES)]
+    key = [weights_hash(p.model), p.eval_games, p.max_receptacles, options, source_hash(*SOURCES)]
     base = cached("unseen", key, lambda f: write_atomic(f / "base.json", json.dumps(play(p.model))), p.output_dir)
     return json.loads((base / "base.json").read_text(encoding="utf-8"))
 

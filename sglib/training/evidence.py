@@ -11,8 +11,6 @@ policies' outcomes in rooms never trained in lie in a folder `valid_unseen` besi
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -25,10 +23,11 @@ import numpy as np
 from scipy import stats
 
 from sglib import params as parameters
+from sglib.identity import digest
 from sglib.params import GRPOParams
 from sglib.runs import output_root, repo_root
 from sglib.stats import minimum_detectable_effect
-from sglib.training.arms import arm_recipe
+from sglib.training.arms import arm_content
 
 FOLDER = "evidence/cells"
 REFERENCE = "reference/evidence"
@@ -58,10 +57,7 @@ class Cell:
     def key(self) -> str:
         """12 hex digits of everything that a reader could change and that decides the result: not the code, whose hash
         each cell keeps beside it."""
-        without = {"arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to"}
-        fixed = self.params.model_dump(exclude=without)
-        fixed["recipe"] = repr(dataclasses.replace(arm_recipe(self.recipe, self.params), about=""))
-        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
+        return digest(arm_content(self.recipe, self.params))
 
 
 def plan(params_file: str | Path) -> list[Cell]:
