@@ -15,8 +15,6 @@ resumes there after an interruption, and is not run again when it is complete.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import multiprocessing
 import os
@@ -31,46 +29,40 @@ from pathlib import Path
 
 import torch
 
+from sglib import envs
 from sglib.envs.alfworld import generate_games
 from sglib.envs.panels import panel
+from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.params import GRPOParams
 from sglib.experiments.recipe import Recipe, load_recipe
 from sglib.experiments.runs import cached, output_root, source_hash, versions
 from sglib.measure.evaluate import evaluate
 from sglib.models.endpoint import check_trainable
 from sglib.models.policy import load_policy
-from sglib.models.small import shipped_folder
 from sglib.play.episode import Options
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
 from sglib.training.grpo import GRPOSettings, train
 
-# What decides an arm's result, with the model's weights; a change in any of it makes a new folder.
+# The code that decides an arm's result; a change in any of it makes a new folder. Of the environments, what all share
+# and the one that is played.
+ROOMS = ("formats", "models", "play", "rewards", "advantages", "measure", "training")
 SOURCES = (
-    "sglib/envs",
-    "sglib/formats",
-    "sglib/models/policy.py",
+    *(f"sglib/{room}" for room in ROOMS),
     "sglib/records.py",
-    "sglib/models/decoding.py",
-    "sglib/play/answers.py",
-    "sglib/models/threads.py",
-    "sglib/play/rollout.py",
-    "sglib/measure/evaluate.py",
-    "sglib/measure/truth.py",
-    "sglib/measure/hacking.py",
-    "sglib/rewards",
-    "sglib/advantages/formulas.py",
-    "sglib/play/scoring.py",
+    "sglib/envs/__init__.py",
+    "sglib/envs/base.py",
+    "sglib/envs/panels.py",
     "sglib/experiments/recipe.py",
-    "sglib/training/shared.py",
-    "sglib/advantages/estimators.py",
-    "sglib/training/forward.py",
-    "sglib/training/grpo.py",
-    "sglib/training/dpo.py",
     "sglib/experiments/starts.py",
-    "sglib/training/trainer.py",
-    "sglib/training/sft.py",
     "sglib/experiments/arms.py",
 )
+
+
+def sources(env: str) -> tuple[str | Path, ...]:
+    """The code that decides an arm's result; of the environments what all have in common, and the one that is played."""
+    return (*SOURCES, *envs.get(env).sources)
+
+
 REPLICATE_SEED = 1_000_003  # a replicate's seed is so far from the seeds that people choose
 STOP = "stop"  # a file that asks an arm to end behind its present iteration
 SHOWN = 16  # episodes kept of the trained policy
@@ -125,22 +117,22 @@ def arm_recipe(arm: str, p: GRPOParams) -> Recipe:
     return load_recipe(arm).with_win_reward(p.win_reward)
 
 
+def arm_content(arm: str, p: GRPOParams) -> dict:
+    """Everything that a reader could change and that decides an arm's result, as JSON data; not the code."""
+    # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its name
+    without = ("arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to")
+    recipe = canonical(arm_recipe(arm, p), without=("name",))
+    return {"recipe": recipe, "params": canonical(p, without), "environment": {"name": "alfworld", "revision": 1}}
+
+
 def arm_folder(arm: str, p: GRPOParams) -> Path:
     """The folder of an arm, by everything that decides its result."""
-    # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its path
-    fixed = p.model_dump(exclude={"arms", "run", "size", "output_dir", "win_reward", "report_to"})
-    fixed["recipe"] = repr(dataclasses.replace(arm_recipe(arm, p), about=""))
-    digest = hashlib.sha256(json.dumps([fixed, source_hash(*_sources(p))], sort_keys=True).encode()).hexdigest()[:12]
-    return configured_folder(arm, digest, p.output_dir)
+    return configured_folder(arm, digest([arm_content(arm, p), source_hash(*sources("alfworld"))]), p.output_dir)
 
 
 def configured_folder(arm: str, configuration: str, output_dir: str) -> Path:
     """The folder of an arm by the `configuration` of its run card, whatever code is here now."""
     return output_root(output_dir) / "cache" / f"grpo-{Path(arm).stem}-{configuration}"
-
-
-def _sources(p: GRPOParams) -> tuple[str, ...]:
-    return (*SOURCES, str(shipped_folder(p.model) / "model.safetensors")) if shipped_folder(p.model) else SOURCES
 
 
 def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
@@ -171,7 +163,8 @@ def train_arm(arm: str, p: GRPOParams, folder: Path) -> None:
         return report.numbers() | {"outcomes": report.outcomes}
 
     if not (folder / "base.json").exists():  # the same for all arms that act in one format
-        key = [p.model, p.lora, p.eval_games, p.max_receptacles, options, source_hash(*_sources(p))]
+        code = source_hash(*sources("alfworld"))
+        key = [weights_hash(p.model), p.lora, p.eval_games, p.max_receptacles, options, code]
         base = cached("base", key, lambda f: write_atomic(f / "base.json", json.dumps(measure(policy))), p.output_dir)
         write_atomic(folder / "base.json", (base / "base.json").read_bytes())
     if recipe.start is not None:  # again after an interruption: same seed, same weights
@@ -241,7 +234,7 @@ def run_card(metrics: Sequence[dict]) -> dict:
         "checkpoint": "last",
         "versions": {"python": platform.python_version(), **versions()},
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "cuda": torch.cuda.is_available()},
-        "source": source_hash(*SOURCES),
+        "source": source_hash(*sources("alfworld")),
         "episodes": {"started": episodes, "finished": episodes, "without_advantage": round(silent)},
         "iterations": len(metrics),
         "env_steps": round(total["turns"]),

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from sglib.envs.panels import panel
-from sglib.experiments.arms import SOURCES, ArmResult, arm_folder, arm_recipe, configured_folder, read_arm, train_all
+from sglib.experiments.arms import ArmResult, arm_folder, arm_recipe, configured_folder, read_arm, sources, train_all
 from sglib.experiments.evidence import SEEN, UNSEEN, Cell, folders, plan, read_evidence, reason
+from sglib.experiments.identity import weights_hash
 from sglib.experiments.params import ParameterError
 from sglib.experiments.runs import cached, repo_root, source_hash
 from sglib.measure.evaluate import evaluate
@@ -115,7 +116,7 @@ def _play_unseen(cell: Cell, trained: Path | None) -> dict[str, str]:
 
     if trained is not None:
         return play(str(trained))
-    key = [p.model, p.eval_games, p.max_receptacles, options, source_hash(*SOURCES)]
+    key = [weights_hash(p.model), p.eval_games, p.max_receptacles, options, source_hash(*sources("alfworld"))]
     base = cached("unseen", key, lambda f: write_atomic(f / "base.json", json.dumps(play(p.model))), p.output_dir)
     return json.loads((base / "base.json").read_text(encoding="utf-8"))
 

@@ -11,8 +11,6 @@ policies' outcomes in rooms never trained in lie in a folder `valid_unseen` besi
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -25,7 +23,8 @@ import numpy as np
 from scipy import stats
 
 from sglib.experiments import params as parameters
-from sglib.experiments.arms import arm_recipe
+from sglib.experiments.arms import arm_content
+from sglib.experiments.identity import digest
 from sglib.experiments.params import GRPOParams
 from sglib.experiments.runs import output_root, repo_root
 from sglib.measure.stats import minimum_detectable_effect
@@ -58,10 +57,7 @@ class Cell:
     def key(self) -> str:
         """12 hex digits of everything that a reader could change and that decides the result: not the code, whose hash
         each cell keeps beside it."""
-        without = {"arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to"}
-        fixed = self.params.model_dump(exclude=without)
-        fixed["recipe"] = repr(dataclasses.replace(arm_recipe(self.recipe, self.params), about=""))
-        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:12]
+        return digest(arm_content(self.recipe, self.params))
 
 
 def plan(params_file: str | Path) -> list[Cell]:

@@ -48,10 +48,10 @@ class Recipe:
     """
 
     name: str
-    about: str
-    format: str
-    components: tuple[Component, ...]
-    estimator: Estimator
+    about: str = ""
+    format: str = "act"
+    components: tuple[Component, ...] = ()
+    estimator: Estimator = GRPO()
     start: Start | None = None
     replicate: int = 0
 

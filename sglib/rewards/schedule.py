@@ -24,6 +24,7 @@ class Constant:
     """
 
     value: float = 1.0
+    kind = "constant"
 
     def __post_init__(self):
         _check_number("value", self.value)
@@ -48,6 +49,7 @@ class Trapezoid:
     full: float = 0.5
     fall: float = 0.7
     end: float = 0.8
+    kind = "trapezoid"
 
     def __post_init__(self):
         lower_name, lower = "0", 0.0

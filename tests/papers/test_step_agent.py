@@ -46,7 +46,7 @@ def games():
 
 @pytest.fixture(scope="module")
 def played(policy, games):
-    return rollout(policy, games, group=2, turns=6, seed=0, options=Options(truth=False))
+    return rollout(policy, games, group=2, turns=6, seed=0, options=sglib.Options(truth=False))
 
 
 def episode_of(game, turns):

@@ -1,0 +1,176 @@
+"""What decides a result decides its key, and nothing else does: new defaults, paths and other numbers' types do not."""
+
+import dataclasses
+import json
+import shutil
+
+import pydantic
+import pytest
+import safetensors.torch
+from sglib.runs import repo_root
+
+from sglib import params, recipes
+from sglib.advantages.estimators import ESTIMATORS, GRPO, GiGPO
+from sglib.experiments.identity import canonical, digest, weights_hash
+from sglib.experiments.recipe import make_recipe
+from sglib.experiments.starts import Imitation, Preference, Stages
+from sglib.models.policy import asset
+from sglib.rewards import COMPONENTS, Constant, Outcome, SelfGuide, Trapezoid
+from sglib.training import arms, evidence
+
+MIXED = {
+    "components": [{"name": "outcome"}, {"name": "self_guide", "schedule": 0.5, "frozen": "base"}],
+    "format": "guide",
+    "advantage": {"kind": "gigpo", "gamma": 0.9},
+    "start": [{"kind": "imitation", "games": 8}, {"kind": "preference"}],
+}
+
+
+def wider(cls, value=3, revision=None):
+    """The class with one more field, at its default, and perhaps with a revision."""
+    more = {} if revision is None else {"revision": revision}
+    return dataclasses.make_dataclass(cls.__name__, [("added", int, value)], bases=(cls,), namespace=more, frozen=True)
+
+
+def key(thing):
+    return digest(canonical(thing))
+
+
+@pytest.fixture(scope="module")
+def cell():
+    return next(cell for cell in evidence.plan(repo_root() / "params" / "full.yaml") if cell.name == "self_guide-seed1")
+
+
+def test_only_what_is_not_the_default_is_said():
+    assert canonical(make_recipe(MIXED, "mine"), without=("name",)) == {
+        "revision": 1,
+        "format": "guide",
+        "components": [
+            {"name": "outcome", "revision": 1},
+            {
+                "name": "self_guide",
+                "revision": 1,
+                "frozen": weights_hash("base"),
+                "schedule": {"kind": "constant", "revision": 1, "value": 0.5},
+            },
+        ],
+        "estimator": {"kind": "gigpo", "revision": 1, "gamma": 0.9},
+        "start": {
+            "kind": "stages",
+            "revision": 1,
+            "stages": [{"kind": "imitation", "revision": 1, "games": 8}, {"kind": "preference", "revision": 1}],
+        },
+    }
+    p = params.check("grpo", {"size": "smoke", "seed": 3})
+    assert canonical(p, without=("size", *type(p).model_fields.keys() - {"seed", "model", "clip"})) == {
+        "revision": 1, "seed": 3, "model": weights_hash("base"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", [*COMPONENTS.values(), *ESTIMATORS.values(), Imitation, Preference])
+def test_a_new_field_with_a_default_changes_no_key(cls):
+    assert key(wider(cls)()) == key(cls())
+    assert key(wider(cls)(added=4)) != key(cls())
+    assert key(wider(cls, revision=2)()) != key(cls())
+
+
+def test_new_fields_leave_a_cells_key_as_it_was(cell, monkeypatch):
+    before, folder = cell.key, arms.arm_folder(cell.recipe, cell.params)
+    monkeypatch.setitem(recipes.COMPONENTS, "self_guide", wider(SelfGuide))
+    monkeypatch.setitem(recipes.ESTIMATORS, "grpo", wider(GRPO))
+    assert type(arms.arm_recipe(cell.recipe, cell.params).components[1]) is not SelfGuide
+    more = pydantic.create_model("GRPOParams", __base__=params.GRPOParams, added=(int, 3))
+    wide = dataclasses.replace(cell, params=more(**cell.params.model_dump(exclude={"clip"})))
+    assert wide.key == before and arms.arm_folder(wide.recipe, wide.params) == folder
+    assert dataclasses.replace(wide, params=wide.params.model_copy(update={"added": 4})).key != before
+    monkeypatch.setitem(recipes.COMPONENTS, "self_guide", wider(SelfGuide, revision=2))
+    assert cell.key != before
+
+
+@pytest.mark.parametrize("changed", ["environment", params.GRPOParams, Trapezoid, GRPO])
+def test_a_revision_changes_a_cells_key(cell, monkeypatch, changed):
+    """Also of a part that is the default of what it is in, as Trapezoid is of the guidance reward."""
+    before = cell.key
+    if changed == "environment":
+        monkeypatch.setitem(arms.CARD, "revision", 2)
+    else:
+        monkeypatch.setattr(changed, "revision", 2, raising=False)
+    assert cell.key != before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Outcome(weight=5), Outcome(weight=6)),
+        (Outcome(), Outcome(schedule=0.5)),
+        (Constant(), Trapezoid()),
+        (GRPO(), GiGPO()),
+        (GiGPO(), GiGPO(gamma=0.9)),
+        (Stages((Imitation(), Preference())), Stages((Preference(), Imitation()))),
+    ],
+)
+def test_what_differs_has_another_key(one, other):
+    assert key(one) != key(other)
+
+
+def test_equal_numbers_are_the_same():
+    assert key(Outcome(weight=5)) == key(Outcome(weight=5.0)) and key(Outcome(weight=10)) == key(Outcome())
+    assert key(SelfGuide(schedule=1)) == key(SelfGuide(schedule=Constant(1)))
+
+
+def test_a_class_without_a_label_is_refused():
+    nameless = dataclasses.make_dataclass("Nameless", [("value", int, 1)])
+    with pytest.raises(ValueError, match="Nameless: has neither name nor kind"):
+        canonical(GRPO(scale=nameless()))
+    with pytest.raises(TypeError, match="got set; allowed: JSON data"):
+        canonical(GRPO(scale={1}))
+
+
+@pytest.fixture
+def model(tmp_path):
+    return shutil.copytree(asset("base"), tmp_path / "model")
+
+
+def test_a_model_is_its_content(model, tmp_path):
+    assert weights_hash(str(model)) == weights_hash("base") != weights_hash("base_strong")
+    assert weights_hash("someone/some-model") == "someone/some-model"
+    (model / "notes.txt").write_text("of no effect")
+    assert weights_hash(str(model)) == weights_hash("base")
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
+        before = weights_hash(str(model))
+        (model / name).write_text((model / name).read_text() + "\n")
+        assert weights_hash(str(model)) != before, name
+    before = weights_hash(str(model))
+    (model / "pytorch_model.bin").write_bytes(b"not read where there are safetensors")
+    assert weights_hash(str(model)) == before
+
+
+def test_replaced_weights_are_another_arm_and_moved_ones_are_not(model, tmp_path):
+    def folder(where):
+        return arms.arm_folder("grpo", params.check("grpo", {"size": "smoke", "model": str(where)}))
+
+    first = folder(model)
+    assert folder(shutil.copytree(model, tmp_path / "elsewhere")) == first
+    file, times = model / "model.safetensors", (model / "model.safetensors").stat()
+    weights = safetensors.torch.load_file(file)
+    name = min(weights)
+    weights[name] = weights[name] + 1
+    safetensors.torch.save_file(weights, tmp_path / "new", metadata={"format": "pt"})
+    shutil.copystat(file, tmp_path / "new")
+    (tmp_path / "new").replace(file)  # of the same size, with the time of the old file
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+    assert folder(model) != first
+
+
+def test_no_committed_cell_is_stale():
+    cells = evidence.plan(repo_root() / "params" / "full.yaml")
+    reference = repo_root() / "outputs" / evidence.REFERENCE
+    found = evidence.read_evidence(cells, [reference])
+    assert len(found.cells) == len(cells) == 163 and not (found.stale or found.missing or found.unknown)
+    assert {json.loads(path.read_text())["key"] for path in reference.glob("*.json")} == {cell.key for cell in cells}
+
+
+def test_of_the_environments_only_the_played_one_is_part_of_an_arms_code():
+    played = {f"sglib/envs/{path.name}" for path in (repo_root() / "sglib" / "envs").glob("alfworld*.py")}
+    shared = {f"sglib/envs/{name}.py" for name in ("__init__", "base", "batch")}
+    assert {name for name in arms.SOURCES if name.startswith("sglib/envs")} == played | shared and len(played) > 5
