@@ -7,16 +7,16 @@ import shutil
 import pydantic
 import pytest
 import safetensors.torch
-from sglib.runs import repo_root
 
-from sglib import params, recipes
 from sglib.advantages.estimators import ESTIMATORS, GRPO, GiGPO
+from sglib.experiments import arms, evidence, params
+from sglib.experiments import recipe as recipes
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.recipe import make_recipe
+from sglib.experiments.runs import repo_root
 from sglib.experiments.starts import Imitation, Preference, Stages
-from sglib.models.policy import asset
+from sglib.models.small import shipped_folder as asset
 from sglib.rewards import COMPONENTS, Constant, Outcome, SelfGuide, Trapezoid
-from sglib.training import arms, evidence
 
 MIXED = {
     "components": [{"name": "outcome"}, {"name": "self_guide", "schedule": 0.5, "frozen": "base"}],

@@ -59,7 +59,7 @@ SOURCES = (
 
 
 def sources(env: str) -> tuple[str | Path, ...]:
-    """The code that decides an arm's result; of the environments what all have in common, and the one that is played."""
+    """The code that decides an arm's result; of environments what all have in common, and the one that is played."""
     return (*SOURCES, *envs.get(env).sources)
 
 
