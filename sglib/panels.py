@@ -13,25 +13,18 @@ import csv
 import functools
 import hashlib
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from sglib.envs.alfworld import SPLITS, Game, generate_games
-from sglib.envs.alfworld_games import split_scenes
+from sglib.envs.alfworld_games import game_hash, split_scenes
 from sglib.records import write_atomic
 
 PANEL_SEED = 424_242
 MAX_RECEPTACLES = 12
 SIZES = {"small": 128, "full": 512}
 FOLDER = Path(__file__).resolve().parent / "assets" / "panels"
-
-
-def game_hash(game: Game) -> str:
-    """16 hex digits of what decides a game: id, goal, problem, and the domain and grammar if they are its own."""
-    content = json.dumps([game.id, game.goal, game.problem, game.domain, game.grammar])
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def panel_hash(games: Sequence[Game]) -> str:

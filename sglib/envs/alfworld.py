@@ -4,6 +4,7 @@ from sglib.envs.alfworld_fast import FastAlfworld, Snapshot, replay
 from sglib.envs.alfworld_games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game
 from sglib.envs.alfworld_generate import game_of, generate_games, regenerate
 from sglib.envs.alfworld_grammar import UnsupportedGame
+from sglib.envs.alfworld_official import official_panel
 from sglib.envs.alfworld_trials import from_alfred_trials, load_games
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "game_of",
     "generate_games",
     "load_games",
+    "official_panel",
     "regenerate",
     "replay",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.resources
 import json
 import random
@@ -65,7 +66,7 @@ class Game:
             "pddl_domain": self.domain if self.domain is not None else shipped("alfred.pddl"),
             "grammar": grammar,
             "pddl_problem": self.problem,
-            "solvable": self.walkthrough is not None,
+            "solvable": True,  # games that cannot be won are neither made nor read
             "walkthrough": list(self.walkthrough) if self.walkthrough is not None else None,
         }
 
@@ -76,6 +77,12 @@ class Game:
         write_atomic(folder / "game.tw-pddl", json.dumps(self.data()))
         write_atomic(folder / "traj_data.json", json.dumps(self.traj_data, indent=1))
         return folder
+
+
+def game_hash(game: Game) -> str:
+    """16 hex digits of what decides a game: id, goal, problem, and the domain and grammar if they are its own."""
+    content = json.dumps([game.id, game.goal, game.problem, game.domain, game.grammar])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 # -- rooms: what the floor plans and tables of the alfworld package say ---------------------------------------------
