@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from sglib.models.decoding import SlotCache, decoder_of, feed
+from sglib.models.decoder import decoder_of
+from sglib.models.slots import SlotCache, feed
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoding
-from sglib.models.policy import Policy, build_model, build_tokenizer
-from sglib.play.rollout import MAX_NEW_TOKENS
+from sglib.models import decoder, generate, slots
+from sglib.models.policy import Policy
+from sglib.models.small import build_model, build_tokenizer
+from sglib import envs
+from sglib.play.episode import answer_tokens
 from sglib.records import Trajectory
 
 GAMES = generate_games(3, seed=15, max_receptacles=8)
@@ -136,7 +139,7 @@ def plain(policy: Policy, game, format: str, max_turns: int) -> Trajectory:
     record = Trajectory(game.id, game.task_type, observation.goal, format, prompt_ids=ids)
     while not observation.done:
         answer = []
-        while len(answer) < MAX_NEW_TOKENS[format]:
+        while len(answer) < answer_tokens(envs.get("alfworld"), format, True):
             with torch.no_grad():
                 read = record.prompt_ids + record.completion_ids + answer
                 logprobs = torch.log_softmax(policy.model(torch.tensor([read])).logits[0, -1], -1)

@@ -111,7 +111,7 @@ def test_a_perfect_player_wins(serve, format):
     assert [t.group for t in played] == [0, 0, 1, 1, 2, 2]
     for t in played:
         assert t.won and t.final_distance == 0 and t.distances == list(range(len(t), -1, -1))
-        assert t.turns[-1].reward == 1.0 and t.recipe and t.goal and t.seed == 3
+        assert t.turns[-1].reward == 1.0 and t.origin and t.goal and t.seed == 3
         assert all(turn.valid and turn.parse_error is None for turn in t.turns)
         assert t.prompt_ids == t.completion_ids == t.mask == t.logprobs == []
     shown = played[0].turns[0]
@@ -126,7 +126,7 @@ def test_a_perfect_player_wins(serve, format):
         assert first == formats.system_message(format, compact=False)
         assert [m["role"] for m in rest] == ["user", *["assistant", "user"] * ((len(rest) - 1) // 2)]
     assert set(server.keys) == {f"Bearer {KEY}"}
-    assert sglib.replay_on_reference(played[:1]) == []
+    assert replay_on_reference(played[:1]) == []
     records = [json.loads(json.dumps(t.to_dict())) for t in played]
     assert [sglib.Trajectory.from_dict(r) for r in records] == played
 

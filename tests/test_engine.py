@@ -314,6 +314,6 @@ def test_replay_and_game_of():
     assert distances == list(range(len(game.walkthrough), -1, -1))
     trajectory = Trajectory(game.id, game.task_type, game.goal, "act", recipe=game.traj_data["generator"])
     both = {game.id: game, other.id: other}
-    assert envs.alfworld.game_of(trajectory) == envs.alfworld.game_of(trajectory, both) == game
+    assert envs.task_of(trajectory) == envs.task_of(trajectory, both) == game
     with pytest.raises(ValueError, match="not among them, and was not generated here"):
-        envs.alfworld.game_of(replace(trajectory, recipe=None), {other.id: other})
+        envs.task_of(replace(trajectory, origin=None), {other.id: other})

@@ -122,7 +122,8 @@ def test_the_map_knows_what_was_seen_and_carried():
 
 
 def test_the_map_of_a_real_episode_agrees_with_the_engine():
-    from sglib.envs.alfworld import generate_games, replay
+    from sglib.envs import replay
+    from sglib.envs.alfworld import generate_games
 
     games = generate_games(6, seed=5)
     for game in games:

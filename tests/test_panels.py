@@ -14,7 +14,7 @@ def test_the_manifests_hold(split):
     rows = panels.manifest(split)
     assert len(rows) == 512 and len(games) == 128 and {g.split for g in games} == {split}
     assert [row["id"] for row in rows[:128]] == [game.id for game in games]
-    assert [row["hash"] for row in rows[:128]] == [panels.game_hash(game) for game in games]
+    assert [row["hash"] for row in rows[:128]] == [panels.task_hash(game) for game in games]
     assert len({row["hash"] for row in rows}) == 512
 
 

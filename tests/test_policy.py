@@ -8,7 +8,8 @@ import torch
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import FastAlfworld, generate_games
-from sglib.models.policy import Policy, asset, build_tokenizer, load_policy
+from sglib.models.policy import Policy, load_policy
+from sglib.models.small import build_tokenizer, shipped_folder
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -28,7 +29,7 @@ def test_no_unknown_word_in_a_thousand_observations():
 
 def test_text_between_answers_keeps_the_prefix():
     """Under a ChatML template (Qwen's family) as under ours: rendering step by step equals rendering at once."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer("alfworld")
     tokenizer.chat_template = CHATML
     model = load_policy("new").model
     policy = Policy(model, tokenizer, False, "chatml")
@@ -75,7 +76,7 @@ def test_bad_dtype():
 
 @pytest.mark.parametrize("name", ["base", "base_strong"])
 def test_the_shipped_models_come_with_their_card(name):
-    card = json.loads((asset(name) / "card.json").read_text())
+    card = json.loads((shipped_folder(name) / "card.json").read_text())
     assert card["parameters"] == sum(p.numel() for p in load_policy(name).model.parameters())
     assert {"recipe", "curve", "wall_seconds", "command"} <= set(card)
-    assert (asset(name) / "model.safetensors").stat().st_size < 12e6
+    assert (shipped_folder(name) / "model.safetensors").stat().st_size < 12e6

@@ -6,13 +6,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sglib.models.decoding import Question, SlotCache, feed
+from sglib.models.slots import SlotCache, feed
 
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoding
-from sglib.models.policy import Policy, build_model
+from sglib.models import decoder, generate, slots
+from sglib.models.policy import Policy
+from sglib.models.small import build_model
 from sglib.play import scoring
 from sglib.play.scoring import branch_logprobs, token_logprobs
 
@@ -310,7 +311,7 @@ def test_tokens_that_are_read_aside(base, path):
     """They do not see the tokens in whose place they stand, no later token sees them, and only logits that were asked
     for are given: all as on the plain text. Rows read blocks, single tokens or nothing, with and without."""
     rng = np.random.default_rng(1)
-    cache = SlotCache(base.model, 5, 3, decoding.decoder_of(base.model))
+    cache = SlotCache(base.model, 5, 3, decoder.decoder_of(base.model))
     assert (cache.decoder is None) == (path == "model")
     texts = [[] for _ in range(5)]
     for _ in range(8):

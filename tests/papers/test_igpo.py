@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
-from sglib.envs.alfworld import TASK_TYPES, generate_games, replay
+from sglib.envs import replay
+from sglib.envs.alfworld import TASK_TYPES, generate_games
 from sglib.models import policy as policies
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Outcome, combine, igpo
-from sglib.rewards.igpo import InformationGain, asking, hidden_facts, targets
+from sglib.rewards.igpo import InformationGain, targets
 from sglib.training import grpo
 
 GAMES = {game.id: game for game in generate_games(4, seed=8)}

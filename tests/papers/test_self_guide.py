@@ -13,7 +13,7 @@ import sglib
 from sglib import formats
 from sglib.advantages.formulas import group_relative, to_tokens
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoding
+from sglib.models import decoder, generate, slots
 from sglib.models import policy as policies
 from sglib.play import answers as generation
 from sglib.play.answers import fill_in, rate

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import sglib
 from sglib import formats
-from sglib.envs.alfworld import generate_games, replay
+from sglib.envs import replay
+from sglib.envs.alfworld import generate_games
 from sglib.play.answers import generate
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory, Turn

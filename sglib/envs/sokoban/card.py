@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-from sglib.envs.base import Environment
+from sglib.envs.base import Board, Environment
 from sglib.envs.sokoban import demonstrators, levels
-from sglib.envs.sokoban.engine import ANSWERS, EXPERTS, SENTENCES, SokobanEnv
+from sglib.envs.sokoban.engine import EXPERTS, SENTENCES, SokobanEnv
 from sglib.envs.sokoban.graph import COMMANDS, SYMBOLS, TooLarge, distance, read
 from sglib.records import Trajectory
 
@@ -19,16 +18,16 @@ def boards(trajectory: Trajectory) -> list[str] | None:
     return drawn if all(board and set(board) <= {*SYMBOLS, " ", "\n"} for board in drawn) else None
 
 
-def deadlock(trajectory: Trajectory) -> float:
-    """1.0 if the episode ended where the goal could not be reached any more (it was reached in one, then, as no move
-    leads out), else 0.0; also 0.0 where the map is too large to know."""
+def deadlock(trajectory: Trajectory) -> bool:
+    """Whether the episode ended where the goal could not be reached any more (it was reached in one, then, as no move
+    leads out); no where the map is too large to know."""
     drawn = boards(trajectory)
     if trajectory.won or trajectory.final_distance is not None or drawn is None:
-        return 0.0
+        return False
     try:
-        return float(distance(*read(drawn[-1].replace(" ", ""))) is None)
+        return distance(*read(drawn[-1].replace(" ", ""))) is None
     except TooLarge:
-        return 0.0
+        return False
 
 
 def into_wall(trajectory: Trajectory) -> float:
@@ -43,6 +42,11 @@ def back_and_forth(trajectory: Trajectory) -> float:
     return undone / max(len(trajectory), 1)
 
 
+def mean_of(measure: Callable[[Trajectory], float]) -> Callable[[Sequence[Trajectory]], float]:
+    """The mean of a measure over episodes."""
+    return lambda trajectories: sum(map(measure, trajectories)) / len(trajectories)
+
+
 class Sokoban(Environment):
     """The card; see `Environment`."""
 
@@ -55,26 +59,25 @@ class Sokoban(Environment):
         "you, S you on a target. A command moves you one cell; moving into a box pushes it one cell further, unless a "
         "wall or another box is there. Boxes cannot be pulled. Commands: up | down | left | right."
     )
-    failures = {"deadlock": deadlock, "into_wall": into_wall, "back_and_forth": back_and_forth}
+    failures = {m.__name__: mean_of(m) for m in (deadlock, into_wall, back_and_forth)}
     experts = EXPERTS
-    answers = ANSWERS
-    folder = Path(__file__).resolve().parent
 
-    def tasks(self, n: int, *, seed: int = 0, split: str = "train", size=None) -> list[levels.Level]:
+    def tasks(self, n: int, *, seed: int = 0, split: str = "train", size=None, start: int = 0) -> list[levels.Level]:
         """See `levels.tasks`."""
-        return levels.tasks(n, seed=seed, split=split, size=size)
+        return levels.tasks(n, seed=seed, split=split, size=size, start=start)
 
-    def make(self, *, max_steps: int | None = None, **options) -> SokobanEnv:
-        """See `SokobanEnv` for the options."""
-        return SokobanEnv(max_steps, **options)
+    def make(
+        self, *, max_steps: int | None = None, admissible: bool = True, end_on_deadlock: bool = False
+    ) -> SokobanEnv:
+        """See `SokobanEnv`."""
+        return SokobanEnv(max_steps, admissible, end_on_deadlock)
 
-    def remake(self, origin: dict) -> levels.Level:
-        """The level that has this `origin`."""
+    def remake(self, id: str, origin: dict) -> levels.Level:
         return levels.Level(**origin)
 
-    def board(self, trajectory: Trajectory) -> list[str] | None:
-        """See `boards`."""
-        return boards(trajectory)
+    def board(self, trajectory: Trajectory, turn: int) -> Board | None:
+        drawn = boards(trajectory)
+        return drawn and Board(text=drawn[turn])
 
     def vocabulary(self) -> tuple[Sequence[str], Sequence[str]]:
         """A cell is a token, but for the walls at both ends of a line break, which are one with it: a board of R rows
@@ -84,7 +87,7 @@ class Sokoban(Environment):
 
     def demonstrate(self, env, task, rng, habits, max_turns):
         """See `demonstrators.demonstrate`."""
-        return demonstrators.demonstrate(env, task, rng, habits, max_turns)
+        return demonstrators.demonstrate(env, task, rng, demonstrators.Habits(**habits), max_turns)
 
 
 ENVIRONMENT = Sokoban()

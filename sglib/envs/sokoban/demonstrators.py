@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sglib.envs.base import Demonstration
+from sglib.envs.base import Demonstration, true_label
 from sglib.envs.sokoban.engine import SokobanEnv
 from sglib.envs.sokoban.graph import COMMANDS, distance
 from sglib.envs.sokoban.levels import Level
@@ -37,12 +37,6 @@ class Habits:
     impossible: float = 0.08
     wrong_label: float = 0.3
     wrong_subgoal: float = 0.1
-
-
-def true_label(before: int | None, after: int | None, valid: bool) -> str:
-    """The label that a step deserves: positive if it brought the goal closer, else negative. (A move always changes
-    the distance, by one or more, as the squares of a chessboard change colour.)"""
-    return "positive" if valid and before is not None and after is not None and after < before else "negative"
 
 
 def subgoal(env: SokobanEnv) -> str:

@@ -21,7 +21,7 @@ from sglib.envs.sokoban.graph import COMMANDS, read
 from sglib.envs.sokoban.levels import GOAL, Level
 from sglib.records import Observation
 
-EXPERTS, ANSWERS = ("optimal",), ("plan",)
+EXPERTS = ("optimal",)
 TASK = f"Your task is to: {GOAL}."
 NOTHING, MOVED, PUSHED = "Nothing happens.", "You move.", "You push a box."
 ONTO, OFF = "You push a box onto a target.", "You push a box off a target."
@@ -154,16 +154,6 @@ class SokobanEnv:
         if kind not in EXPERTS:
             raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
         return Optimal(self)
-
-    def answer(self, target: str = "plan") -> list[tuple[str, bool]]:
-        """A shortest plan as the policy writes actions, in pieces: (text, whether its tokens count); [] in a deadlock.
-
-        Raises:
-            ValueError: an unknown target.
-        """
-        if target not in ANSWERS:
-            raise ValueError(f"target={target!r}: allowed: {', '.join(map(repr, ANSWERS))}")
-        return [piece for c in self.plan() or () for piece in (("Action:", False), (f" {c}", True), ("\n", False))]
 
     def snapshot(self) -> Snapshot:
         """The present moment, to come back to by `restore`; changes nothing."""

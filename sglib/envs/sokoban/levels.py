@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sglib.envs.base import task_hash
 from sglib.envs.sokoban.graph import FLOOR, TARGET, WALL, Maze, moves_to_go, read
 
 GOAL = "push every box onto a target"
@@ -51,7 +52,7 @@ class Level:
     def __post_init__(self):
         read(self.board)
         if not self.id:
-            object.__setattr__(self, "id", f"{self.task_type}-{self.hash()}")
+            object.__setattr__(self, "id", f"{self.task_type}-{task_hash(self)}")
 
     @property
     def task_type(self) -> str:
@@ -63,9 +64,9 @@ class Level:
     def origin(self) -> dict:
         return {"board": self.board, "id": self.id}
 
-    def hash(self) -> str:
-        """16 hex digits of the board."""
-        return hashlib.sha256(self.board.encode()).hexdigest()[:16]
+    def content(self) -> list:
+        """The board decides a level."""
+        return [self.board]
 
 
 def split_of(rows: Iterable[str]) -> str:
@@ -107,7 +108,7 @@ def read_size(size: Mapping | str) -> tuple[int, int, int, tuple[int, int]]:
     return size["rows"], size["cols"], size["boxes"], tuple(band)
 
 
-def tasks(n: int, *, seed: int = 0, split: str = "train", size=None) -> list[Level]:
+def tasks(n: int, *, seed: int = 0, split: str = "train", size=None, start: int = 0) -> list[Level]:
     """`n` different levels; a longer list begins with a shorter one's.
 
     Args:
@@ -115,6 +116,7 @@ def tasks(n: int, *, seed: int = 0, split: str = "train", size=None) -> list[Lev
         seed: other levels for another number.
         split: "train" or "valid".
         size: see `read_size`, or a list of such sizes, which take turns; None is 6x6 with one and with two boxes.
+        start: number of the first draw, to continue a list.
 
     Raises:
         ValueError: naming the argument and what is allowed; also where a size has no `n` levels.
@@ -128,7 +130,7 @@ def tasks(n: int, *, seed: int = 0, split: str = "train", size=None) -> list[Lev
     if not sizes:
         raise ValueError(f"size={size!r}: allowed: at least one size")
     found: dict[str, Level] = {}
-    number = 0
+    number = start
     while len(found) < n:
         rng = random.Random(f"sokoban {seed} {split} {number}")  # of a text: the same in every process
         level = _draw(rng, split, *sizes[len(found) % len(sizes)], found)
