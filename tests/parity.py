@@ -200,7 +200,7 @@ def official_style(game: Game, rng: random.Random) -> Game:
 
 
 def published_domain() -> str:
-    """The domain as in all data releases of ALFWorld: a line of CleanObject is live that is a comment in the package."""
+    """The domain as in all data releases of ALFWorld: a line of CleanObject is live, a comment in the package."""
     line = ";(receptacleType ?r SinkType)"
     assert shipped("alfred.pddl").count(line) == 1
     return shipped("alfred.pddl").replace(line, line[1:])

@@ -67,12 +67,12 @@ def test_nothing_to_evaluate():
 
 
 def test_the_panel_is_fixed_and_grows_at_its_end():
-    assert sglib.panel(5) == sglib.panel(8)[:5]
-    assert all(g.split == "valid_seen" for g in sglib.panel(5))
+    assert sglib.panel("alfworld", n=5) == sglib.panel("alfworld", n=8)[:5]
+    assert all(g.split == "valid_seen" for g in sglib.panel("alfworld", n=5))
 
 
 def test_replay_on_the_reference_finds_no_difference_and_finds_a_forged_one():
-    games = sglib.panel(3)
+    games = sglib.panel("alfworld", n=3)
     played = sglib.rollout(sglib.load_policy("base"), games, turns=6, seed=0)
     assert replay_on_reference(played, games) == replay_on_reference(played[:1]) == []
     forged = copy.deepcopy(played[:1])

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import sglib
-from sglib import formats
 from sglib.envs.alfworld import FastAlfworld, generate_games
 from sglib.models.policy import Policy, load_policy
 from sglib.models.small import build_tokenizer, shipped_folder
+
+CARD = sglib.envs.get("alfworld")
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -24,7 +25,7 @@ def test_no_unknown_word_in_a_thousand_observations():
         for action in [*game.walkthrough]:
             texts.append(env.step(action).text)
             assert policy.decode(policy.encode(action)) == action
-        assert not any(policy.tokenizer.unk_token_id in policy.encode(formats.observation_text(t)) for t in texts)
+        assert not any(policy.tokenizer.unk_token_id in policy.encode(CARD.shown(t)) for t in texts)
 
 
 def test_text_between_answers_keeps_the_prefix():

@@ -485,7 +485,7 @@ def test_failures_and_boards():
     episode = played(fork, ["right", "left", "right", "right", "jump", "left", "left"])
     boards = [ENVIRONMENT.board(episode, turn).text for turn in range(len(episode) + 1)]
     assert boards[0] == boards[2] == drawn(fork.board)
-    assert failures["back_and_forth"]([episode]) == pytest.approx(3 / 7 - 1 / 7)  # left; right; not the left after a wall
+    assert failures["back_and_forth"]([episode]) == pytest.approx(3 / 7 - 1 / 7)  # not the left after a wall
     assert failures["into_wall"]([episode]) == pytest.approx(2 / 7)
     assert failures["deadlock"]([episode]) == 1.0
     assert failures["deadlock"]([dataclasses.replace(episode, final_distance=4)]) == 0.0

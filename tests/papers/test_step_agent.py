@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
-from sglib import formats
 from sglib.envs import replay
 from sglib.envs.alfworld import generate_games
 from sglib.play.answers import generate
@@ -93,7 +92,7 @@ def test_inspection_along_the_expert_against_one_prompt_at_a_time(policy, games)
         ids, turn = [], 0
         env = next(replay(game, ()))
         while not env.done:
-            text = formats.observation_text(env.observation.text)
+            text = sglib.envs.get("alfworld").shown(env.observation.text)
             if turn:
                 ids = ids + policy.between_ids(text, "Action:")
             else:
