@@ -80,10 +80,10 @@ run.figure("success", sglib.figures.bars(
 # %%
 def share_with_interval(what, lost):
     """A share of the lost episodes (Wilson), or of their actions (whole episodes resampled), with its interval."""
-    value = getattr(sglib.summarize(lost), what)
+    value = sglib.summarize(lost).numbers()[what]
     if what in ("looping", "wrong_object"):
         return value, *sglib.stats.wilson(round(value * len(lost)), len(lost))
-    return value, *sglib.stats.cluster_interval(lambda i: getattr(sglib.summarize([lost[j] for j in i]), what), np.arange(len(lost)), seed=p.seed, resamples=400)
+    return value, *sglib.stats.cluster_interval(lambda i: sglib.summarize([lost[j] for j in i]).numbers()[what], np.arange(len(lost)), seed=p.seed, resamples=400)
 
 
 figure, rows = None, []
