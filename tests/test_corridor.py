@@ -8,7 +8,7 @@ import sglib
 from sglib.advantages.estimators import GRPO, GiGPO
 from sglib.envs.panels import panel_hash
 from sglib.measure import counterfactual, truth
-from sglib.rewards import Outcome, SelfGuide
+from sglib.rewards import InformationGain, InverseReward, Outcome, SelfGuide
 from sglib.rewards.controls import OraclePotential, RandomReward
 from sglib.rewards.repro import ProgressReward
 from sglib.training.grpo import GRPOSettings, train
@@ -69,3 +69,13 @@ def test_it_can_be_trained_on(card, format, components, estimator):
     assert len(result.metrics) == 2 and all(m["grad_norm"] is not None for m in result.metrics)
     assert all(turn.advantage is not None for t in batches[-1] for turn in t.turns)
     assert format == "act" or truth.signals(batches[-1])
+
+
+@pytest.mark.parametrize(
+    ("component", "missing"),
+    [(InformationGain(), "'igpo' asks for the answer 'facts'"), (InverseReward(), "'step_agent' asks for expert='opt")],
+)
+def test_what_it_lacks_is_refused_before_anything_runs(card, component, missing):
+    settings = GRPOSettings(iterations=1, games_per_iteration=1, group_size=2)
+    with pytest.raises(ValueError, match=f"{missing}.*'corridor'"):
+        train(sglib.load_policy("base"), card.tasks(1), settings, [Outcome(), component], rollout_fn=pytest.fail)

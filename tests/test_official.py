@@ -17,7 +17,6 @@ import parity
 import pytest
 from test_engine_parity import agree, follow, reference  # noqa: F401
 
-from sglib.envs import alfworld_official
 from sglib.envs.alfworld import (
     TASK_TYPES,
     UNSEEN_SCENES,
@@ -28,6 +27,7 @@ from sglib.envs.alfworld import (
     load_games,
     official_panel,
 )
+from sglib.envs.alfworld import official as alfworld_official
 from sglib.envs.panels import panel_hash
 
 

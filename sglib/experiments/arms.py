@@ -33,7 +33,7 @@ from sglib import envs
 from sglib.envs.alfworld import generate_games
 from sglib.envs.panels import panel
 from sglib.experiments.identity import canonical, digest, weights_hash
-from sglib.experiments.params import GRPOParams
+from sglib.experiments.params import GRPOParams, ParameterError
 from sglib.experiments.recipe import Recipe, load_recipe
 from sglib.experiments.runs import cached, output_root, source_hash, versions
 from sglib.measure.evaluate import evaluate
@@ -41,6 +41,7 @@ from sglib.models.endpoint import check_trainable
 from sglib.models.policy import load_policy
 from sglib.play.episode import Options
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
+from sglib.rewards import check_environment
 from sglib.training.grpo import GRPOSettings, train
 
 # The code that decides an arm's result; a change in any of it makes a new folder. Of the environments, what all share
@@ -114,7 +115,12 @@ def arm_recipe(arm: str, p: GRPOParams) -> Recipe:
     Raises:
         ParameterError: naming what is wrong with its file.
     """
-    return load_recipe(arm).with_win_reward(p.win_reward)
+    recipe = load_recipe(arm).with_win_reward(p.win_reward)
+    try:
+        check_environment(recipe.components, envs.get("alfworld"))
+    except ValueError as error:
+        raise ParameterError(f"{arm}: {error}") from None
+    return recipe
 
 
 def arm_content(arm: str, p: GRPOParams) -> dict:
