@@ -31,7 +31,7 @@ def play(policy, games: list, settings: dict, seeds: list[int]) -> dict:
     """Outcomes of a model on a panel, with their interval; the wins of each seed have Wilson's, for other games."""
     outcomes, rows = {}, []
     for seed in seeds:
-        report = sglib.evaluate(policy, games, seed=seed, oracle=False, **settings)
+        report = sglib.evaluate(policy, games, seed=seed, options=sglib.Options(truth=False), **settings)
         outcomes[seed] = report.outcomes
         rows.append({"seed": seed, "wins": report.wins, "interval": wilson(report.wins, report.n),
                      "outcomes": "".join(map(str, report.outcomes))})  # fmt: skip
@@ -52,14 +52,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the results here as JSON")
     args = parser.parse_args()
     if args.quick:
-        panels, args.models, args.max_turns, args.seeds = {"generated": sglib.panel(4)}, ["base"], 5, 2
+        panels, args.models, args.max_turns, args.seeds = {"generated": sglib.panel("alfworld", n=4)}, ["base"], 5, 2
     else:
         panels = {f"official_{split}": official_panel(split, args.data) for split in ("valid_seen", "valid_unseen")}
     results = []
     for model in args.models:
         policy = sglib.load_policy(model)
         for temperature in args.temperatures:
-            settings = {"format": args.format, "temperature": temperature, "max_turns": args.max_turns}
+            settings = {"format": args.format, "temperature": temperature, "turns": args.max_turns}
             for name, games in panels.items():
                 start = time.perf_counter()
                 found = play(policy, games, settings, list(range(args.seeds)))

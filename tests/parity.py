@@ -43,6 +43,7 @@ OFFICIAL = FOLDER.with_name("parity_official")
 KINDS = ("random", "plan", "search")
 FIELDS = ("text", "goal", "admissible", "reward", "won", "done")
 LIMIT = 120  # seconds of CPU time for one game: the reference translates a few games for minutes
+_limit = LIMIT  # of this process
 MEMORY = 6 << 30  # bytes of address space for one worker: it translates a few games into gigabytes
 MALFORMED = (
     "", " ", "\t\n", "go", "go to", "go to ", "take", "take from", "xyzzy", "GO TO DESK 1", "go to desk 99", "look ",

@@ -81,7 +81,7 @@ def test_a_change_that_is_none_is_named(policy, games, change, what):
 
 def test_forks_fit_their_games(policy, games):
     (episode,) = sglib.rollout(policy, games[:1], turns=4)
-    with pytest.raises(ValueError, match="got 1 for 2 games"):
+    with pytest.raises(ValueError, match="got 1 for 2 tasks"):
         sglib.rollout(policy, games[:2], options=sglib.Options(forks=[Fork(episode, 1)]))
     with pytest.raises(ValueError, match="got an episode of"):
         sglib.rollout(policy, games[1:2], options=sglib.Options(forks=[Fork(episode, 1)]))

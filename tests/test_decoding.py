@@ -27,7 +27,7 @@ def base():
 
 def variant(**changes) -> Policy:
     """An untrained model with random weights in its norms too, which a fresh model has at 1."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer("alfworld")
     model = build_model(tokenizer, **changes).eval()
     torch.manual_seed(1)
     with torch.no_grad():

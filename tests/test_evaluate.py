@@ -60,7 +60,7 @@ def test_label_agreement():
 
 
 def test_nothing_to_evaluate():
-    with pytest.raises(ValueError, match="games: none"):
+    with pytest.raises(ValueError, match="tasks: none"):
         sglib.evaluate(sglib.load_policy("new"), [])
     with pytest.raises(ValueError, match="trajectories: none"):
         sglib.summarize([])

@@ -76,7 +76,7 @@ def test_true_progress_by_hand(trajectory):
     """d = 3, 2, 2 before the actions and 2 after the last: 100 (1 - 2/3) = 33.3 after each of the three."""
     assert formats.true_progress(trajectory) == pytest.approx([100 / 3] * 3)
     trajectory.turns[0].distance = None
-    with pytest.raises(ValueError, match="oracle"):
+    with pytest.raises(ValueError, match="without the truth"):
         formats.true_progress(trajectory)
 
 

@@ -10,7 +10,7 @@ import torch
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoder, generate
+from sglib.models import generate
 from sglib.models.policy import Policy
 from sglib.models.slots import SlotCache, feed
 from sglib.models.small import build_model
@@ -198,7 +198,7 @@ def test_tokens_that_are_read_aside(base, path):
     """No later token sees them, and only logits that were asked for are given: all as on the plain text. Rows read
     blocks, single tokens or nothing, with and without."""
     rng = np.random.default_rng(1)
-    cache = SlotCache(base.model, 5, 3, decoder.decoder_of(base.model))
+    cache = SlotCache(base.model, 5, 3, scoring.decoder_of(base.model))
     assert (cache.decoder is None) == (path == "model")
     texts = [[] for _ in range(5)]
     for _ in range(8):

@@ -127,8 +127,9 @@ def arm_content(arm: str, p: GRPOParams) -> dict:
     """Everything that a reader could change and that decides an arm's result, as JSON data; not the code."""
     # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its name
     without = ("arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to")
+    card = envs.get("alfworld")
     recipe = canonical(arm_recipe(arm, p), without=("name",))
-    return {"recipe": recipe, "params": canonical(p, without), "environment": {"name": "alfworld", "revision": 1}}
+    return {"recipe": recipe, "params": canonical(p, without), "environment": {"name": card.name, "revision": card.revision}}
 
 
 def arm_folder(arm: str, p: GRPOParams) -> Path:
