@@ -129,7 +129,8 @@ def arm_content(arm: str, p: GRPOParams) -> dict:
     without = ("arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to")
     card = envs.get("alfworld")
     recipe = canonical(arm_recipe(arm, p), without=("name",))
-    return {"recipe": recipe, "params": canonical(p, without), "environment": {"name": card.name, "revision": card.revision}}
+    environment = {"name": card.name, "revision": card.revision}
+    return {"recipe": recipe, "params": canonical(p, without), "environment": environment}
 
 
 def arm_folder(arm: str, p: GRPOParams) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,18 +39,6 @@ STYLE = """<style>
 .sglib-view .place.unseen{border-style:dashed;opacity:.7}
 .sglib-inspector{padding:4px} .sglib-inspector:focus{outline:1px solid var(--jp-brand-color1,#0072B2);outline-offset:3px}
 </style>"""
-
-# What nobody sees, or what changes how the rest is read: controls, marks of direction, halves of a character, characters
-# without a meaning, separators, and letters without a shape.
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_SHAPELESS = {*"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0", *map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0))}
-LONGEST = 20_000  # characters of one text on a page
-
-
-def _visible(character: str) -> str:
-    if character in "\n\t" or not (unicodedata.category(character) in _UNSEEN or character in _SHAPELESS):
-        return character
-    return f"\\u{ord(character):04x}"
 
 
 def number(value: float | None, signed: bool = False) -> str:
