@@ -41,10 +41,10 @@ def bandit_rollout(policy, games, *, group, seed, temperature, turns=3, **_):
     """
     generator = torch.Generator().manual_seed(seed)
     trajectories = []
-    for group, game in enumerate(games):
+    for number_of_group, game in enumerate(games):
         for _ in range(group):
             ids = [BEGIN] * (1 + game % 3)
-            t = Trajectory(str(game), "bandit", "goal", "act", group=group, seed=seed, prompt_ids=list(ids))
+            t = Trajectory(str(game), "bandit", "goal", "act", group=number_of_group, seed=seed, prompt_ids=list(ids))
             for number in range(1 + (game + len(trajectories)) % turns):
                 logits = policy.model(torch.tensor([ids])).logits[0, -1] / temperature
                 token = int(torch.multinomial(logits.softmax(-1), 1, generator=generator))

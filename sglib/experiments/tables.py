@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape as _escape
 
-# What nobody sees, or what changes how the rest is read: controls, marks of direction, halves of a character, characters
-# without a meaning, separators, and letters without a shape.
+# What nobody sees, or what changes how the rest is read: controls, marks of direction, halves of a character,
+# characters without a meaning, separators, and letters without a shape.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SHAPELESS = {
     *"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0",

@@ -133,7 +133,7 @@ def tasks(n: int, *, seed: int = 0, split: str = "train", size=None, start: int 
     number = start
     while len(found) < n:
         rng = random.Random(f"sokoban {seed} {split} {number}")  # of a text: the same in every process
-        level = _draw(rng, split, *sizes[len(found) % len(sizes)], found)
+        level = _draw(rng, split, *sizes[number % len(sizes)], found)
         found[level.board] = level
         number += 1
     return list(found.values())
