@@ -159,8 +159,8 @@ print(f"{wins} of {len(trajectories)} episodes won in {p.max_turns} turns or few
 # ## Another game: Sokoban
 #
 # An environment is a folder with a card (`sglib.envs.get`), so the next game is asked for in the same way. In Sokoban nothing is hidden, but a box pushed
-# into a corner never comes out again: most wrong moves cannot be undone. The number behind each board is the fewest moves that are left; the last line is
-# the same level after a careless player, where nothing can be won any more.
+# into a corner never comes out again: a wrong push often cannot be undone. Below the first board stand the fewest moves that are left, as the environment
+# knows them; the last board is where a player ended who moved at random.
 
 # %%
 sokoban = sglib.envs.get("sokoban")
@@ -177,9 +177,9 @@ print(f"{observation.text}\nwon: {observation.won}\n")
 import random
 
 rng, observation = random.Random(p.seed), env.restore(start)
-while env.distance() is not None and observation.steps < 200:
+while not observation.done and env.distance() is not None and observation.steps < 200:
     observation = env.step(rng.choice(observation.admissible))
-print(f"{observation.text}\nafter {observation.steps} moves at random: {'out of reach' if env.distance() is None else f'{env.distance()} moves left'}")
+print(f"{observation.text}\nafter {observation.steps} moves at random: {'the goal is out of reach' if env.distance() is None else f'{env.distance()} moves left'}")
 
 # %% [markdown]
 # ## What was found
