@@ -56,7 +56,8 @@ from sglib.models.policy import SPECIAL, Policy, build_model
 from sglib.play.episode import answer_tokens
 from sglib.records import write_atomic
 
-ANSWER = answer_tokens(envs.get("alfworld"), "act", True)  # tokens that an answer may have
+CARD = envs.get("alfworld")
+ANSWER = answer_tokens(CARD, "act", True)  # tokens that an answer may have
 METHODS = {"a": "TRL's tool loop", "b": "generate per turn", "c": "sglib.rollout"}
 # name -> hidden size, layers, heads; None: as shipped
 MODELS = {"0.6M": (128, 3, 4), "base": None, "2M": (192, 5, 6), "10M": (384, 6, 12)}
@@ -74,7 +75,7 @@ a         TRL {TRL}: from the call of GRPOTrainer._generate_and_score_completion
           checkpointing, no vLLM. The whole conversation is read again at every turn.
 b         every turn the whole conversations of the episodes still running, left-padded, go through the model's
           `generate` (whose cache lives for one answer); conversations, parsing and engine are (c)'s.
-c         sglib.rollout(policy, games, group_size=8, format="act", oracle=False).
+c         sglib.rollout(policy, games, group=8, format="act"), without the truth.
 Models    "base" is the shipped one. "2M" and "10M" are the base model widened and deepened so that they compute the
           same function with more arithmetic (new channels carry zeros, new layers and heads write nothing). Untrained
           models of that size would hardly ever end an answer or act validly; these play the base model's episodes.
@@ -229,7 +230,7 @@ class House:
 
     def _text(self, observation) -> str:
         self._seen = observation
-        return formats.observation_text(observation.text) + (SPECIAL[2] if observation.done else "")
+        return CARD.shown(observation.text) + (SPECIAL[2] if observation.done else "")
 
 
 class _Stop(Exception):
@@ -258,7 +259,7 @@ def play_trl(policy, games, group: int, turns: int, seed: int, greedy: bool = Fa
             return answers, logprobs
 
     episodes = len(games) * group
-    prompt = [formats.system_message("act", policy.compact), {"role": "user", "content": ""}]
+    prompt = formats.opening("act", CARD, "", policy.compact)
     rows = [{"prompt": prompt, "game": i // group} for i in range(episodes)]
     with tempfile.TemporaryDirectory() as folder, lent(policy.model):
         config = GRPOConfig(
@@ -293,13 +294,13 @@ class _Conversation:
     def __init__(self, policy, game, turns: int):
         self.env = envs.make("alfworld", max_steps=turns)
         self.seen, self.actions = self.env.reset(game), []
-        self.ids = policy.prompt_ids(formats.opening("act", self.seen.text, policy.compact), formats.PREFIX["act"])
+        self.ids = policy.prompt_ids(formats.opening("act", CARD, self.seen.text, policy.compact), formats.PREFIX["act"])
 
     def act(self, policy, answer: list[int]):
         text = f"{formats.PREFIX['act']} {policy.decode(answer)}".strip()
         self.actions.append(formats.parse("act", text).action)
         self.seen = self.env.step(self.actions[-1])
-        stopped, text = answer[-1] in policy.stop_ids, formats.observation_text(self.seen.text)
+        stopped, text = answer[-1] in policy.stop_ids, CARD.shown(self.seen.text)
         self.ids += answer + policy.between_ids(text, formats.PREFIX["act"], stopped)
 
 

@@ -26,7 +26,7 @@ size = "tiny"
 
 # %%
 from sglib.experiments import params, runs
-from sglib.play import progress_bar
+from sglib.play.progress_bar import progress_bar
 p = params.check("{name}", globals())
 run = runs.start_run("{name}", p)
 for _ in progress_bar(range(3), desc="working"):
