@@ -294,7 +294,8 @@ class _Conversation:
     def __init__(self, policy, game, turns: int):
         self.env = envs.make("alfworld", max_steps=turns)
         self.seen, self.actions = self.env.reset(game), []
-        self.ids = policy.prompt_ids(formats.opening("act", CARD, self.seen.text, policy.compact), formats.PREFIX["act"])
+        opening = formats.opening("act", CARD, self.seen.text, policy.compact)
+        self.ids = policy.prompt_ids(opening, formats.PREFIX["act"])
 
     def act(self, policy, answer: list[int]):
         text = f"{formats.PREFIX['act']} {policy.decode(answer)}".strip()
