@@ -205,7 +205,7 @@ for arm in p.arms:
 # %% [markdown]
 # Means of the first and of the last five batches; of *internal gap* and *internal length*, of those in which labels are paid (never in `guide`).
 # *agreement*, the share of labels with the right sign, falls by arithmetic wherever positive labels rise, since few steps help; AUROC, in the figure, says
-# whether the labels still tell steps apart. `sglib.probes` watches every training for all this; the rule that raises an alarm is written there.
+# whether the labels still tell steps apart. `sglib.measure.hacking` watches every training for all this; the rule that raises an alarm is written there.
 
 # %%
 rows = []
@@ -265,6 +265,6 @@ run.finish(calibration={row["signal"]: row["correlation"] for row in table}, cle
 # not change the distance. A correlation with single-step advantages is weakened by their noise ($2k$ episodes each). One draw of games, one policy.
 #
 # **Exercises.** (1) `-p k 64`: how much does the correlation with the counterfactual advantage grow, and why? (2) Which probe rings first in `immediate`? (3)
-# Write a recipe that pays labels and is not farmed; `sglib.probes` will tell you.
+# Write a recipe that pays labels and is not farmed; `sglib.measure.hacking` will tell you.
 #
 # Next: [07_how_sure](07_how_sure.ipynb).

@@ -130,7 +130,7 @@ else:
 # %%
 def by_task_type(outcomes):
     """(seeds, task types) success rates, for the panel's rows."""
-    kinds = np.array([game["id"].split("/")[1].split("-")[0] for game in sglib.panels.manifest()])
+    kinds = np.array([game["id"].split("/")[1].split("-")[0] for game in sglib.envs.panels.manifest("alfworld", "valid_seen")])
     if any(len(x) > len(kinds) for x in outcomes.values()):
         return np.array([[x.mean()] for x in outcomes.values()])  # beyond the manifest: one kind
     return np.array([[x[kinds[: len(x)] == kind].mean() for kind in dict.fromkeys(kinds[: len(x)])] for x in outcomes.values()])

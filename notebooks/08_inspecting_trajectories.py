@@ -118,7 +118,7 @@ for place in seen[:5]:
 # %% [markdown]
 # ## What would have happened?
 #
-# The episode is played on from a turn `k` times as it was and `k` times with one change (`sglib.counterfactual.what_if`, notebook 06). What would an
+# The episode is played on from a turn `k` times as it was and `k` times with one change (`sglib.measure.counterfactual.what_if`, notebook 06). What would an
 # expert's first action have been worth here?
 
 # %%
@@ -146,7 +146,7 @@ run.finish(success={name: sum(t.won for t in played) / len(played) for name, pla
 # ## While it trains
 #
 # Notebook 04 shows every training as it runs: success with its interval, both rewards, λ(u), labels, calibration, entropy, lengths, the time left, alarms
-# of `sglib.probes`, episodes of each arm that open in this inspector, **stop** and **continue**. In a training of your own:
+# of `sglib.measure.hacking`, episodes of each arm that open in this inspector, **stop** and **continue**. In a training of your own:
 #
 # ```python
 # view = sglib.view.TrainingView(["mine"], settings.iterations)

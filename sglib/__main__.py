@@ -1,5 +1,5 @@
-"""`python -m sglib study | store`: see `sglib.study`; `python -m sglib evidence`: see `sglib.training.cells`;
-`python -m sglib verdicts`: see `sglib.verdicts`."""
+"""`python -m sglib study | store`: see `sglib.experiments.study`; `evidence`: see `sglib.experiments.cells`; `verdicts`: see
+`sglib.experiments.verdicts`."""
 
 import sys
 

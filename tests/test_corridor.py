@@ -79,3 +79,11 @@ def test_what_it_lacks_is_refused_before_anything_runs(card, component, missing)
     settings = GRPOSettings(iterations=1, games_per_iteration=1, group_size=2)
     with pytest.raises(ValueError, match=f"{missing}.*'corridor'"):
         train(sglib.load_policy("base"), card.tasks(1), settings, [Outcome(), component], rollout_fn=pytest.fail)
+
+
+def test_the_name_in_a_recording_runs_no_file(tmp_path):
+    file = tmp_path / "hostile.py"
+    file.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="allowed: alfworld, sokoban.*get has loaded"):
+        sglib.envs.of(sglib.Trajectory("g", "t", "goal", "act", env=str(file)))
+    assert not (tmp_path / "ran").exists()

@@ -500,7 +500,7 @@ def test_failures_and_boards():
 
 
 def test_a_turn_is_few_tokens():
-    """In the small model's tokenizer, built as `sglib.policy` does it: no unknown word, 31 tokens a 6x6 board."""
+    """In the small model's tokenizer, built as `sglib.models.small` does it: no unknown word, 31 tokens a 6x6 board."""
     from tokenizers import Regex, pre_tokenizers
 
     phrases, words = ENVIRONMENT.vocabulary()

@@ -16,6 +16,9 @@ from sglib.records import Trajectory
 __all__ = ["BatchEnv", "Environment", "Task", "TextEnv", "get", "make", "names", "of", "replay", "task_hash", "task_of"]
 
 
+_FILES: set[str] = set()  # environments in files of the user's that `get` was asked for
+
+
 @functools.cache
 def names() -> tuple[str, ...]:
     """The environments that are shipped: the folders of this package."""
@@ -44,16 +47,23 @@ def get(name: str) -> Environment:
     card = getattr(loaded, "ENVIRONMENT", None)
     if not isinstance(card, Environment):
         raise ValueError(f"env={name!r}: the file has no ENVIRONMENT that is an sglib.envs.Environment")
+    _FILES.add(name)
     return card
 
 
 def of(trajectory: Trajectory) -> Environment:
     """The card of the environment that an episode was played in.
 
+    A recording may come from anybody, so the name in it never makes a file run: an environment in a file has to be
+    loaded with `get` first.
+
     Raises:
-        ValueError: the environment is not to be found.
+        ValueError: the environment is neither shipped nor loaded.
     """
     if trajectory.env:
+        if trajectory.env not in (*names(), *_FILES):
+            there = ", ".join((*names(), *sorted(_FILES)))
+            raise ValueError(f"env={trajectory.env!r}: allowed: {there}, or a file that sglib.envs.get has loaded")
         return get(trajectory.env)
     return next(card for card in map(get, names()) if card.keeps_unnamed)
 

@@ -1,4 +1,4 @@
-"""The papers' claims, what they reported, and the most likely reasons where ours differ. `sglib.verdicts` judges them.
+"""The papers' claims, what they reported, and the most likely reasons where ours differ. `sglib.experiments.verdicts` judges them.
 
 Claims and rule were committed when three cells of seed 1 were complete. Changed since: with some twenty cells, fewer
 than three seeds judge nothing, and the remedies' claims say "beats it" instead of "saves it"; with 23 cells, the rows

@@ -1,4 +1,4 @@
-"""The rule by which `sglib.claims` are judged on the evidence, and its tables.
+"""The rule by which `sglib.experiments.claims` are judged on the evidence, and its tables.
 
     python -m sglib verdicts           # writes README.md's part on the evidence anew from the committed cells
 
