@@ -1,5 +1,5 @@
-"""`python -m sglib study | store`: see `sglib.experiments.study`; `evidence`: see `sglib.experiments.cells`; `verdicts`: see
-`sglib.experiments.verdicts`."""
+"""`python -m sglib study | store`: see `sglib.experiments.study`; `evidence`: see `sglib.experiments.cells`;
+`verdicts`: see `sglib.experiments.verdicts`."""
 
 import sys
 
