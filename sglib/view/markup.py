@@ -1,4 +1,4 @@
-"""The pieces that the widgets' pages are made of: one style, texts as harmless HTML, controls that tell Python."""
+"""What the widgets' pages are made of: one style, escaped texts, controls whose clicks reach Python."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ STYLE = """<style>
 .sglib-view pre{white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0;padding:4px 8px;font-size:12px;
  background:var(--jp-cell-editor-background,rgba(128,128,128,.1));color:inherit;
  border-left:3px solid var(--jp-border-color1,#888);unicode-bidi:plaintext}
+.sglib-view pre.board{white-space:pre;overflow:auto;font-family:var(--jp-code-font-family,monospace);line-height:1.2}
 .sglib-view table{border-collapse:collapse;margin:4px 0}
 .sglib-view td,.sglib-view th{padding:2px 10px 2px 0;text-align:left;vertical-align:top;
  border:0;background:none;color:inherit}
@@ -41,16 +42,16 @@ STYLE = """<style>
 .sglib-inspector{padding:4px} .sglib-inspector:focus{outline:1px solid var(--jp-brand-color1,#0072B2);outline-offset:3px}
 </style>"""
 
-# What nobody sees, or what changes how the rest is read: controls, marks of direction, halves of a character, characters
-# without a meaning, separators, and letters without a shape.
+# Characters that are invisible or change how the rest is read, by Unicode category: controls, marks of direction,
+# surrogates, private and unassigned ones, separators; and letters without a shape.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SHAPELESS = {*"\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0", *map(chr, range(0xFE00, 0xFE10)), *map(chr, range(0xE0100, 0xE01F0))}
 LONGEST = 20_000  # characters of one text on a page
 
 
 def escape(text: object) -> str:
-    """Text as HTML that shows it and does nothing: markup escaped, invisible and direction-changing characters named,
-    and what is longer than `LONGEST` cut, which is said."""
+    """Text as HTML that shows it and does nothing: markup is escaped, invisible and direction-changing characters are
+    written as their code, texts longer than `LONGEST` are cut with a note."""
     text = str(text)
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]} … and {len(text) - LONGEST:,} more characters"
@@ -64,7 +65,7 @@ def _visible(character: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text for a Markdown cell or table that shows it and does nothing; lines become one."""
+    """The same for a Markdown cell or table; line breaks become spaces."""
     return escape(re.sub(r"([\\`*_{}\[\]#|~!$])", r"\\\1", " ".join(str(text).split())))
 
 
@@ -81,14 +82,14 @@ def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """Up to 4 significant digits; — for what was not measured."""
+    """Up to 4 significant digits; — for None and NaN."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "—"
     return f"{value:{'+' if signed else ''}.4g}"
 
 
 def button(do: str, text: str, value: object = "", disabled: bool = False, title: str = "", on: bool = False) -> str:
-    """A button that tells Python `do` and `value`."""
+    """A button; a click calls `act(do, value)` of the widget."""
     attributes = f" title='{escape(title)}'" if title else ""
     attributes += " disabled" if disabled else ""
     return (
@@ -98,7 +99,7 @@ def button(do: str, text: str, value: object = "", disabled: bool = False, title
 
 
 def select(do: str, options: Sequence[tuple[str, str]], chosen: str, title: str, name: str = "") -> str:
-    """A choice that tells Python `do` and the chosen value, or with `name` a field of a form."""
+    """A choice; a change calls `act(do, chosen)` of the widget. With `name` it is a field of a form instead."""
     items = "".join(
         f"<option value='{escape(value)}'{' selected' if value == chosen else ''}>{escape(text)}</option>"
         for value, text in options

@@ -6,13 +6,15 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sglib.envs.alfworld import room
 from sglib.envs.alfworld.demonstrators import Habits, demonstrate
 from sglib.envs.alfworld.failures import FAILURES
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import SPLITS, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
 from sglib.envs.alfworld.words import BANNER, PHRASES, RULES, words
-from sglib.envs.base import Demonstration, Environment, TextEnv
+from sglib.envs.base import Board, Demonstration, Environment, TextEnv
+from sglib.records import Trajectory
 
 ENGINES = ("fast", "textworld")
 
@@ -54,6 +56,9 @@ class Alfworld(Environment):
 
     def remake(self, id: str, origin: dict) -> Game:
         return regenerate(id, origin)
+
+    def board(self, trajectory: Trajectory, turn: int) -> Board | None:
+        return room.board(trajectory, turn)
 
     def vocabulary(self) -> tuple[Sequence[str], Sequence[str]]:
         return PHRASES, words()
