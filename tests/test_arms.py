@@ -90,7 +90,7 @@ def test_an_interrupted_arm_goes_on_to_the_same_result(monkeypatch):
 
 @pytest.mark.slow
 def test_a_failing_arm_says_why():
-    with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*neither 'base'"):
+    with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*neither 'new'"):
         arms.train_arms(small(arms=["grpo"], model="base-none"), poll=0.2)
 
 

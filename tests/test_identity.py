@@ -3,20 +3,22 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pydantic
 import pytest
 import safetensors.torch
-from sglib.runs import repo_root
 
-from sglib import params, recipes
+from sglib import envs
 from sglib.advantages.estimators import ESTIMATORS, GRPO, GiGPO
+from sglib.experiments import arms, evidence, params
+from sglib.experiments import recipe as recipes
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.recipe import make_recipe
+from sglib.experiments.runs import repo_root
 from sglib.experiments.starts import Imitation, Preference, Stages
-from sglib.models.policy import asset
+from sglib.models.small import shipped_folder as asset
 from sglib.rewards import COMPONENTS, Constant, Outcome, SelfGuide, Trapezoid
-from sglib.training import arms, evidence
 
 MIXED = {
     "components": [{"name": "outcome"}, {"name": "self_guide", "schedule": 0.5, "frozen": "base"}],
@@ -92,7 +94,7 @@ def test_a_revision_changes_a_cells_key(cell, monkeypatch, changed):
     """Also of a part that is the default of what it is in, as Trapezoid is of the guidance reward."""
     before = cell.key
     if changed == "environment":
-        monkeypatch.setitem(arms.CARD, "revision", 2)
+        monkeypatch.setattr(type(envs.get("alfworld")), "revision", 2)
     else:
         monkeypatch.setattr(changed, "revision", 2, raising=False)
     assert cell.key != before
@@ -171,6 +173,7 @@ def test_no_committed_cell_is_stale():
 
 
 def test_of_the_environments_only_the_played_one_is_part_of_an_arms_code():
-    played = {f"sglib/envs/{path.name}" for path in (repo_root() / "sglib" / "envs").glob("alfworld*.py")}
-    shared = {f"sglib/envs/{name}.py" for name in ("__init__", "base", "batch")}
-    assert {name for name in arms.SOURCES if name.startswith("sglib/envs")} == played | shared and len(played) > 5
+    found = {Path(name) for name in arms.sources("alfworld")}
+    folder = repo_root() / "sglib" / "envs" / "alfworld"
+    assert {path for path in found if "envs" in path.parts and path.is_absolute()} == set(folder.glob("*.py"))
+    assert not any("sokoban" in path.parts for path in found)

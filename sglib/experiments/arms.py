@@ -33,7 +33,7 @@ from sglib import envs
 from sglib.envs.alfworld import generate_games
 from sglib.envs.panels import panel
 from sglib.experiments.identity import canonical, digest, weights_hash
-from sglib.experiments.params import GRPOParams
+from sglib.experiments.params import GRPOParams, ParameterError
 from sglib.experiments.recipe import Recipe, load_recipe
 from sglib.experiments.runs import cached, output_root, source_hash, versions
 from sglib.measure.evaluate import evaluate
@@ -41,6 +41,7 @@ from sglib.models.endpoint import check_trainable
 from sglib.models.policy import load_policy
 from sglib.play.episode import Options
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
+from sglib.rewards import check_environment
 from sglib.training.grpo import GRPOSettings, train
 
 # The code that decides an arm's result; a change in any of it makes a new folder. Of the environments, what all share
@@ -59,7 +60,7 @@ SOURCES = (
 
 
 def sources(env: str) -> tuple[str | Path, ...]:
-    """The code that decides an arm's result; of the environments what all have in common, and the one that is played."""
+    """The code that decides an arm's result; of environments what all have in common, and the one that is played."""
     return (*SOURCES, *envs.get(env).sources)
 
 
@@ -114,15 +115,22 @@ def arm_recipe(arm: str, p: GRPOParams) -> Recipe:
     Raises:
         ParameterError: naming what is wrong with its file.
     """
-    return load_recipe(arm).with_win_reward(p.win_reward)
+    recipe = load_recipe(arm).with_win_reward(p.win_reward)
+    try:
+        check_environment(recipe.components, envs.get("alfworld"))
+    except ValueError as error:
+        raise ParameterError(f"{arm}: {error}") from None
+    return recipe
 
 
 def arm_content(arm: str, p: GRPOParams) -> dict:
     """Everything that a reader could change and that decides an arm's result, as JSON data; not the code."""
     # other arms, names of runs and the like do not touch this one's result; of a recipe its content does, not its name
     without = ("arms", "run", "size", "output_dir", "win_reward", "batch_size", "report_to")
+    card = envs.get("alfworld")
     recipe = canonical(arm_recipe(arm, p), without=("name",))
-    return {"recipe": recipe, "params": canonical(p, without), "environment": {"name": "alfworld", "revision": 1}}
+    environment = {"name": card.name, "revision": card.revision}
+    return {"recipe": recipe, "params": canonical(p, without), "environment": environment}
 
 
 def arm_folder(arm: str, p: GRPOParams) -> Path:

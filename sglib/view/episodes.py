@@ -193,8 +193,8 @@ def divergence(a: Trajectory, b: Trajectory) -> int | None:
 
 
 def anchors(members: Sequence[Trajectory]) -> Mapping[str, list[tuple[int, int]]]:
-    """Anchor states: observations that several episodes of a group met, where GiGPO compares them; the first observation
-    is always one. Text -> (member, turn), in order."""
+    """Anchor states: observations that several episodes of a group met, where GiGPO compares them (the group's first
+    observation is always one). Text -> (member, turn), in order."""
     met: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number, member in enumerate(members):
         for t, turn in enumerate(member.turns):
