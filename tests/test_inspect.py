@@ -118,7 +118,8 @@ def test_the_map_knows_what_was_seen_and_carried():
     assert all(box.things is None and not box.state and not box.here for box in boards[0].boxes)
     assert drawn[1]["fridge 1"] == Box("fridge 1", None, "closed", True)
     assert drawn[2]["fridge 1"] == Box("fridge 1", ["egg 1", "mug 1"], "", True)
-    assert boards[4].caption == "carries: mug 1" and drawn[4]["fridge 1"].things == ["egg 1"] and drawn[4]["desk 2"].here
+    assert boards[4].caption == "carries: mug 1" and drawn[4]["desk 2"].here
+    assert drawn[4]["fridge 1"].things == ["egg 1"]
     assert boards[6].caption == "carries: nothing" and drawn[6]["desk 2"].things == ["mug 1"]
     assert drawn[6]["desk 2"].here and not drawn[6]["cabinet 1"].here  # "Nothing happens": it did not go there
     assert "carries: <b>mug 1</b>" in inspect(t, game=0, step=4).page
@@ -199,7 +200,7 @@ def test_every_number_is_on_the_page(trajectory):
     texts = ("You are in a room.", "look on the shelf", "positive", "go to shelf 1", "+0.1", "+0.5", "3 → 2", "nearer")
     for text in texts:
         assert text in page, text
-    assert "not admissible" in turn_html(trajectory, 1)
+    assert "invalid: nothing happened" in turn_html(trajectory, 1)
     last = turn_html(trajectory, -1)
     assert "no_action" in last and "mumble" in last and "2 → 2" in last and "as far" in last
     head = episode_html(trajectory)

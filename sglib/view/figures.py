@@ -187,7 +187,7 @@ def label_panels(
 ) -> go.Figure:
     """What the guidance says and how often it is right: a panel for each arm.
 
-    Lines: shares of turns labelled negative, neutral, positive; dashed: agreement of the labels with true progress, 0..1.
+    Lines, 0..1: shares of turns labelled negative, neutral, positive; dashed: the labels' agreement with true progress.
 
     Args:
         metrics_by_arm: rows by arm with columns `x`, "negative", "neutral", "positive" and `agreement`; a column that

@@ -196,7 +196,7 @@ def compare_page(
     """Two episodes side by side, the turn marked where they part."""
     options = [("", "choose an episode"), *((str(i), text) for i, text in choices)]
     bar = button("view", "‹ episode", "episode") + select(
-        "other", options, "" if chosen is None else str(chosen), "beside"
+        "other", options, "" if chosen is None else str(chosen), "compare with"
     )
     if b is None:
         note = "" if choices else " There is no other episode of this task."
@@ -314,7 +314,8 @@ def export_page(
             f"<td class='num'>{number(row['internal'], True)}</td><td class='num'>{number(row['total'], True)}</td></tr>"
         )
         bodies.append(
-            f"<section id='{where}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}{turns.drawing_html(t, len(t))}</section><hr>"
+            f"<section id='{where}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}"
+            f"<div class='sglib-view'>{turns.drawing_html(t, len(t))}</div></section><hr>"
         )
     left = (
         f"<p>{len(trajectories) - len(shown):,} more episodes are left out.</p>"

@@ -67,7 +67,7 @@ def turn_html(trajectory: Trajectory, index: int) -> str:
 
 
 def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
-    """The whole episode as HTML that needs no script: a line per turn, which opens to everything about it.
+    """The whole episode as HTML that needs no script: a line for each turn, which opens.
 
     Args:
         limit: turns shown, None for all; how many are left out is said.
@@ -88,8 +88,8 @@ def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
 
 
 def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
-    """True progress (line), stated progress (circles), hindsight (squares) and the guidance's polarity (triangles at the
-    foot) over turns; the open turn is marked, a click opens another."""
+    """Over turns: true progress (line), stated progress (circles), hindsight (squares), labels of the guidance (triangles
+    at the foot). The open turn is marked; a click opens another."""
     line = episodes.timeline(trajectory)
     points, width, height = len(line.true), 640, 96
     if points < 2:
@@ -208,7 +208,7 @@ def tone(label: str | None) -> str:
 
 
 def _validity(turn: Turn) -> str:
-    return "" if turn.valid else " <span class='bad'>not admissible: nothing happened</span>"
+    return "" if turn.valid else " <span class='bad'>invalid: nothing happened</span>"
 
 
 def paid(turn: Turn) -> float:
