@@ -53,7 +53,7 @@ import dataclasses
 import sglib
 policy = sglib.load_policy("base")
 games = sglib.envs.alfworld.generate_games(3, seed=3)
-played = sglib.rollout(policy, games, format="guide", group_size=2, max_turns=8, temperature=1.0, seed=1)
+played = sglib.rollout(policy, games, format="guide", group=2, turns=8, temperature=1.0, seed=1)
 sglib.rewards.combine(played, [sglib.rewards.Outcome(), sglib.rewards.SelfGuide(schedule=1.0)], u=0.5)
 for t in played:
     for n, turn in enumerate(t.turns):
