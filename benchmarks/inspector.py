@@ -2,7 +2,7 @@
 
     python benchmarks/inspector.py                 # 5,000 episodes of up to 30 turns: under two minutes
     python benchmarks/inspector.py --quick         # smoke run: 60 episodes
-    python benchmarks/inspector.py --out inspector.json
+    python benchmarks/inspector.py --out inspector.json   # every number
 
 The episodes are real ones of the base model, repeated under other names. What is measured is printed with the results.
 """
@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import median
 
 import sglib
-from sglib.envs.alfworld import generate_games
 from sglib.records import Trajectory, iter_trajectories, without_tokens, write_atomic, write_trajectories
 
 DEFINITIONS = """\
@@ -41,8 +40,8 @@ ACTIONS = (
 
 def episodes(count: int, turns: int, seed: int) -> list[Trajectory]:
     policy = sglib.load_policy("base", device="cpu")
-    games = generate_games(min(count, 250), seed=seed, max_receptacles=12)
-    played = sglib.rollout(policy, games, format="guide", turns=turns, temperature=1.0, seed=seed)
+    tasks = sglib.envs.get("alfworld").tasks(min(count, 250), seed=seed)
+    played = sglib.rollout(policy, tasks, format="guide", turns=turns, temperature=1.0, seed=seed)
     sglib.rewards.combine(played, [sglib.rewards.Outcome(), sglib.rewards.SelfGuide(schedule=1.0)], u=0.5)
     return [replace(played[i % len(played)], game_id=f"{played[i % len(played)].game_id}-{i}") for i in range(count)]
 

@@ -1,11 +1,13 @@
 """The trajectory inspector: what is listed and filtered, what a page says, and that nothing from outside runs."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sglib
+from sglib.envs.base import Board, Box
 from sglib.records import Trajectory, Turn, write_trajectories
 from sglib.view import episodes, escape_markdown, export_html, inspect, markup, pages, turns
 from sglib.view.episodes import Query
@@ -110,15 +112,18 @@ DONE = [
 def test_the_map_knows_what_was_seen_and_carried():
     t = made(True, 6, observations=ROOM, actions=DONE)
     t.final_observation = "You move the mug 1 to the desk 2."
-    start, opened, taken, end = (episodes.room(t, i) for i in (0, 2, 4, 6))
-    assert list(start.places) == ["cabinet 1", "fridge 1", "desk 2"] and not start.carried
-    assert all(place.things is None and not place.here for place in start.places.values())
-    assert episodes.room(t, 1).places["fridge 1"].closed and episodes.room(t, 1).places["fridge 1"].here
-    assert opened.places["fridge 1"].things == ["egg 1", "mug 1"] and not opened.places["fridge 1"].closed
-    assert taken.carried == ["mug 1"] and taken.places["fridge 1"].things == ["egg 1"] and taken.places["desk 2"].here
-    assert end.carried == [] and end.places["desk 2"].things == ["mug 1"]
-    assert end.places["desk 2"].here and not end.places["cabinet 1"].here  # "Nothing happens": it did not go there
-    assert "no map" in turns.room_html(made(), 1)
+    boards = [sglib.envs.of(t).board(t, i) for i in range(7)]
+    drawn = [{box.name: box for box in board.boxes} for board in boards]
+    assert list(drawn[0]) == ["cabinet 1", "fridge 1", "desk 2"] and boards[0].caption == "carries: nothing"
+    assert all(box.things is None and not box.state and not box.here for box in boards[0].boxes)
+    assert drawn[1]["fridge 1"] == Box("fridge 1", None, "closed", True)
+    assert drawn[2]["fridge 1"] == Box("fridge 1", ["egg 1", "mug 1"], "", True)
+    assert boards[4].caption == "carries: mug 1" and drawn[4]["desk 2"].here
+    assert drawn[4]["fridge 1"].things == ["egg 1"]
+    assert boards[6].caption == "carries: nothing" and drawn[6]["desk 2"].things == ["mug 1"]
+    assert drawn[6]["desk 2"].here and not drawn[6]["cabinet 1"].here  # "Nothing happens": it did not go there
+    assert "carries: <b>mug 1</b>" in inspect(t, game=0, step=4).page
+    assert "no drawing for this episode" in turns.drawing_html(made(), 1)
 
 
 def test_the_map_of_a_real_episode_agrees_with_the_engine():
@@ -134,16 +139,49 @@ def test_the_map_of_a_real_episode_agrees_with_the_engine():
             t.turns.append(Turn(observation.text, action, action, True))
             observation = env.step(action)
         t.final_observation = observation.text
-        room = episodes.room(t, len(t))
+        board = sglib.envs.of(t).board(t, len(t))
+        things = {box.name: box.things for box in board.boxes}
         moved = [action for action in game.walkthrough if action.startswith("take ")]
         put = [action for action in game.walkthrough if action.startswith("move ")]
-        assert len(room.carried) == len(moved) - len(put)
+        carried = board.caption.removeprefix("carries: ").replace("nothing", "")
+        assert len(carried.split(", ") if carried else ()) == len(moved) - len(put)
         for action in put:
             thing, place = re.fullmatch(r"move (.+) to (.+)", action).groups()
-            assert thing in room.places[place].things
-        assert [p.name for p in room.places.values() if p.here] == [
+            assert thing in things[place]
+        assert [box.name for box in board.boxes if box.here] == [
             [a for a in game.walkthrough if a.startswith("go to ")][-1].removeprefix("go to ")
         ]
+
+
+def test_a_drawing_of_text_keeps_its_lines_and_is_harmless():
+    drawn = turns.board_html(Board("turn: <1>", "# #\n#<b>", [Box("<i>", ["<u>"], "<s>", True), Box("b", [])]))
+    assert "<pre class='board'># #\n#&lt;b&gt;</pre>" in drawn and "turn: <b>&lt;1&gt;</b>" in drawn
+    assert set(re.findall(r"<(\w+)", drawn)) == {"p", "b", "pre", "div", "span", "br"} and "empty" in drawn
+    assert ".sglib-view pre.board{white-space:pre;" in markup.STYLE
+    assert turns.board_html(Board("a caption")) == "<p>a caption</p><div></div>"
+
+
+def test_another_environment_draws_its_own_board():
+    board = "# # #\n# P #\n# # #"
+    t = made(n=1, env="sokoban", observations=[f"You move.\n{board}"], actions=["up"])
+    t.final_observation = t.turns[0].observation
+    assert f"<pre class='board'>{board}</pre>" in inspect(t).page
+    t.env = "no_such_game"
+    assert "no drawing: env=&#x27;no_such_game&#x27;" in inspect(t).page  # the rest of the page is there
+    assert "Turn 1 of 1" in inspect(t).page
+
+
+def test_the_truth_of_a_turn():
+    lost = made(n=3, distances=[4, 3, None, None])
+    assert "4 → 3 <span class='good'>nearer" in turn_html(lost, 0)
+    assert "3 → out of reach <span class='bad'>farther" in turn_html(lost, 1)
+    assert "out of reach → out of reach <span class='dim'>as far" in turn_html(lost, 2)
+    assert episodes.timeline(lost).true == [0.0, 0.25, 0.0, 0.0]
+    scored = made(n=1, score=0.4)
+    scored.turns[0].truth, scored.final_truth = 0.25, 0.5
+    assert "true progress" in turn_html(scored, 0) and "25 % → 50 % <span class='good'>" in turn_html(scored, 0)
+    assert episodes.timeline(scored).true == [0.25, 0.5]
+    assert "not won</b> (score 0.4)" in episode_html(scored) and "score" not in episode_html(lost)
 
 
 def test_rewards_with_what_they_came_from():
@@ -162,7 +200,7 @@ def test_every_number_is_on_the_page(trajectory):
     texts = ("You are in a room.", "look on the shelf", "positive", "go to shelf 1", "+0.1", "+0.5", "3 → 2", "nearer")
     for text in texts:
         assert text in page, text
-    assert "not admissible" in turn_html(trajectory, 1)
+    assert "invalid: nothing happened" in turn_html(trajectory, 1)
     last = turn_html(trajectory, -1)
     assert "no_action" in last and "mumble" in last and "2 → 2" in last and "as far" in last
     head = episode_html(trajectory)
@@ -189,7 +227,7 @@ def test_nothing_from_outside_becomes_markup(attack):
 
 def test_missing_measurements_are_dashes():
     page = turn_html(Trajectory("g", "t", "goal", "act", [Turn("o", "r", "a", True)]), 0)
-    assert page.count("—") == 2  # advantage and oracle distance
+    assert page.count("—") == 2  # advantage and distance
     assert "guidance" not in page
 
 
@@ -223,7 +261,8 @@ def test_nothing_from_outside_becomes_markup_anywhere(attack, tmp_path):
         found.append(widget.page)
         found.append(pages.tokens_page(one, lambda id_, text=text: text, "advantage"))
         found.append(export_html([one], tmp_path / "x.html", runs=[text]).read_text())
-        found.append(pages.what_if_html(one, 0, None, True, [text]))
+        found.append(pages.what_if_html(one, 0, None, "", [text], {text: text}))
+        found.append(pages.what_if_html(one, 0, None, text, [], {}))
         # what stands quoted in an attribute is text, whatever it says
         views.append([re.sub(r"(value|title)='[^'<>]*'", "", tag) for tag in re.findall(r"<[^>]*>", "".join(found))])
     assert views[0] == views[1]
@@ -338,7 +377,8 @@ def test_what_if_in_the_widget():
     policy = sglib.load_policy("base")
     played = sglib.rollout(policy, sglib.panel("alfworld", n=2), format="guide", turns=5)
     widget = inspect(played, game=1, step=2, policy=policy)
-    assert "value='look'" in widget.page  # what is admissible is offered
+    assert "value='look'" in widget.page and "shortest plan: <code>" in widget.page
+    assert "expert explore: <code>" in widget.page
     widget.act("whatif", {"kind": "action", "text": "look", "k": "3"})
     assert widget.result.k == 3 and "3 episodes each" in widget.page
     assert all(t.turns[2].action == "look" for t in widget.result.examples)
@@ -354,6 +394,23 @@ def test_what_if_in_the_widget():
     for kind, text, k in (("action", " ", "2"), ("magic", "", "2"), ("delete", "", "9999"), ("delete", "", "x")):
         widget.act("whatif", {"kind": kind, "text": text, "k": k})
         assert widget.result is None and widget.note
+
+
+def test_what_an_environment_lacks_is_not_offered(tmp_path):
+    policy, (task,) = sglib.load_policy("base"), sglib.envs.get(str(Path(__file__).parent / "corridor.py")).tasks(1)
+    (t,) = sglib.rollout(policy, [task], turns=2)
+    page = inspect(t, policy=policy).page
+    assert "shortest plan: <code>go to east</code>" in page and "expert" not in page.split("</style>")[1]
+    assert "value='go to west'" in page and "&lt;place 0&gt;" in page
+    widget = inspect(t, policy=policy)
+    widget.act("whatif", {"kind": "action", "text": "go to east", "k": "2"})
+    assert widget.result.k == 2 and not widget.note
+    t.origin = None
+    assert "no what-if: tasks: " in inspect(t, policy=policy).page
+    t.origin, t.turns[0].span = task.origin, (0, 0)
+    assert "has no tokens" in inspect(t, policy=policy).page
+    bare = pages.what_if_html(t, 0, None, "", (), {})
+    assert "no planner and no expert" in bare and "actions are free text" in bare
 
 
 def test_export_opens_without_anything(some, tmp_path, monkeypatch):

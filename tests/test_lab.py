@@ -296,7 +296,7 @@ def test_hostile_texts_are_shown_and_run_nothing(server, page):
 
 
 def test_a_training_is_watched_stopped_and_continued(server, page):
-    """While its cell is running: numbers, a stop behind an iteration, episodes in the inspector, and on to the end."""
+    """While its cell is running: numbers, a stop after an iteration, episodes in the inspector, and on to the end."""
     run_notebook(page, *server, "training", wait=False)
     root = page.locator(".sglib-inspector")
     status = root.locator("[role=status]").first

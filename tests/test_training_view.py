@@ -31,7 +31,7 @@ def test_everything_that_is_measured_is_drawn(tmp_path):
     titles = [note.text for note in figure.layout.annotations]
     assert titles == [
         "success on 64 games", "environment reward / episode", "internal reward / episode", "positive labels",
-        "neutral labels", "negative labels", "entropy (nats / token)", "inadmissible actions", "turns / episode",
+        "neutral labels", "negative labels", "entropy (nats / token)", "invalid actions", "turns / episode",
         "λ(u) of the internal reward", "AUROC: said to help / helped",
     ]  # fmt: skip
     drawn = {trace.yaxis: list(trace.y) for trace in figure.data if trace.mode != "none"}

@@ -1,11 +1,10 @@
-"""What the inspector shows, as plain data: tables, filters, timelines, rooms, alignments, tokens. No HTML here."""
+"""What the inspector shows, as plain data: tables, filters, timelines, comparisons, tokens. No HTML here."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -41,8 +40,8 @@ def table(trajectories: Sequence[Trajectory], runs: Sequence[str] | None = None)
 
     Returns:
         Columns as `COLUMNS`: `won` and `looping` bool, `turns` and `invalid` counts, `disagreement` the share of its
-        positive and negative labels that the oracle contradicts (NaN where there are none), `internal` what all
-        components but the outcome paid, `total` the return (NaN before training); and `game`, `group`.
+        positive and negative labels that the truth contradicts (NaN where there are none), `internal` what all
+        components but the outcome paid, `total` the return (NaN before training); and `score`, `game`, `group`.
     """
     rows = []
     for number, t in enumerate(trajectories):
@@ -52,10 +51,10 @@ def table(trajectories: Sequence[Trajectory], runs: Sequence[str] | None = None)
                 number, runs[number] if runs else "", t.won, t.task_type, t.goal, len(t),
                 sum(not turn.valid for turn in t.turns), bool(t.turns) and is_looping(t),
                 1 - agree / counted if counted else np.nan, internal(t),
-                np.nan if t.total_return is None else t.total_return, t.game_id, t.group,
+                np.nan if t.total_return is None else t.total_return, t.score, t.game_id, t.group,
             )
         )  # fmt: skip
-    return pd.DataFrame(rows, columns=[*COLUMNS, "game", "group"])
+    return pd.DataFrame(rows, columns=[*COLUMNS, "score", "game", "group"])
 
 
 def search_text(trajectory: Trajectory) -> str:
@@ -74,8 +73,8 @@ class Query:
         run, task: exactly these.
         outcome: "won" or "lost".
         shortest, longest: turns, both ends counted.
-        looping, invalid, disagreeing: only episodes that loop, with an inadmissible action, with at least half of
-            their labels contradicted by the oracle.
+        looping, invalid, disagreeing: only episodes that loop, with an action that did nothing, with at least half of
+            their labels contradicted by the truth.
         text: found in observations, answers or actions, whatever the case.
         sort: a column of `COLUMNS`; descending: the largest first. Rows without a value come last either way.
     """
@@ -134,13 +133,13 @@ def select(rows: pd.DataFrame, query: Query, texts: Callable[[], Sequence[str]] 
 
 @dataclass
 class Timeline:
-    """One episode's progress, point t before turn t (from 0) and one behind the last: T + 1 points, None where unknown.
+    """One episode's progress before each turn and after the last: T + 1 points, None where unknown.
 
     Attributes:
-        true: 1 - d_t / d_0 by the oracle, clipped to 0..1.
+        true: `Trajectory.progress`, 0..1; 0 where the goal can no longer be reached.
         stated: what the policy said before acting, clipped to 0..1 (the last point is None).
-        hindsight: what it said afterwards of the state, 0..1 (the first point is 0 where there is any).
-        polarity: of the label written at turn t: -1, 0, 1; it speaks of the state at t (the last point is None).
+        hindsight: what it said of the state after the episode, 0..1 (the first point is 0 where there is any).
+        polarity: of the label written at turn t: -1, 0, 1; it rates the state at t (the last point is None).
     """
 
     true: list[float | None]
@@ -150,14 +149,10 @@ class Timeline:
 
 
 def timeline(trajectory: Trajectory) -> Timeline:
-    """Progress as it was, as it was claimed, and what the guidance said of it, on one axis."""
-    first = trajectory.distances[0] if trajectory.distances else None
-    true = [
-        None if d is None or first is None else min(1.0, max(0.0, 1 - d / max(first, 1))) for d in trajectory.distances
-    ]
+    """True progress, stated progress and the labels of the guidance, on one axis."""
     rated = [_share(turn.detail("retrospective")) for turn in trajectory.turns]
     return Timeline(
-        true,
+        trajectory.progress() or [None] * (len(trajectory) + 1),
         [_share(turn.progress) for turn in trajectory.turns] + [None],
         [0.0 if any(x is not None for x in rated) else None, *rated],
         [None if turn.label is None else LABEL_VALUES.get(turn.label) for turn in trajectory.turns] + [None],
@@ -165,81 +160,8 @@ def timeline(trajectory: Trajectory) -> Timeline:
 
 
 def _share(percent: float | None) -> float | None:
-    """Percent as 0..1, clipped; None for none and for what is no number."""
+    """Percent as 0..1, clipped; None where it is missing or not finite."""
     return None if percent is None or not np.isfinite(percent) else min(1.0, max(0.0, percent / 100))
-
-
-@dataclass
-class Place:
-    """A receptacle as the agent knows it: things seen in it at the last look, None before the first."""
-
-    name: str
-    things: list[str] | None = None
-    closed: bool = False
-    here: bool = False
-
-
-@dataclass
-class Room:
-    """What the agent has seen of the room, and what it carries."""
-
-    places: dict[str, Place] = field(default_factory=dict)
-    carried: list[str] = field(default_factory=list)
-
-
-# Names are short and texts are cut: what a hostile text could make of a pattern without bounds takes minutes.
-LONGEST = 4000
-_NAME, _LIST = r"[^,.]{1,60}", r"[^.]{0,2000}"
-_SEEN = re.compile(
-    rf"(?:On the|In the) ({_NAME}), you see ({_LIST})\.|The ({_NAME}) is open\. In it, you see ({_LIST})\."
-)
-_AROUND = re.compile(rf"around you, you see ({_LIST})\.")
-_CLOSED = re.compile(rf"(?:^|\. )The ({_NAME}) is closed\.|You close the ({_NAME})\.")
-_AT = re.compile(rf"You arrive at ({_NAME})\.")
-_TAKEN = re.compile(rf"You (?:pick up|take) the ({_NAME}?) from the ({_NAME})\.")
-_MOVED = re.compile(rf"You (?:move the ({_NAME}?) to|put the ({_NAME}?) in/on) the ({_NAME})\.")
-
-
-def _things(text: str) -> list[str]:
-    """ "a mug 1, a pen 2, and nothing" -> ["mug 1", "pen 2"]."""
-    words = re.split(r", and |, | and ", text.strip())
-    return [re.sub(r"^(?:an?|the) ", "", word.strip()) for word in words if word.strip() not in ("", "nothing")]
-
-
-def room(trajectory: Trajectory, turn: int) -> Room:
-    """The room as the agent knows it before it acts at `turn` (T for the end), read from the texts alone.
-
-    Texts in another wording leave the map empty; nothing is guessed.
-    """
-    found = Room()
-    texts = [t.observation for t in trajectory.turns] + [trajectory.final_observation]
-    for t, text in enumerate(text[:LONGEST] for text in texts[: turn + 1]):
-        if match := _AROUND.search(text):
-            for name in _things(match[1]):
-                found.places.setdefault(name, Place(name))
-        action = trajectory.turns[t - 1].action if t else ""
-        arrived = _AT.search(text)
-        target = arrived[1] if arrived else action.removeprefix("go to ") if action.startswith("go to ") else None
-        if target in found.places and not text.startswith("Nothing happens"):
-            for place in found.places.values():
-                place.here = place.name == target
-        for on, things, inside, within in _SEEN.findall(text):
-            place = found.places.setdefault(on or inside, Place(on or inside))
-            place.things, place.closed = _things(things or within), False
-        for one, two in _CLOSED.findall(text):
-            found.places.setdefault(one or two, Place(one or two)).closed = True
-        for thing, place in _TAKEN.findall(text):
-            found.carried.append(thing)
-            known = found.places.get(place)
-            if known is not None and known.things is not None and thing in known.things:
-                known.things.remove(thing)
-        for one, two, place in _MOVED.findall(text):
-            thing = one or two
-            if thing in found.carried:
-                found.carried.remove(thing)
-            known = found.places.setdefault(place, Place(place))
-            known.things = [*(known.things or []), thing]
-    return found
 
 
 def turn_rewards(turn: Turn) -> list[tuple[str, float, dict[str, float]]]:
@@ -262,8 +184,8 @@ def turn_rewards(turn: Turn) -> list[tuple[str, float, dict[str, float]]]:
 
 
 def divergence(a: Trajectory, b: Trajectory) -> int | None:
-    """The first turn (from 0) at which two episodes of one game saw or did something different; None if one is the
-    beginning of the other or they are the same."""
+    """The first turn (from 0) at which the observations or actions of two episodes of one task differ; None where one
+    episode is the beginning of the other."""
     for t, (one, two) in enumerate(zip(a.turns, b.turns, strict=False)):
         if (one.observation, one.action) != (two.observation, two.action):
             return t
@@ -271,8 +193,8 @@ def divergence(a: Trajectory, b: Trajectory) -> int | None:
 
 
 def anchors(members: Sequence[Trajectory]) -> Mapping[str, list[tuple[int, int]]]:
-    """Observations that several of a group's episodes met, where GiGPO can compare them: text -> (member, turn) in
-    order of first meeting. The group's own first observation is one of them."""
+    """Anchor states: observations that several episodes of a group met, where GiGPO compares them (the group's first
+    observation is always one). Text -> (member, turn), in order."""
     met: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number, member in enumerate(members):
         for t, turn in enumerate(member.turns):
@@ -290,7 +212,7 @@ class Token:
         turn: the turn (from 0) that wrote it, None elsewhere.
         advantage: that turn's, None where it was not trained on.
         logprob: when it was sampled, None elsewhere.
-        ratio: log of its probability under another policy over that when it was sampled, None elsewhere.
+        ratio: log-probability under another policy minus `logprob`, None elsewhere.
     """
 
     text: str

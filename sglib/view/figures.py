@@ -1,4 +1,7 @@
-"""Figures: plotly for people who can move them; `sglib.view.still` draws the same series for pages that cannot."""
+"""Figures as interactive plotly; `sglib.view.still` draws the same series as an image, for pages without scripts.
+
+A figure of no data is drawn and says so: a small experiment in which nothing varies must not end a notebook.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sglib.measure.stats import detectable_difference
-from sglib.view.still import COLOURS, mimebundle
+from sglib.view.still import COLOURS, NOTHING, mimebundle
 
-MOST_STANDING = 5  # bars side by side; more of them lie
+MOST_STANDING = 5  # vertical bars in a figure
 LABEL_COLOURS = {"negative": "#D55E00", "neutral": "#8C8C8C", "positive": "#0072B2"}
 Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
@@ -40,11 +43,11 @@ def learning_curves(
     Args:
         metrics_by_arm: rows (dicts or a DataFrame) by arm's name; rows without `y` are left out.
         x, y, low, high: names of columns; `low` and `high` None, or absent from the rows, for no band.
-        x_title, y_title: what the axes show, with the unit.
+        x_title, y_title: names of the axes, with the unit.
         percent: values are fractions 0..1, shown in percent.
-        n, level: games behind each point and confidence of the band, named below the title.
-        detectable: smallest true difference (0..1) between two of them that is found with 80 % probability, named
-            there, too; None takes that of two runs near one half on the same `n` games.
+        n, level: number of games of each point and confidence of the band, both named below the title.
+        detectable: smallest true difference (0..1) between two lines that a test finds with 80 % probability, also
+            named there; None computes it for two runs near 50 % on `n` games.
 
     Raises:
         ValueError: an arm without a row that has `x` and `y`.
@@ -89,12 +92,12 @@ def bars(
     detectable: float | None = None,
     pair: str | None = None,
 ) -> go.Figure:
-    """One bar for each name, with its interval; many of them lie, so that their names can be read.
+    """One bar for each name, with its interval; more than `MOST_STANDING` are horizontal, so that names can be read.
 
     Args:
-        names, values, low, high: equally long; `low <= value <= high`.
-        group, onto: add a group of bars of this name to an earlier figure, beside its bars.
-        pair: between which two `detectable` is meant.
+        names, values, low, high: equally long; `low <= value <= high`; a value None is not drawn.
+        group, onto: add a group of bars of this name to an earlier figure.
+        pair: which two `detectable` compares.
         Others as in `learning_curves`.
 
     Raises:
@@ -102,6 +105,7 @@ def bars(
     """
     if {len(names)} != {len(x) for x in (values, low, high) if x is not None}:
         raise ValueError("names, values, low and high must be equally long")
+    values, low, high = (None if of is None else np.array(of, float) for of in (values, low, high))
     figure = onto if onto is not None else go.Figure()
     number = sum(trace.type == "bar" for trace in figure.data)
     errors = None
@@ -129,7 +133,7 @@ def forest(
     band: float | None = None,
     note: str = "",
 ) -> go.Figure:
-    """Differences with their intervals, one below the other, beside what others reported.
+    """Differences with their intervals, one below the other, and what papers reported.
 
     Args:
         rows: `name`; `estimate`, `low`, `high` in points, `low` and `high` None where there is no interval; `group`;
@@ -137,12 +141,10 @@ def forest(
         groups: what `group` can be; each has a colour.
         band: differences below this, in points, are noise; shaded.
 
-    Raises:
-        ValueError: no rows.
     """
     frame = pd.DataFrame(rows)
     if frame.empty:
-        raise ValueError("no row to draw")
+        return _finish(go.Figure(), title, note, x_title, "", False)
     figure, last = go.Figure(), len(frame) - 1
     if band is not None:
         figure.add_scatter(
@@ -183,20 +185,16 @@ def label_panels(
     title: str = "",
     x_title: str = "iteration",
 ) -> go.Figure:
-    """What the guidance says and how true it is: a panel per arm.
+    """What the guidance says and how often it is right: a panel for each arm.
 
-    Lines: the share of turns labelled negative, neutral, positive, and the labels' agreement with the true progress
-    (dashed), all 0..1.
+    Lines, 0..1: shares of turns labelled negative, neutral, positive; dashed: the labels' agreement with true progress.
 
     Args:
         metrics_by_arm: rows by arm with columns `x`, "negative", "neutral", "positive" and `agreement`; a column that
             is absent is not drawn.
-
-    Raises:
-        ValueError: no arm.
     """
     if not metrics_by_arm:
-        raise ValueError("no arm to draw")
+        return _finish(go.Figure(), title, "", x_title, "share of turns", True)
     figure = make_subplots(1, len(metrics_by_arm), shared_yaxes=True, subplot_titles=list(metrics_by_arm))
     for column, rows in enumerate(metrics_by_arm.values(), 1):
         frame = pd.DataFrame(rows)
@@ -230,20 +228,17 @@ def small_multiples(
     note: str = "",
     columns: int | None = None,
 ) -> go.Figure:
-    """The same arms in several quantities side by side, each with a scale of its own.
+    """Several quantities of the same arms, one panel and one scale each.
 
     Args:
-        panels: quantity (with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour, and one
-            without rows in a panel is not drawn there. A panel's quantity is its title.
-        y_title: of the vertical axes, where all panels show one quantity and their titles say something else.
+        panels: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
+            panels, and is left out of those where it has no rows.
+        y_title: of the vertical axes, where all panels show one quantity.
         note: below the title.
         columns: panels in a row; None puts all into one.
-
-    Raises:
-        ValueError: no panel.
     """
     if not panels:
-        raise ValueError("panels: none to draw")
+        return _finish(go.Figure(), title, note, x_title, y_title, False)
     wide = min(columns or len(panels), len(panels))
     tall = -(-len(panels) // wide)
     titles = ["<br>".join(textwrap.wrap(name, max(72 // wide, 30))) for name in panels]  # not over one another
@@ -275,10 +270,10 @@ def small_multiples(
 def turn_panels(
     panels: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], *, title: str = "", note: str = ""
 ) -> go.Figure:
-    """Values of every turn of a few episodes, side by side: a panel a quantity, a row an episode, a column a turn.
+    """Values of every turn of a few episodes: a panel for each quantity, a row an episode, a column a turn.
 
-    Blue is positive, orange negative, white zero; each panel has a scale of its own, its largest magnitude written
-    into its title. Turns behind an episode's end are grey.
+    Blue is positive, orange negative, white zero; each panel has its own scale, whose end is in its title. Turns after
+    an episode's end are grey.
 
     Args:
         panels: quantity -> one list of values per episode.
@@ -286,14 +281,16 @@ def turn_panels(
         title, note: above the figure.
 
     Raises:
-        ValueError: no panel, or another number of episodes than of names.
+        ValueError: another number of episodes than of names.
     """
-    if not panels or any(len(values) != len(rows) for values in panels.values()):
+    if not panels:
+        return _finish(go.Figure(), title, note, "turn", "", False)
+    if any(len(values) != len(rows) for values in panels.values()):
         raise ValueError(f"panels: got {({k: len(v) for k, v in panels.items()})}; each must have {len(rows)} episodes")
     limits = {name: max((abs(x) for row in values for x in row), default=0.0) for name, values in panels.items()}
     titles = [f"{name} (±{limit:.2g})" for name, limit in limits.items()]
     figure = make_subplots(1, len(panels), shared_yaxes=True, subplot_titles=titles)
-    width = max((len(row) for values in panels.values() for row in values), default=1)
+    width = max((len(row) for values in panels.values() for row in values), default=0) or 1
     for column, (name, values) in enumerate(panels.items(), 1):
         z = [[*row, *[None] * (width - len(row))] for row in values]
         limit = limits[name] or 1.0
@@ -312,13 +309,15 @@ def turn_panels(
 class LivePlot:
     """A figure in a notebook that is redrawn while training runs.
 
-    At most one redraw every `every` seconds; only the last one is stored in the notebook. Outside a notebook nothing
-    is shown.
+    At most one redraw in `every` seconds; the notebook keeps only the last one. Outside a notebook nothing is drawn.
 
-        live = live_plot()
+        live = LivePlot()
         for ...:
             live.update(lambda: learning_curves(metrics))
         live.close()
+
+    Args:
+        every: seconds.
     """
 
     def __init__(self, every: float = 5.0):
@@ -331,13 +330,13 @@ class LivePlot:
             self._redraw()
 
     def close(self) -> None:
-        """Draw what the last `update` held back."""
+        """Draw the last update, if it was not drawn."""
         if self.pending is not None:
             self._redraw()
 
     @staticmethod
     def possible() -> bool:
-        """Whether there is a notebook to show anything in."""
+        """Whether this runs in a notebook."""
         from IPython import get_ipython
 
         return hasattr(get_ipython(), "kernel")
@@ -353,12 +352,7 @@ class LivePlot:
             self.handle = display(bundle, raw=True, display_id=True)
         else:
             self.handle.update(bundle, raw=True)
-        self.last = time.monotonic()  # after drawing: a slow figure does not eat the training's time
-
-
-def live_plot(every: float = 5.0) -> LivePlot:
-    """A figure to be updated during training, at most once in `every` seconds."""
-    return LivePlot(every)
+        self.last = time.monotonic()  # after drawing: a slow figure must not take all of the training's time
 
 
 def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str, percent: bool) -> go.Figure:
@@ -369,6 +363,9 @@ def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str
     )  # fmt: skip
     if percent:
         figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    figure.layout.annotations = [note for note in figure.layout.annotations if note.text != NOTHING]
+    if not any(map(_drawn, figure.data)):
+        figure.add_annotation(text=NOTHING, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     return figure
 
 
@@ -388,3 +385,11 @@ def _note(
 
 def _translucent(colour: str, alpha: float = 0.18) -> str:
     return "rgba({},{},{},{})".format(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)), alpha)
+
+
+def _drawn(trace) -> bool:
+    """Whether a trace has a number."""
+    if trace.type == "heatmap":
+        return any(value is not None for row in trace.z for value in row)
+    values = trace.x if trace.orientation == "h" else trace.y
+    return values is not None and not pd.isna(list(values)).all()

@@ -1,7 +1,7 @@
-"""Look at episodes: a list that sorts and filters, each turn with exactly what it was rewarded with, the tokens that
-the trainer saw, two episodes side by side, and what would have happened otherwise.
+"""The trajectory inspector: a list that sorts and filters, each turn with its exact rewards, the tokens that the
+trainer saw, two episodes side by side, and what-if: playing on from a turn with another action or guidance.
 
-The widget is one page of HTML, made in Python (`sglib.view.pages`) of plain data (`sglib.view.episodes`); the browser
+The widget is one page of HTML, made in Python (`sglib.view.pages`) from plain data (`sglib.view.episodes`); the browser
 only reports clicks and keys. Texts of models and environments are escaped before they become part of a page.
 """
 
@@ -18,28 +18,31 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from sglib.envs import replay, task_of
+from sglib import envs
+from sglib.envs.base import HasExpert, HasPlan
 from sglib.measure import counterfactual
 from sglib.models.policy import Policy, load_policy
+from sglib.play.episode import Fork
 from sglib.play.scoring import token_logprobs
 from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
 from sglib.view import episodes, markup, pages, turns
 from sglib.view.episodes import Query
 
 SCRIPT = Path(__file__).parent / "inspector.js"
-KEPT = 200  # episodes of an export, unless told
+KEPT = 200  # episodes of an export by default
 SHOWN = ("view", "query", "found", "first", "game", "step", "other", "colour", "result")  # what a click may change
 VIEWS = ("list", "episode", "compare", "tokens")
+NO_POLICY = "it needs a policy that plays on: inspect(..., policy='base')"
 
 
 class Inspector(anywidget.AnyWidget):
-    """The widget that `inspect` returns. `show`, `goto` and `act` do what clicks do; `draw` makes the page anew.
+    """The widget that `inspect` returns. `show`, `goto` and `act` do what clicks do; `draw` updates the page.
 
     Attributes:
         view, game, step, other, query: what is shown.
         trajectories, runs: the episodes, and which run each is of; those of files without their tokens until opened.
         found: numbers of the episodes that the list shows, in its order.
-        result: of the last what-if, None before.
+        result: of the last what-if, None before the first.
     """
 
     _esm = SCRIPT
@@ -67,8 +70,8 @@ class Inspector(anywidget.AnyWidget):
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def act(self, do: str | None, value=None) -> None:
-        """One thing that a person did: `do` and `value` as in the page's `data-do` and `data-value`. What makes no
-        sense changes nothing, and is said."""
+        """One click or key: `do` and `value` as in the page's `data-do` and `data-value`. An error changes nothing and
+        is shown on the page."""
         handler = getattr(self, f"_do_{do}", None) if isinstance(do, str) else None
         self.note = ""
         before = {name: getattr(self, name) for name in SHOWN}
@@ -78,7 +81,7 @@ class Inspector(anywidget.AnyWidget):
             elif isinstance(do, str) and do in Query.__dataclass_fields__:
                 self._filter(do, value)
             self.draw()
-        except Exception as error:  # whatever it was, the page stays usable and says so
+        except Exception as error:  # the page must stay usable
             for name, old in before.items():
                 setattr(self, name, old)
             self.note = f"{error}" if isinstance(error, ValueError | IndexError) else f"{type(error).__name__}: {error}"
@@ -159,9 +162,9 @@ class Inspector(anywidget.AnyWidget):
             self.goto(0 if key == "Home" else len(self.trajectory) - 1)
 
     def _do_whatif(self, form) -> None:
-        """Play on from the open turn with another action or guidance, `k` times; beside it as often without."""
+        """Play on from the open turn, `k` times with another action or guidance and `k` times without."""
         if self.policy is None:
-            raise ValueError("what if needs a policy: inspect(..., policy=...)")
+            raise ValueError(NO_POLICY)
         form = form if isinstance(form, Mapping) else {}
         kind, k = str(form.get("kind", "action")), int(form.get("k") or 16)
         if not 1 <= k <= 256:
@@ -174,13 +177,13 @@ class Inspector(anywidget.AnyWidget):
         if change is None or change.get("action") == "":
             raise ValueError("what if: choose an action, a guidance, or to delete it")
         self.result = counterfactual.what_if(
-            self.policy, self.trajectory, self.step, k=k, max_turns=max(30, len(self.trajectory)), games=self.games,
-            **change,
+            self.policy, self.trajectory, self.step, k=k,
+            max_turns=max(envs.of(self.trajectory).turns, len(self.trajectory)), games=self.games, **change,
         )  # fmt: skip
         self.form = {"kind": kind, "text": str(form.get("text", "")), "label": str(form.get("label") or ""), "k": k}
 
     def _do_examples(self, _) -> None:
-        """Add the last what-if's episodes to the list, beside the one that they were forked from."""
+        """Add the last what-if's episodes to the list and compare the first with the one that it was forked from."""
         if self.result is not None:
             self.trajectories += self.result.examples
             self.origins += [None] * len(self.result.examples)
@@ -201,7 +204,7 @@ class Inspector(anywidget.AnyWidget):
         return self.trajectories[self.game]
 
     def _fetch(self, game: int) -> None:
-        """Read an episode's tokens, if they were left in its file."""
+        """Read an episode's tokens from its file, where they have not been read yet."""
         if (origin := self.origins[game]) is None:
             return
         path, number = origin
@@ -225,7 +228,7 @@ class Inspector(anywidget.AnyWidget):
         self.goto(step)
 
     def goto(self, step: int) -> None:
-        """Open a turn of the open episode; beyond its ends, the first or last one."""
+        """Open a turn of the open episode; numbers beyond its ends are the first or last one."""
         step = min(max(step, 0), max(len(self.trajectory) - 1, 0))
         if step != self.step:
             self.result = None
@@ -233,7 +236,7 @@ class Inspector(anywidget.AnyWidget):
 
     @property
     def call(self) -> str:
-        """The Python call that shows the same; nothing where an episode of a what-if is shown."""
+        """The Python call that shows the same; "" for an episode of a what-if, which no file has."""
         if max(self.game, self.other or 0) >= self.given:
             return ""
         other = "" if self.other is None or self.view != "compare" else f", other={self.other}"
@@ -241,7 +244,7 @@ class Inspector(anywidget.AnyWidget):
         return f"sglib.inspect({self.source}, game={self.game}, step={self.step}{other}{view})"
 
     def draw(self) -> None:
-        """Make the page anew."""
+        """Update the page."""
         self.page = getattr(self, f"_{self.view}_page")() + (
             f"<p class='sglib-view bad' role='status'>{markup.escape(self.note)}</p>" if self.note else ""
         )
@@ -257,9 +260,7 @@ class Inspector(anywidget.AnyWidget):
         shared = set(episodes.anchors(members)) if len(members) > 1 else set()
         return pages.episode_page(
             self.trajectory, self.step, place=self._place(), count=len(self.found), call=self.call, shared=shared,
-            extra=pages.what_if_html(
-                self.trajectory, self.step, self.result, self.policy is not None, self._actions(), self.form
-            ),
+            extra=pages.what_if_html(self.trajectory, self.step, self.result, *self._offers(), self.form),
         )  # fmt: skip
 
     def _compare_page(self) -> str:
@@ -289,17 +290,28 @@ class Inspector(anywidget.AnyWidget):
         places = (self.found == self.game).nonzero()[0]
         return int(places[0]) if len(places) else -1
 
-    def _actions(self) -> list[str]:
-        """What the environment would admit at the open turn; nothing where the game cannot be made again."""
-        if self.policy is None:
-            return []
-
+    def _offers(self) -> tuple[str, Sequence[str], dict[str, str]]:
+        """Of a what-if at the open turn: why it cannot be played ("" where it can), the actions that do something, and
+        the next action of each planner and expert that the environment has."""
+        if self.policy is None or not len(self.trajectory):
+            return NO_POLICY, (), {}
         try:
-            game = task_of(self.trajectory, self.games)
-            *_, env = replay(game, [turn.action for turn in self.trajectory.turns[: self.step]])
-        except ValueError:
-            return []
-        return list(env.admissible())
+            Fork(self.trajectory, self.step)  # whether the turn has tokens
+            task = envs.task_of(self.trajectory, self.games)
+            card = envs.get(task.env)
+            env = card.make()
+            observation = env.reset(task)
+            for turn in self.trajectory.turns[: self.step]:
+                observation = env.step(turn.action)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: recorded by another revision, it is over earlier
+            return str(error), (), {}
+        advice = {}
+        if isinstance(env, HasPlan):
+            plan = env.plan()
+            advice["shortest plan"] = "none: the goal is out of reach" if plan is None else plan[0] if plan else ""
+        if isinstance(env, HasExpert):
+            advice |= {f"expert {kind}": env.expert(kind).act() for kind in card.experts}
+        return "", observation.admissible, advice
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -313,7 +325,7 @@ class Inspector(anywidget.AnyWidget):
         return self._reader.tokenizer.convert_ids_to_tokens(id_)
 
     def _wrote(self, trajectory: Trajectory) -> bool:
-        """Whether the tokenizer at hand is that of the recording: its first answer reads as it was recorded."""
+        """Whether the tokenizer at hand is the recording's: the first answer decodes to the recorded text."""
         ids = trajectory.prompt_ids + trajectory.completion_ids
         if not ids or not 0 <= min(ids) <= max(ids) < len(self._reader.tokenizer):
             return False
@@ -329,7 +341,7 @@ class Inspector(anywidget.AnyWidget):
         )  # fmt: skip
 
     def _repr_mimebundle_(self, **kwargs):
-        """The widget, and beside it HTML without a script: what a stored notebook shows where nothing runs."""
+        """The widget, and HTML without a script for stored notebooks, where nothing runs."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         listed = "" if len(self.trajectories) == 1 else pages.summary_html(self.rows)
@@ -343,9 +355,9 @@ def export_html(
     """Write episodes as one HTML file: a list that opens into every turn, without a kernel, a script or a network.
 
     Args:
-        most: episodes that are written; how many are left out is said in the file.
+        most: at most this many episodes are written; the file says how many are left out.
         runs: name of the run of each.
-        numbers: what each is called in the file; None counts from 0.
+        numbers: number of each in the file; None counts from 0.
 
     Returns:
         The path, absolute.
@@ -354,7 +366,7 @@ def export_html(
         ValueError: no episode, or a number below 1.
     """
     if not trajectories or most < 1:
-        raise ValueError(f"trajectories: {len(trajectories)}, most = {most}: must be at least one of at least one")
+        raise ValueError(f"trajectories: got {len(trajectories)}, most={most}: both must be at least one")
     return write_atomic(path, pages.export_page(trajectories, most, runs, numbers)).resolve()
 
 
@@ -375,11 +387,11 @@ def inspect(
             runs by name, {"before": ..., "after": ...}, each of any of these.
         game, step: episode and turn that are opened, counted from 0; without `game` the list. Copy the call that the
             page shows to show somebody else the same.
-        other: the episode beside it, with view="compare".
+        other: the episode to compare with, for view="compare".
         view: "list", "episode", "compare" or "tokens".
-        policy: what plays on in a what-if (with its tokens), and what the tokens' log-probability ratio is taken to, at
-            temperature 1; or its name. None leaves both out.
-        games: by id, for a what-if of games that were not generated here.
+        policy: plays on in a what-if, and the tokens' log-probability ratio compares with it, at temperature 1; a
+            policy with the recording's tokenizer or its name. None leaves both out.
+        games: tasks by id, for a what-if of tasks that their environment cannot make again.
 
     Raises:
         TypeError: something that is no trajectory.

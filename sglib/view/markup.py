@@ -1,4 +1,4 @@
-"""The pieces that the widgets' pages are made of: one style, texts as harmless HTML, controls that tell Python."""
+"""What the widgets' pages are made of: one style, escaped texts, controls whose clicks reach Python."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ STYLE = """<style>
 .sglib-view pre{white-space:pre-wrap;overflow-wrap:anywhere;word-break:normal;margin:0;padding:4px 8px;font-size:12px;
  background:var(--jp-cell-editor-background,rgba(128,128,128,.1));color:inherit;
  border-left:3px solid var(--jp-border-color1,#888);unicode-bidi:plaintext}
+.sglib-view pre.board{white-space:pre;overflow:auto;font-family:var(--jp-code-font-family,monospace);line-height:1.2}
 .sglib-view table{border-collapse:collapse;margin:4px 0}
 .sglib-view td,.sglib-view th{padding:2px 10px 2px 0;text-align:left;vertical-align:top;
  border:0;background:none;color:inherit}
@@ -42,14 +43,14 @@ STYLE = """<style>
 
 
 def number(value: float | None, signed: bool = False) -> str:
-    """Up to 4 significant digits; — for what was not measured."""
+    """Up to 4 significant digits; — for None and NaN."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "—"
     return f"{value:{'+' if signed else ''}.4g}"
 
 
 def button(do: str, text: str, value: object = "", disabled: bool = False, title: str = "", on: bool = False) -> str:
-    """A button that tells Python `do` and `value`."""
+    """A button; a click calls `act(do, value)` of the widget."""
     attributes = f" title='{escape(title)}'" if title else ""
     attributes += " disabled" if disabled else ""
     return (
@@ -59,7 +60,7 @@ def button(do: str, text: str, value: object = "", disabled: bool = False, title
 
 
 def select(do: str, options: Sequence[tuple[str, str]], chosen: str, title: str, name: str = "") -> str:
-    """A choice that tells Python `do` and the chosen value, or with `name` a field of a form."""
+    """A choice; a change calls `act(do, chosen)` of the widget. With `name` it is a field of a form instead."""
     items = "".join(
         f"<option value='{escape(value)}'{' selected' if value == chosen else ''}>{escape(text)}</option>"
         for value, text in options

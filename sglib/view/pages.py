@@ -1,4 +1,4 @@
-"""The inspector's pages as HTML strings: made of `sglib.view.episodes`, everything from outside escaped.
+"""The inspector's pages as HTML, from the data of `sglib.view.episodes`; everything from outside is escaped.
 
 No page has a script or an event handler of its own: what can be clicked carries `data-do` and `data-value`, which
 `inspector.js` hands to Python.
@@ -40,7 +40,7 @@ def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, firs
     for do, text in (
         ("looping", "loops"),
         ("invalid", "invalid actions"),
-        ("disagreeing", "labels contradict the oracle"),
+        ("disagreeing", "labels contradict the truth"),
     ):
         ticked = " checked" if getattr(query, do) else ""
         parts.append(f"<label><input type='checkbox' id='sglib-{do}' data-do='{do}'{ticked}> {text}</label>")
@@ -68,7 +68,7 @@ def _head(column: str, query: episodes.Query) -> str:
 def _row(row: dict, columns: Sequence[str]) -> str:
     cells = {
         "number": str(row["number"]),
-        "won": turns.outcome(row["won"]),
+        "won": turns.outcome(row["won"], row["score"]),
         "looping": "yes" if row["looping"] else "",
         "disagreement": "" if np.isnan(row["disagreement"]) else f"{100 * row['disagreement']:.0f} %",
         "internal": number(row["internal"], signed=True),
@@ -93,8 +93,8 @@ def episode_page(
         turn: the open one, from 0.
         place, count: place of the episode among those listed, from 0, and how many these are.
         call: the Python call that shows the same.
-        extra: what stands below the turn, already HTML.
-        shared: observations that other members of its group met, too.
+        extra: HTML below the turn.
+        shared: observations that other episodes of its group met (anchor states).
     """
     last = len(trajectory) - 1
     bar = [
@@ -116,7 +116,7 @@ def episode_page(
     return view(
         f"<div class='row'>{''.join(bar)}</div>{turns.episode_html(trajectory)}{turns.timeline_svg(trajectory, turn)}"
         f"<div class='columns'><div class='sglib-scroll'>{lines}</div><div>{body}{extra}</div>"
-        f"<div>{turns.room_html(trajectory, turn)}</div></div>"
+        f"<div>{turns.drawing_html(trajectory, turn)}</div></div>"
     )
 
 
@@ -141,11 +141,11 @@ COLOURINGS = {"advantage": "advantage", "logprob": "log-probability", "ratio": "
 def tokens_page(
     trajectory: Trajectory, decode: Callable[[int], str] | None, by: str, logprobs: Sequence[float] | None = None
 ) -> str:
-    """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; what was not trained on greyed.
+    """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; tokens not trained on are grey.
 
     Args:
-        decode: token id -> text; None where it is not the recording's tokenizer, then ids are shown.
-        logprobs: of the policy that the ratio is taken to; None leaves that out.
+        decode: token id -> text; None shows the ids, where the recording's tokenizer is not at hand.
+        logprobs: (C,) of the policy that the ratio compares with; None leaves the ratio out.
     """
     found = episodes.tokens(trajectory, decode or str, logprobs)
     shown = {value: text for value, text in COLOURINGS.items() if value != "ratio" or logprobs is not None}
@@ -196,10 +196,10 @@ def compare_page(
     """Two episodes side by side, the turn marked where they part."""
     options = [("", "choose an episode"), *((str(i), text) for i, text in choices)]
     bar = button("view", "‹ episode", "episode") + select(
-        "other", options, "" if chosen is None else str(chosen), "beside"
+        "other", options, "" if chosen is None else str(chosen), "compare with"
     )
     if b is None:
-        note = "" if choices else " There is no other episode of this game."
+        note = "" if choices else " There is no other episode of this task."
         return view(f"<div class='row'>{bar}{note}</div>{turns.episode_html(a)}")
     parted = episodes.divergence(a, b) if a.game_id == b.game_id else 0
     met = {turn.observation for turn in a.turns} & {turn.observation for turn in b.turns}
@@ -208,13 +208,13 @@ def compare_page(
         cells = "".join(_side(e, t, parted, met) for e in (a, b))
         rows.append(f"<tr{' data-scroll' if t == parted else ''}><td class='dim'>{t + 1}</td>{cells}</tr>")
     if a.game_id != b.game_id:
-        where = "another game"
+        where = "another task"
     elif parted is None:
         where = "they never part" if len(a) == len(b) else "one is the beginning of the other"
     else:
         where = f"they part at turn {parted + 1}"
     head = "".join(
-        f"<th>{escape(name)}<br>{turns.outcome(e.won)}, {len(e)} turns, return {number(e.total_return)}</th>"
+        f"<th>{escape(name)}<br>{turns.outcome(e.won, e.score)}, {len(e)} turns, return {number(e.total_return)}</th>"
         for name, e in zip(names, (a, b))
     )
     same = f"{len(met)} observations were met by both (dotted)" if met else "no state was met by both"
@@ -241,15 +241,22 @@ def _side(episode: Trajectory, t: int, parted: int | None, met: set[str]) -> str
 
 
 def what_if_html(
-    trajectory: Trajectory, turn: int, result: WhatIf | None, possible: bool, actions: Sequence[str],
-    form: Mapping[str, object] | None = None,
+    trajectory: Trajectory, turn: int, result: WhatIf | None, refusal: str, actions: Sequence[str],
+    advice: Mapping[str, str], form: Mapping[str, object] | None = None,
 ) -> str:  # fmt: skip
-    """The form of a what-if below a turn with what was filled in last, and the result of that."""
+    """The form of a what-if below a turn, and its last result.
+
+    Args:
+        refusal: why nothing can be played on from this turn; "" where it can.
+        actions: those that do something in this state, where the environment lists them.
+        advice: planner or expert -> the action that it would take.
+        form: what was filled in last.
+    """
     form = {"kind": "action", "text": "", "label": "", "k": 16, **(form or {})}
     if not len(trajectory):
         return ""
-    if not possible:
-        return "<p class='dim'>what if? <code>inspect(..., policy='base')</code> plays on from here with another action or guidance</p>"
+    if refusal:
+        return f"<p class='dim'>no what-if: {escape(refusal)}</p>"
     kinds = [("action", "another action")]
     labels = ""
     if trajectory.format == "guide":
@@ -258,6 +265,9 @@ def what_if_html(
     listed = "".join(f"<option value='{escape(action)}'></option>" for action in actions)
     chosen = select("", kinds, str(form["kind"]), "what is changed", name="kind")
     text, k = escape(form["text"]), escape(form["k"])
+    advised = " · ".join(f"{escape(who)}: <code>{escape(action)}</code>" for who, action in advice.items())
+    advised = advised or "no suggestion: this environment has no planner and no expert"
+    advised += "" if actions else " · actions are free text: it lists none"
     shown = ""
     if result is not None:
         kind = "good" if result.low > 0 else "bad" if result.high < 0 else "dim"
@@ -269,12 +279,13 @@ def what_if_html(
         f"<input type='text' name='text' id='sglib-what' list='sglib-actions' value='{text}' placeholder='action or guidance' style='width:20em'>"
         f"<datalist id='sglib-actions'>{listed}</datalist>{labels}"
         f"<label>episodes <input type='number' name='k' id='sglib-k' value='{k}' min='1' max='256' style='width:4em'></label>"
-        f"{button('whatif', 'play on', title='from this turn, that often with the change and without')}</div></div>{shown}"
+        f"{button('whatif', 'play on', title='from this turn, that often with the change and without')}</div>"
+        f"<p class='dim'>{advised}</p></div>{shown}"
     )
 
 
 def summary_html(rows: pd.DataFrame, most: int = 12) -> str:
-    """A small still list of episodes, for notebooks where nothing runs."""
+    """The first episodes of a list, for stored notebooks, where nothing runs."""
     columns = ["number", "won", "task", "goal", "turns", "invalid"]
     head = "".join(f"<th>{escape(episodes.COLUMNS[c])}</th>" for c in columns)
     body = "".join(_row(row, columns) for row in rows.iloc[:most].to_dict("records"))
@@ -288,7 +299,7 @@ def summary_html(rows: pd.DataFrame, most: int = 12) -> str:
 def export_page(
     trajectories: Sequence[Trajectory], most: int, runs: Sequence[str] | None, numbers: Sequence[int] | None = None
 ) -> str:
-    """A whole HTML document: the list, and below it every episode; links and `details` alone, no script."""
+    """A whole HTML document: the list, and below it every episode; only links and `details`, no script."""
     shown = trajectories[:most]
     rows = episodes.table(shown, runs[:most] if runs else None)
     lines, bodies = [], []
@@ -298,12 +309,13 @@ def export_page(
         where = f"episode-{row['number']}"
         run = f"<td>{escape(row['run'])}</td>" if runs and any(runs) else ""
         lines.append(
-            f"<tr><td><a href='#{where}'>{row['number']}</a></td>{run}<td>{turns.outcome(t.won)}</td><td>{escape(t.task_type)}</td>"
+            f"<tr><td><a href='#{where}'>{row['number']}</a></td>{run}<td>{turns.outcome(t.won, t.score)}</td><td>{escape(t.task_type)}</td>"
             f"<td><a href='#{where}'>{escape(t.goal)}</a></td><td class='num'>{len(t)}</td><td class='num'>{row['invalid']}</td>"
             f"<td class='num'>{number(row['internal'], True)}</td><td class='num'>{number(row['total'], True)}</td></tr>"
         )
         bodies.append(
-            f"<section id='{where}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}{turns.room_html(t, len(t))}</section><hr>"
+            f"<section id='{where}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}"
+            f"<div class='sglib-view'>{turns.drawing_html(t, len(t))}</div></section><hr>"
         )
     left = (
         f"<p>{len(trajectories) - len(shown):,} more episodes are left out.</p>"

@@ -1,7 +1,6 @@
-"""The still image of a figure, and both in one notebook output.
+"""The still image of a figure, and figure and image in one notebook output.
 
-The image is drawn with matplotlib from the figure's own traces, so that it needs no browser and is the same on every
-machine.
+matplotlib draws the image from the figure's own traces: it needs no browser and is the same on every machine.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
 
-# Okabe and Ito's colours: told apart with any colour vision, on white and on black
+# Okabe and Ito's colours: distinguishable with any colour vision, on white and on black
+NOTHING = "nothing to draw"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 
 
@@ -72,10 +72,10 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
             if lying:
                 ax.barh(places, trace.x, height=width, xerr=_errors(trace.error_x), **look)
                 ax.set_yticks(range(len(names)), [_plain(name) for name in names])
-                ax.set_ylim(len(names) - 0.5, -0.5)
+                ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
             else:
                 ax.bar(places, trace.y, width=width, yerr=_errors(trace.error_y), **look)
-                room = int(size[0] * 9 / wide / len(names))  # letters in the width of a bar
+                room = int(size[0] * 9 / wide / max(len(names), 1))  # letters in the width of a bar
                 ax.set_xticks(range(len(names)), [textwrap.fill(_plain(name), max(room, 6)) for name in names])
         elif trace.type == "heatmap" and trace.colorscale and trace.y is not None:
             from matplotlib.colors import LinearSegmentedColormap
@@ -91,6 +91,9 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
         else:
             missing.add(trace.type)
 
+    for note in figure.layout.annotations:
+        if note.text == NOTHING:
+            picture.text(0.5, 0.5, NOTHING, ha="center", color="grey")
     for number, ((x, y), ax) in enumerate(axes.items()):
         x_axis, y_axis = figure.layout[_axis(x)], figure.layout[_axis(y)]
         ax.set_xlabel(_plain(x_axis.title.text))
@@ -115,7 +118,7 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
         ax.spines[["top", "right"]].set_visible(False)
     handles = {label: h for ax in axes.values() for h, label in zip(*ax.get_legend_handles_labels())}
     if handles:
-        # not "upper", which would lie beside the title, on top of its longer lines
+        # not "upper", where long lines of the title would run into it
         picture.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
     room = int(size[0] * 12)  # letters of 10 points that fit in a line
     lines = (line for line in _plain(figure.layout.title.text).split("\n"))
@@ -153,7 +156,7 @@ def show(figure: go.Figure, image: bytes | None = None) -> None:
 
 
 def _without_template(figure: go.Figure) -> dict[str, Any]:
-    """The figure's JSON with its template by what differs from none: plotly_white alone is 7 kB in every output."""
+    """The figure's JSON without its template (plotly_white has 7 kB), and the few settings that replace it."""
     data = figure.to_plotly_json()
     layout = {k: v for k, v in data["layout"].items() if k != "template"}
     grid = {"gridcolor": "rgba(128,128,128,0.25)", "zerolinecolor": "rgba(128,128,128,0.4)", "automargin": True}

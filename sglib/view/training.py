@@ -32,14 +32,14 @@ QUANTITIES = {  # panel -> column of the training batches
     "neutral labels": "label_neutral",
     "negative labels": "label_negative",
     "entropy (nats / token)": "entropy",
-    "inadmissible actions": "invalid_actions",
+    "invalid actions": "invalid_actions",
     "turns / episode": "turns_mean",
 }
 
 
 def training_panels(results: Mapping[str, ArmResult], n: int | None = None) -> go.Figure | None:
-    """What is going on in every arm: success on the panel with its interval, both rewards, λ, labels, calibration,
-    entropy, inadmissible actions, length. None before the first number; quantities that no arm has are left out.
+    """Curves of every arm: success on the panel with its interval, both rewards, λ, labels, calibration, entropy,
+    invalid actions, length. None before the first number; quantities that no arm has are left out.
 
     Args:
         results: arm -> what it has written so far.
@@ -83,7 +83,7 @@ def _calibration(batch: Mapping) -> float | None:
 
 class TrainingView(anywidget.AnyWidget):
     """A training in the notebook: a line for each arm, the figure of `training_panels` below, episodes that open in the
-    inspector, and buttons that stop it (behind the present iteration) and let it go on.
+    inspector, and buttons that stop it (after the present iteration) and let it go on.
 
         view = TrainingView(p.arms, p.iterations, n=p.eval_games)
         results = await view.follow(lambda: train_arms(p, on_update=view.update, paused=view.paused))
@@ -117,7 +117,7 @@ class TrainingView(anywidget.AnyWidget):
     # -- for the training ---------------------------------------------------------------------------------------------
 
     async def follow(self, train: Callable[[], Result]) -> Result:
-        """Show the view, call `train` in a thread beside it, and return what that returns.
+        """Show the view, call `train` in a thread, and return its result.
 
         Interrupted, the training ends at its next update, with what it has written so far, and then this does.
         """
@@ -132,13 +132,13 @@ class TrainingView(anywidget.AnyWidget):
             return await asyncio.shield(running)
         except (asyncio.CancelledError, KeyboardInterrupt):
             self._interrupted.set()
-            await asyncio.wait([running])  # two trainings in one folder would get into each other's way
+            await asyncio.wait([running])  # two trainings in one folder would overwrite each other's files
             raise
         finally:
             self.close()
 
     def update(self, results: Mapping[str, ArmResult]) -> None:
-        """New numbers: what `train_arms` hands to its `on_update`.
+        """Take new numbers; an `on_update` of `train_arms`.
 
         Raises:
             InterruptedError: `follow` was interrupted; it ends the training.
@@ -149,7 +149,7 @@ class TrainingView(anywidget.AnyWidget):
             self.results = dict(results)
             try:
                 self._follow()
-            except Exception as error:  # what is drawn must not end what is trained
+            except Exception as error:  # an error while drawing must not end the training
                 self._note = f"not drawn: {type(error).__name__}: {error}"
             self.draw()
 
@@ -157,7 +157,7 @@ class TrainingView(anywidget.AnyWidget):
         with self._lock:
             done = self._done()
             if self._began is None:
-                self._began = time.monotonic(), done  # what was trained before is not this call's speed
+                self._began = time.monotonic(), done  # iterations of an earlier call do not count for the speed
             if self._bar is None:
                 self._bar = progress_bar(desc="iterations of all arms", total=self.iterations * len(self.arms))
             self._bar.update(done - self._bar.n)
@@ -167,9 +167,9 @@ class TrainingView(anywidget.AnyWidget):
                 self._figure.update(lambda: training_panels(self.results, self.n))
 
     def on_iteration(self, arm: str) -> Callable[[dict, list[Trajectory]], None]:
-        """What `sglib.training.grpo.train` takes as `on_iteration`, for a training in this process.
+        """An `on_iteration` of `sglib.training.grpo.train`, for a training in this process.
 
-        With `paused` as its `stop` and a `run_dir`, the button ends the call behind a checkpoint; called again, it goes
+        With `paused` as its `stop` and a `run_dir`, the button ends the call after a checkpoint; called again, it goes
         on from there.
         """
         from sglib.experiments.arms import ArmResult
@@ -187,11 +187,11 @@ class TrainingView(anywidget.AnyWidget):
         return follow
 
     def paused(self) -> bool:
-        """Whether a person has asked to stop."""
+        """Whether the stop button was pressed."""
         return self._pause.is_set()
 
     def close(self) -> None:
-        """The last drawing; the figure stays in the notebook."""
+        """Draw for the last time; the figure stays in the notebook."""
         with self._lock:
             self._ended = True
             try:
@@ -205,7 +205,7 @@ class TrainingView(anywidget.AnyWidget):
     # -- for the person -----------------------------------------------------------------------------------------------
 
     def act(self, do: str | None, value=None) -> None:
-        """One thing that a person did, as in `Inspector.act`; what is not of this view goes to the open inspector."""
+        """One click or key, as in `Inspector.act`; what this view does not know goes to the open inspector."""
         with self._lock:
             self._note = ""
             before = self.inspector, self._open
@@ -222,7 +222,7 @@ class TrainingView(anywidget.AnyWidget):
                 self._pause.set()
             elif do == "continue":
                 self._pause.clear()
-                self._began = None  # the time in between is nobody's
+                self._began = None  # the pause does not count for the speed
             elif do == "episodes":
                 self._look(str(value))
             elif do == "leave":
@@ -241,7 +241,7 @@ class TrainingView(anywidget.AnyWidget):
 
     @property
     def status(self) -> str:
-        """Where it is, in a line."""
+        """How far the training is, in a line."""
         done = self._done()
         total = self.iterations * len(self.arms)
         text = f"{done} of {total} iterations"
@@ -250,7 +250,7 @@ class TrainingView(anywidget.AnyWidget):
         if done >= total:
             return f"{text}; writing what was learned"
         if self.paused():
-            return f"{text}; stopped: each arm rests behind the iteration that it is in"
+            return f"{text}; stopped: each arm pauses after its present iteration"
         if self._began is None or done == self._began[1]:
             return f"{text}; evaluating or starting"
         each = (time.monotonic() - self._began[0]) / (done - self._began[1])
@@ -259,7 +259,7 @@ class TrainingView(anywidget.AnyWidget):
         return f"{text}; {each:.1f} s each, {shown} left"
 
     def draw(self) -> None:
-        """Make the page anew. What cannot be drawn is said there: it must not end what is trained."""
+        """Update the page. An error while drawing is shown there: it must not end the training."""
         with self._lock:
             try:
                 self.page = markup.STYLE + self._page()
@@ -272,10 +272,10 @@ class TrainingView(anywidget.AnyWidget):
         button = (
             markup.button("continue", "continue", disabled=self._ended)
             if self.paused()
-            else markup.button("stop", "stop", disabled=self._ended, title="behind the present iteration")
+            else markup.button("stop", "stop", disabled=self._ended, title="after the present iteration")
         )
         head = "".join(f"<th>{name}</th>" for name in ("arm", "iteration", "done (u)", "success on the panel", "λ(u)",
-                       "internal / episode", "inadmissible", "alarms", ""))  # fmt: skip
+                       "internal / episode", "invalid", "alarms", ""))  # fmt: skip
         rows = "".join(self._line(arm) for arm in self.arms)
         note = f"<p class='bad'>{markup.escape(self._note)}</p>" if self._note else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -312,7 +312,7 @@ class TrainingView(anywidget.AnyWidget):
         return sum(map(_iteration, self.results.values()))
 
     def _repr_mimebundle_(self, **kwargs):
-        """The widget; where nothing runs, a line instead of it: the figure below it is kept."""
+        """The widget; in a stored notebook a line in its place: the figure below it is kept."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         still = f"Training of {', '.join(self.arms)}: the table, the episodes and the buttons are in JupyterLab."
@@ -320,5 +320,5 @@ class TrainingView(anywidget.AnyWidget):
 
 
 def _iteration(result: ArmResult | None) -> int:
-    """Iterations that are done, also of a run that was resumed."""
+    """Iterations done, those before an interruption included."""
     return result.batches[-1]["iteration"] + 1 if result is not None and result.batches else 0

@@ -1,4 +1,4 @@
-"""One episode as HTML: each turn with what it was paid, its timeline, the room as the agent knows it.
+"""One episode as HTML: each turn with what it was paid, its timeline, the environment's drawing of the state.
 
 As in `sglib.view.pages`, everything from outside is escaped, and nothing has a script or an event handler.
 """
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sglib import envs
+from sglib.envs.base import Board
 from sglib.records import LABELS, Trajectory, Turn
 from sglib.view import episodes
 from sglib.view.markup import STYLE, escape, number
@@ -20,7 +22,7 @@ def episode_html(trajectory: Trajectory) -> str:
     """The episode's head as HTML: task, outcome, counts, return."""
     invalid = sum(not turn.valid for turn in trajectory.turns)
     facts = [
-        outcome(trajectory.won),
+        outcome(trajectory.won, trajectory.score),
         f"{len(trajectory)} turns",
         f"{invalid} without effect",
         f"format {escape(trajectory.format)}",
@@ -35,7 +37,7 @@ def episode_html(trajectory: Trajectory) -> str:
 
 
 def turn_html(trajectory: Trajectory, index: int) -> str:
-    """One turn as HTML: observation, guidance with its label, action, rewards, advantage, oracle distance.
+    """One turn as HTML: observation, guidance with its label, action, rewards, advantage, true distance or progress.
 
     Args:
         index: 0..len(trajectory) - 1, negative values from the end.
@@ -59,13 +61,13 @@ def turn_html(trajectory: Trajectory, index: int) -> str:
         rows.append(("not parsed", f"<span class='bad'>{escape(turn.parse_error)}</span>{raw}"))
     rows.append(("rewards", _rewards(turn)))
     rows.append(("advantage", number(turn.advantage, signed=True)))
-    rows.append(("oracle distance", _distance(trajectory, index)))
+    rows.append(_truth(trajectory, index))
     cells = "".join(f"<tr><th scope='row' class='dim'>{name}</th><td>{value}</td></tr>" for name, value in rows)
     return f"<div class='sglib-view'><b>Turn {index + 1} of {len(trajectory)}</b><table>{cells}</table></div>"
 
 
 def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
-    """The whole episode as HTML that needs no script: a line per turn, which opens to everything about it.
+    """The whole episode as HTML that needs no script: a line for each turn, which opens.
 
     Args:
         limit: turns shown, None for all; how many are left out is said.
@@ -86,8 +88,8 @@ def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
 
 
 def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
-    """True progress (line), stated progress (circles), hindsight (squares) and the guidance's polarity (triangles at the
-    foot) over turns; the open turn is marked, a click opens another."""
+    """Over turns: true progress (line), stated progress (circles), hindsight (squares), labels of the guidance (triangles
+    at the foot). The open turn is marked; a click opens another."""
     line = episodes.timeline(trajectory)
     points, width, height = len(line.true), 640, 96
     if points < 2:
@@ -161,28 +163,43 @@ def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
     )
 
 
-def room_html(trajectory: Trajectory, turn: int) -> str:
-    """The receptacles with what was seen in them when turn `turn` began, and what is carried."""
-    room = episodes.room(trajectory, max(turn, 0))
-    if not room.places:
-        return "<p class='dim'>no map: the texts name no receptacles</p>"
+def drawing_html(trajectory: Trajectory, turn: int) -> str:
+    """The state before `turn` (T for the end) as its environment draws it."""
+    try:
+        return board_html(envs.of(trajectory).board(trajectory, turn))
+    except ValueError as error:  # an environment that is not installed here
+        return f"<p class='dim'>no drawing: {escape(error)}</p>"
+
+
+def board_html(board: Board | None) -> str:
+    """A drawing: its caption (what follows a colon is bold), its text in a fixed-width font, its boxes."""
+    if board is None:
+        return "<p class='dim'>no drawing for this episode</p>"
+    head, colon, rest = board.caption.partition(": ")
+    caption = f"{escape(head + colon)}<b>{escape(rest)}</b>" if colon else escape(head)
     boxes = []
-    for place in room.places.values():
-        state = "not seen" if place.things is None and not place.closed else "closed" if place.closed else ""
-        things = "<br>".join(map(escape, place.things)) if place.things else ("empty" if place.things == [] else "")
-        style = f"place{' here' if place.here else ''}{' unseen' if place.things is None else ''}"
+    for box in board.boxes:
+        unseen = box.things is None
+        state = box.state or ("not seen" if unseen else "")
+        things = "" if unseen else "<br>".join(map(escape, box.things)) or "empty"
+        style = f"place{' here' if box.here else ''}{' unseen' if unseen else ''}"
         boxes.append(
-            f"<div class='{style}'><b>{escape(place.name)}</b> <span class='dim'>{state}</span><br>{things}</div>"
+            f"<div class='{style}'><b>{escape(box.name)}</b> <span class='dim'>{escape(state)}</span><br>{things}</div>"
         )
-    carried = ", ".join(map(escape, room.carried)) or "nothing"
-    return f"<p>carries: <b>{carried}</b></p><div>{''.join(boxes)}</div>"
+    return (
+        (f"<p>{caption}</p>" if caption else "")
+        + (f"<pre class='board'>{escape(board.text)}</pre>" if board.text else "")
+        + f"<div>{''.join(boxes)}</div>"
+    )
 
 
 # -- pieces -----------------------------------------------------------------------------------------------------------
 
 
-def outcome(won: bool) -> str:
-    return "<b class='good'>won</b>" if won else "<b class='bad'>not won</b>"
+def outcome(won: bool, score: float = 0.0) -> str:
+    """Won or not, with the score (0..1) where it says more."""
+    text = "<b class='good'>won</b>" if won else "<b class='bad'>not won</b>"
+    return text if score in (0, 1) else f"{text} (score {number(score)})"
 
 
 def tone(label: str | None) -> str:
@@ -191,7 +208,7 @@ def tone(label: str | None) -> str:
 
 
 def _validity(turn: Turn) -> str:
-    return "" if turn.valid else " <span class='bad'>not admissible: nothing happened</span>"
+    return "" if turn.valid else " <span class='bad'>invalid: nothing happened</span>"
 
 
 def paid(turn: Turn) -> float:
@@ -226,11 +243,17 @@ def _details(component: str, details: Mapping[str, float]) -> str:
     return ", ".join(texts)
 
 
-def _distance(trajectory: Trajectory, index: int) -> str:
-    before, after = trajectory.distances[index : index + 2]
-    if before is None:
-        return "—"
-    if after is None:
-        return escape(before)
-    kind, word = ("good", "nearer") if after < before else ("bad", "farther") if after > before else ("dim", "as far")
-    return f"{escape(before)} → {escape(after)} <span class='{kind}'>{word}</span>"
+def _truth(trajectory: Trajectory, index: int) -> tuple[str, str]:
+    """The true distance to the goal, else the true progress, before and after a turn: name and value of its row."""
+    progress = trajectory.progress()
+    if progress is None:
+        return "distance to the goal", "—"
+    known = trajectory.distances[0] is not None
+    now, then = trajectory.remaining()[index : index + 2]
+    kind, word = ("good", "nearer") if then < now else ("bad", "farther") if then > now else ("dim", "as far")
+    if known:
+        texts = ["out of reach" if d is None else escape(d) for d in trajectory.distances[index : index + 2]]
+    else:
+        texts = [f"{number(100 * x)} %" for x in progress[index : index + 2]]
+    name = "distance to the goal" if known else "true progress"
+    return name, f"{' → '.join(texts)} <span class='{kind}'>{word}</span>"

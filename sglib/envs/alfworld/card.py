@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sglib.envs.alfworld import room
 from sglib.envs.alfworld.demonstrators import Habits, demonstrate
 from sglib.envs.alfworld.failures import FAILURES
 from sglib.envs.alfworld.fast import FastAlfworld
@@ -13,7 +14,8 @@ from sglib.envs.alfworld.games import SPLITS, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
 from sglib.envs.alfworld.official import official_panel
 from sglib.envs.alfworld.words import BANNER, PHRASES, RULES, words
-from sglib.envs.base import Demonstration, Environment, TextEnv
+from sglib.envs.base import Board, Demonstration, Environment, TextEnv
+from sglib.records import Trajectory
 
 ENGINES = ("fast", "textworld")
 OFFICIAL = ("official_valid_seen", "official_valid_unseen")
@@ -62,6 +64,9 @@ class Alfworld(Environment):
 
     def remake(self, id: str, origin: dict) -> Game:
         return regenerate(id, origin)
+
+    def board(self, trajectory: Trajectory, turn: int) -> Board | None:
+        return room.board(trajectory, turn)
 
     def vocabulary(self) -> tuple[Sequence[str], Sequence[str]]:
         return PHRASES, words()
