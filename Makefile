@@ -4,6 +4,7 @@
 PYTHON ?= python3
 PARAMS ?= params/cpu.yaml
 BENCHMARK ?= alfworld_engine
+ENV ?= alfworld
 # Where torch comes from, if not from pip's own index: TORCH_INDEX=https://download.pytorch.org/whl/cpu is the build without CUDA
 TORCH_INDEX ?=
 VENV := .venv
@@ -28,7 +29,7 @@ help:
 	@echo "              BENCHMARK=rollout, update, scoring, iteration or inspector (see benchmarks/README.md)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
-	@echo "make base     build the base model again"
+	@echo "make base     build the base model of ENV=$(ENV) again"
 	@echo "make notebooks  execute the committed notebooks again (params/reference.yaml; about 30 minutes)"
 	@echo "make sync     write the .ipynb halves from the .py halves"
 	@echo "make lint     check style"
@@ -72,7 +73,7 @@ lab: $(VENV)/installed
 	@$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 base: $(VENV)/installed
-	@$(BIN)/python -m sglib.training.pretrain $(ARGS)
+	@$(BIN)/python -m sglib.training.pretrain --env $(ENV) $(ARGS)
 
 notebooks: $(VENV)/installed
 	@$(BIN)/python -m sglib study --params params/reference.yaml && $(BIN)/python -m sglib store --params params/reference.yaml

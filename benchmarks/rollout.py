@@ -241,7 +241,7 @@ def play_trl(policy, games, group: int, turns: int, seed: int, greedy: bool = Fa
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from sglib.training.shared import lent
+    from sglib.training.shared import restore_after_training
 
     class Trainer(GRPOTrainer):
         """TRL's, stopped when it has played, and with a count of the tokens."""
@@ -261,7 +261,7 @@ def play_trl(policy, games, group: int, turns: int, seed: int, greedy: bool = Fa
     episodes = len(games) * group
     prompt = formats.opening("act", CARD, "", policy.compact)
     rows = [{"prompt": prompt, "game": i // group} for i in range(episodes)]
-    with tempfile.TemporaryDirectory() as folder, lent(policy.model):
+    with tempfile.TemporaryDirectory() as folder, restore_after_training(policy.model):
         config = GRPOConfig(
             output_dir=folder, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=True, bf16=False,
             seed=seed, gradient_checkpointing=False, use_vllm=False, dataloader_pin_memory=False,

@@ -28,18 +28,17 @@ from statistics import median
 
 import numpy as np
 import torch
-from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm.auto import tqdm
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 import sglib
 from sglib import envs
-from sglib.advantages import estimators, to_tokens
+from sglib.advantages.estimators import GRPO, set_advantages
+from sglib.advantages.formulas import to_tokens
 from sglib.records import write_atomic
 from sglib.rewards import Outcome, combine
 from sglib.training import forward, grpo
-from sglib.training.trainer import TrajectoryGRPOTrainer
 
 GOAL = 1.15
 TOLERANCE = {"gradients": 1e-4, "weights": 2e-2}
@@ -53,7 +52,7 @@ Episodes  played by the base model: generated games (at most 12 receptacles) in 
 bare      PyTorch with transformers' Qwen3 (torch's attention, causal, no mask): micro-batches of the same size, sorted
           by length and padded on the right; one forward pass; logits, log-softmax and entropies at the policy's tokens
           alone; Eq 9; backward; gradients clipped; AdamW. Torch's own threads.
-ours      TrajectoryGRPOTrainer, from the end of its `sample` to the call of its `finish`.
+ours      sglib.training.grpo.Training, from the end of its `sample` to the log of its last optimiser step.
 bare+     the bare step with log-probabilities and entropies by sglib.training.forward: ours / bare+ is what TRL,
           transformers' Trainer and accelerate cost (less what episodes without an advantage save, see there).
 plain     outcome rewards, Eq 8. Groups that all won or all lost have no advantage, hence no gradient: ours reads them
@@ -88,9 +87,7 @@ def played(args) -> tuple[object, list]:
     games = envs.alfworld.generate_games(count, seed=args.seed, split="train", max_receptacles=12)
     trajectories = sglib.rollout(policy, games, format="act", turns=turns, seed=args.seed, group=size)
     combine(trajectories, [Outcome()], 0.0, policy, {game.id: game for game in games})
-    for trajectory, values in zip(trajectories, estimators.GRPO()(trajectories)):
-        for turn, value in zip(trajectory.turns, values):
-            turn.advantage = float(value)
+    set_advantages(trajectories, GRPO())
     return policy, trajectories
 
 
@@ -139,7 +136,7 @@ class Bare:
         """Log-probabilities and entropies (N,) of the wanted tokens."""
         if not self.plain:
             return tuple(x[wanted] for x in forward.policy_logps(self.model, ids, wanted, self.settings.temperature))
-        inner = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        inner = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         hidden = inner.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][wanted[:, 1:]]
         every = (inner.lm_head(hidden) / self.settings.temperature).log_softmax(-1)
         with torch.no_grad():
@@ -175,15 +172,8 @@ class Ours(TrainerCallback):
         self.cell, self.others, self.bar = cell, others, bar
         self.seconds, self.other_seconds, self.parts = [], [[] for _ in others], []
         self.marks, self.head, self.gradients, self.begin = Counter(), Counter(), None, 0.0
-        groups = len({t.group for t in cell.trajectories})
-        rows = groups * settings.iterations
-        self.trainer = trainer = TrajectoryGRPOTrainer(
-            sample=self.sample, finish=self.finish, model=cell.policy.model, processing_class=cell.policy.tokenizer,
-            args=grpo.training_arguments(settings, cell.policy.device, settings.iterations * cell.updates, 0.0),
-            train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
-        )  # fmt: skip
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(self)
+        self.trainer = trainer = grpo.Training(cell.policy, [], settings, callbacks=[self])
+        trainer.sample = self.sample
         self.timed("reading", trainer, "_get_per_token_logps_and_entropies")
         self.timed("loss", trainer, "_compute_loss")
         self.timed("batch", trainer, "_prepare_inputs")
@@ -207,7 +197,7 @@ class Ours(TrainerCallback):
     def timed_head(self):
         """The share of output layer, log-softmax and entropies in a forward pass, added up over threads."""
         read, started, model = forward._read, threading.local(), self.cell.policy.model
-        inner = model.get_base_model() if hasattr(model, "peft_config") else model
+        inner = model.get_base_model() if isinstance(model, PeftModel) else model
 
         def wrapper(model, *args):
             begin = time.perf_counter()
@@ -240,7 +230,9 @@ class Ours(TrainerCallback):
     def on_optimizer_step(self, *_, **__):
         self.marks["optimiser"] += time.perf_counter() - self.optimizer_begin
 
-    def finish(self, iteration: int, logs: dict):
+    def on_log(self, args, state, control, logs, **_):
+        if "grad_norm" not in logs or state.global_step % self.cell.updates:
+            return
         now, marks = time.perf_counter(), self.marks
         self.seconds.append(now - self.begin)
         share = self.head["head"] / self.head["all"]

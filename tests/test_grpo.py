@@ -1,6 +1,7 @@
 """The trainer on a tiny random Qwen3 and synthetic rollouts: no environment, no game."""
 
 import copy
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -12,10 +13,11 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from sglib.experiments.params import GRPOParams
+from sglib.measure.batch import batch_metrics
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Constant, Outcome, SelfGuide, combine
 from sglib.training import forward, grpo
-from sglib.training.grpo import GRPOSettings, batch_metrics, draw_games, train
+from sglib.training.grpo import GRPOSettings, draw_games, train
 from sglib.training.trainer import split_by_length
 
 VOCABULARY, PAD, EOS, BEGIN, LOOK, GOOD = 16, 0, 1, 2, 3, range(4, 10)
@@ -33,6 +35,10 @@ def make_policy(seed=0):
     return SimpleNamespace(model=Qwen3ForCausalLM(config).float(), tokenizer=tokenizer, device=torch.device("cpu"))
 
 
+class Game(int):
+    id = property(str)
+
+
 @torch.no_grad()
 def bandit_rollout(policy, games, *, group, seed, temperature, turns=3, **_):
     """Each turn: the environment writes LOOK once or twice, the policy one token. Won if the last token is in GOOD.
@@ -41,17 +47,17 @@ def bandit_rollout(policy, games, *, group, seed, temperature, turns=3, **_):
     """
     generator = torch.Generator().manual_seed(seed)
     trajectories = []
-    for number_of_group, game in enumerate(games):
+    for number, game in enumerate(games):
         for _ in range(group):
             ids = [BEGIN] * (1 + game % 3)
-            t = Trajectory(str(game), "bandit", "goal", "act", group=number_of_group, seed=seed, prompt_ids=list(ids))
-            for number in range(1 + (game + len(trajectories)) % turns):
+            t = Trajectory(str(game), "bandit", "goal", "act", group=number, seed=seed, prompt_ids=list(ids))
+            for step in range(1 + (game + len(trajectories)) % turns):
                 logits = policy.model(torch.tensor([ids])).logits[0, -1] / temperature
                 token = int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
                 label = "positive" if t.turns and int(t.turns[-1].action) in GOOD else "negative"
                 start = len(t.completion_ids)
                 t.turns.append(Turn("look", str(token), str(token), True, label=label, span=(start, start + 1)))
-                look = [LOOK] * (1 + number % 2)
+                look = [LOOK] * (1 + step % 2)
                 t.completion_ids += [token, *look]
                 t.mask += [1] + [0] * len(look)
                 t.logprobs += [float(logits.log_softmax(-1)[token])] + [0.0] * len(look)
@@ -80,11 +86,11 @@ OUTCOME = [Outcome()]
 
 def run(options, components=OUTCOME, seed=0, **kwargs):
     policy = make_policy(seed)
-    result = train(policy, list(range(6)), options, components, **{"rollout_fn": bandit_rollout, **kwargs})
+    result = train(policy, list(map(Game, range(6))), options, components, **{"rollout_fn": bandit_rollout, **kwargs})
     return policy, result
 
 
-class OneStep(grpo.TrajectoryGRPOTrainer):
+class OneStep(grpo.Training):
     """Keeps the micro-batches and losses of its run."""
 
     seen = []
@@ -98,7 +104,7 @@ class OneStep(grpo.TrajectoryGRPOTrainer):
 @pytest.fixture
 def spied(monkeypatch):
     OneStep.seen = []
-    monkeypatch.setattr(grpo, "TrajectoryGRPOTrainer", OneStep)
+    monkeypatch.setattr(grpo, "Training", OneStep)
     return OneStep.seen
 
 
@@ -151,41 +157,28 @@ def test_observation_tokens_do_not_enter_the_loss(spied):
     """The gradient there is exactly 0, and changing their log-probabilities and advantages does not change the loss."""
     run(settings(iterations=1))
     inputs = dict(spied[0][0], num_items_in_batch=torch.tensor(8))
-    trainer = ChosenLogps.of(make_policy(), settings(iterations=1))
+    trainer = ChosenLogps(make_policy(), [], settings(iterations=1))
     observations = (inputs["tool_mask"] == 0).nonzero()
     assert len(observations)
     torch.manual_seed(0)
     logps = torch.randn(inputs["completion_ids"].shape, requires_grad=True)
     inputs["advantages"] = torch.randn(logps.shape)
-    loss = trainer.loss(inputs, logps)
+    loss = trainer.loss_at(inputs, logps)
     loss.backward()
     assert all(logps.grad[i, j] == 0 for i, j in observations) and logps.grad.abs().sum() > 0
     changed = logps.detach() + 5 * (inputs["tool_mask"] == 0)
     inputs["advantages"] = inputs["advantages"] + 7 * (inputs["tool_mask"] == 0)
-    assert torch.equal(trainer.loss(inputs, changed), loss.detach())
+    assert torch.equal(trainer.loss_at(inputs, changed), loss.detach())
 
 
-class ChosenLogps(grpo.TrajectoryGRPOTrainer):
+class ChosenLogps(grpo.Training):
     """The trainer's own loss on log-probabilities that the test chooses."""
-
-    @classmethod
-    def of(cls, policy, options):
-        from datasets import Dataset
-
-        return cls(
-            sample=None,
-            finish=None,
-            model=policy.model,
-            args=grpo.training_arguments(options, policy.device, 1, 0.0),
-            train_dataset=Dataset.from_dict({"prompt": [""] * options.games_per_iteration}),
-            processing_class=policy.tokenizer,
-        )
 
     def _get_per_token_logps_and_entropies(self, *args, **kwargs):
         self._last_logps = self.chosen.detach()
         return self.chosen, torch.zeros_like(self.chosen), None
 
-    def loss(self, inputs, logps):
+    def loss_at(self, inputs, logps):
         self.chosen = logps
         self.model.train()
         self.current_gradient_accumulation_steps = self.args.gradient_accumulation_steps
@@ -210,7 +203,7 @@ def test_clipped_loss_worked_by_hand(loss_type, expected):
         "sampling_per_token_logps": old,
     }  # fmt: skip
     options = settings(iterations=1, games_per_iteration=1, group_size=2, micro_batch_size=2, loss_type=loss_type)
-    loss = ChosenLogps.of(make_policy(), options).loss(inputs, old + ratios.log())
+    loss = ChosenLogps(make_policy(), [], options).loss_at(inputs, old + ratios.log())
     assert float(loss) == pytest.approx(expected, abs=1e-6)
 
 
@@ -388,6 +381,29 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     assert result.resumed_from == 0 and len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_field_that_is_added_with_a_default_does_not_break_a_resume(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Wider(Outcome):
+        added: float = 0.0
+
+    Wider.__name__ = "Outcome"
+    run(settings(), run_dir=tmp_path)
+    _, result = run(settings(), [Wider()], run_dir=tmp_path)
+    assert result.resumed_from == 2
+    with pytest.raises(ValueError, match="components: got .*'added': '1.0'"):
+        run(settings(), [Wider(added=1.0)], run_dir=tmp_path)
+
+
+def test_two_runs_of_one_folder_at_once_are_refused(tmp_path):
+    def second(metrics, trajectories):
+        with pytest.raises(RuntimeError, match="in use by another run"):
+            run(settings(), run_dir=tmp_path)
+
+    run(settings(), run_dir=tmp_path, on_iteration=second)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    run(settings(), run_dir=tmp_path)  # the first has ended
+
+
 def test_a_gradient_that_is_not_finite_stops_before_the_checkpoint(tmp_path):
     def broken(policy, games, **kwargs):
         with torch.no_grad():
@@ -455,8 +471,8 @@ def test_how_well_a_discriminator_tells_is_kept():
             type(self).last_accuracy = len(trajectories) / 10
             return super().__call__(trajectories, policy, games)
 
-    _, result = run(settings(iterations=1), components=(Discriminating(name="told"),))
-    assert result.metrics[0]["reward/told/accuracy"] == 0.8
+    _, result = run(settings(iterations=1), components=(Discriminating(name="judge"),))
+    assert result.metrics[0]["reward/judge/accuracy"] == 0.8
     _, result = run(settings(iterations=1))
     assert not [name for name in result.metrics[0] if "accuracy" in name]
 
@@ -542,7 +558,7 @@ def test_linear_rate_falls_to_zero_over_the_run():
     assert [m["learning_rate"] for m in constant.metrics] == [0.01, 0.01]
 
 
-def test_stopped_behind_an_iteration_and_continued_is_as_if_it_had_not_been(tmp_path):
+def test_stopped_after_an_iteration_and_continued_equals_uninterrupted(tmp_path):
     straight, _ = run(settings(iterations=4))
     asked = []
     stopped, first = run(settings(iterations=4), run_dir=tmp_path, stop=lambda: asked.append(1) or len(asked) == 2)

@@ -1,4 +1,4 @@
-"""Demonstrators and pre-training: imperfect but capable, reproducible, resumable."""
+"""Demonstrators and pre-training: imperfect but capable, reproducible."""
 
 import json
 import random
@@ -6,13 +6,17 @@ import random
 import pytest
 import torch
 
+from sglib import envs
 from sglib.envs.alfworld import FastAlfworld, generate_games
-from sglib.envs.alfworld.demonstrators import Habits, demonstrate, true_label
+from sglib.envs.alfworld.demonstrators import Habits, demonstrate
+from sglib.envs.base import true_label
 from sglib.models.policy import load_policy
+from sglib.models.small import build_tokenizer
 from sglib.training import pretrain
 
 GAMES = generate_games(60, seed=8)
-TINY = pretrain.RECIPE | {"steps": 4, "stop": 4, "transcripts_per_step": 2, "warmup_steps": 2, "max_turns": 8}
+CARD = envs.get("alfworld")
+TINY = {**CARD.pretraining, "steps": 4, "stop": 4, "transcripts_per_step": 2, "warmup_steps": 2, "max_turns": 8}
 
 
 def test_a_careful_explorer_wins_and_a_noisy_one_wins_less():
@@ -60,7 +64,7 @@ def test_true_label_by_hand():
 def test_weights_cover_answers_only(format):
     policy = load_policy("new")
     steps, _ = demonstrate(FastAlfworld(), GAMES[0], random.Random(0), Habits(), 30)
-    ids, weights = pretrain.encode_demonstration(policy, format, steps, 0.3)
+    ids, weights = pretrain.encode_demonstration(policy, CARD, format, steps, 0.3)
     assert len(ids) == len(weights) and set(weights) <= {0.0, 0.3, 1.0}
     answered = policy.decode([i for i, w in zip(ids, weights) if w == 1.0])
     assert all(step.action in answered for step in steps if step.imitate)
@@ -69,27 +73,76 @@ def test_weights_cover_answers_only(format):
 
 def test_the_same_number_draws_the_same_transcripts():
     policy = load_policy("new")
-    assert pretrain.draw_transcripts(policy, TINY, 3, 4) == pretrain.draw_transcripts(policy, TINY, 3, 4)
-    assert pretrain.draw_transcripts(policy, TINY, 3, 4) != pretrain.draw_transcripts(policy, TINY, 4, 4)
+    assert pretrain.draw_transcripts(policy, CARD, TINY, 3, 4) == pretrain.draw_transcripts(policy, CARD, TINY, 3, 4)
+    assert pretrain.draw_transcripts(policy, CARD, TINY, 3, 4) != pretrain.draw_transcripts(policy, CARD, TINY, 4, 4)
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
-    whole = pretrain.pretrain(TINY, tmp_path / "a", tmp_path / "wa", save_every=2)
-    calls = 0
-    real = pretrain.loss_of
+def test_the_committed_base_has_the_vocabulary_and_the_recipe_of_the_card():
+    base = load_policy("base", env="alfworld")
+    assert build_tokenizer("alfworld").get_vocab() == base.tokenizer.get_vocab()
+    made = json.loads((CARD.folder / "models" / "base" / "card.json").read_text())["recipe"]
+    made["size"] = made.pop("max_receptacles")
+    assert made == {name: value for name, value in CARD.pretraining.items() if name != "model"}
 
-    def breaks(*arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return real(*arguments)
 
-    monkeypatch.setattr(pretrain, "loss_of", breaks)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(TINY, tmp_path / "b", tmp_path / "wb", save_every=2)
-    monkeypatch.setattr(pretrain, "loss_of", real)
-    resumed = pretrain.pretrain(TINY, tmp_path / "b", tmp_path / "wb", save_every=2)
-    for (name, one), two in zip(whole.model.named_parameters(), resumed.model.parameters()):
-        assert torch.equal(one, two), name
-    assert json.loads((tmp_path / "b" / "card.json").read_text())["recipe"] == TINY
+def test_same_recipe_same_model_and_its_card(tmp_path):
+    one = pretrain.pretrain("alfworld", TINY, tmp_path / "a", every=2, games=2)
+    two = pretrain.pretrain("alfworld", TINY, tmp_path / "b", games=0)
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
+    card = json.loads((tmp_path / "a" / "card.json").read_text())
+    assert card["recipe"] == TINY and [row["step"] for row in card["curve"]] == [2, 4]
+    assert all(set(row["success"]) == set(TINY["formats"]) for row in card["curve"])
+    again = load_policy(str(tmp_path / "a"), device="cpu").model
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), again.parameters(), strict=True))
+
+
+def test_minutes_end_it_early(tmp_path):
+    pretrain.pretrain("alfworld", TINY, tmp_path, minutes=0, games=0)
+    assert json.loads((tmp_path / "card.json").read_text())["curve"][-1]["step"] == 1
+
+
+ECHO = """
+import sglib.envs.base as base
+from sglib.records import Observation
+
+class Task:
+    env, task_type, origin = __file__, "echo", None
+    def __init__(self, word): self.id, self.word, self.goal = word, word, "Say " + word + "."
+    def content(self): return [self.id]
+
+class Game:
+    def reset(self, task):
+        self.task, self.steps = task, 0
+        return self.seen(task.goal)
+    def step(self, action):
+        self.steps, won = self.steps + 1, action == "say " + self.task.word
+        return self.seen("Said." if won else "What?", won)
+    def seen(self, text, won=False):
+        return Observation(text, self.task.goal, (), float(won), won, won or self.steps > 3, self.steps, score=won)
+
+class Echo(base.Environment):
+    name = "echo"
+    pretraining = {
+        "seed": 0, "steps": 120, "stop": 60, "transcripts_per_step": 8, "max_turns": 3, "size": None,
+        "formats": {"act": 1.0}, "with_example": 0.2, "observation_weight": 0.3, "muon_lr": 0.02, "adamw_lr": 5e-3,
+        "warmup_steps": 5, "habits": {}, "model": {"hidden": 32, "layers": 2},
+    }
+    def tasks(self, n, *, seed=0, split="train", size=None, start=0):
+        return [Task("abcd"[(seed + start + i) % 4]) for i in range(n)]
+    def make(self, *, max_steps=None, admissible=True): return Game()
+    def vocabulary(self): return (), [*"abcd", *"Say say Said What ?".split()]
+    def demonstrate(self, env, task, rng, habits, max_turns):
+        first, action = env.reset(task), "say " + task.word
+        return [base.Demonstration(first.text, action, "say it", "neutral", 0.0, True)], env.step(action).won
+
+ENVIRONMENT = Echo()
+"""
+
+
+def test_another_environment_needs_its_card_alone(tmp_path):
+    """A game of one move; sixty steps on its demonstrations are enough to win it."""
+    (tmp_path / "echo.py").write_text(ECHO)
+    env = str(tmp_path / "echo.py")
+    pretrain.pretrain(env, envs.get(env).pretraining, tmp_path / "base", games=4)
+    card = json.loads((tmp_path / "base" / "card.json").read_text())
+    assert card["curve"][-1]["success"]["act"] >= 0.75 and card["parameters"] < 100_000

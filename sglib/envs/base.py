@@ -198,6 +198,7 @@ class Environment:
         banner: a text at the start of first observations that no policy needs to read, "" for none.
         experts: kinds of `HasExpert`, the one that knows most first.
         answers: names of `HasAnswer`.
+        pretraining: recipe of its small model, see `sglib.training.pretrain`; empty where it has none.
         failures: name -> share (0..1) of a way to fail, from recorded episodes.
         keeps_unnamed: whether episodes that were recorded before they named their environment are its own.
     """
@@ -213,6 +214,7 @@ class Environment:
     banner: str = ""
     experts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    pretraining: Mapping[str, Any] = {}
     failures: Mapping[str, Callable[[Sequence[Trajectory]], float]] = {}
     keeps_unnamed: bool = False
 

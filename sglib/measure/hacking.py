@@ -110,7 +110,7 @@ def alarms(batches: Sequence[dict], window: int = WINDOW) -> list[dict]:
       lost episodes get longer; compare it with a run that is not paid.
 
     Args:
-        batches: rows of training batches in order (`sglib.training.grpo.batch_metrics`), at least 2 x `window`.
+        batches: rows of training batches in order (`sglib.measure.batch.batch_metrics`), at least 2 x `window`.
 
     Returns:
         {"alarm", "before", "after", "what"} for each that rings, means of the two windows; empty where none does, or

@@ -1,7 +1,7 @@
 """Preferences between two answers to one prompt, with TRL's `DPOTrainer`: StepAgent's implicit reward (arXiv
 2411.03817), which prefers the expert's action over the policy's own at each step.
 
-As in `warmup`, the rows are token ids already: nothing is tokenised again, nothing is cut off.
+As in `sft`, the rows are token ids already: nothing is tokenised again, nothing is cut off.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
-from sglib.training.shared import StepHistory, arguments, lent
+from sglib.training.shared import StepHistory, arguments, restore_after_training
 
 
 class _Trainer(StepHistory, DPOTrainer):
@@ -91,12 +92,12 @@ def dpo(
         weight_decay=0.0,
     )
     model = policy.model
-    adapted = hasattr(model, "peft_config")
+    adapted = isinstance(model, PeftModel)
     dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
     # TRL loads its reference from a hub id or path, which a model in memory need not have; an adapter it copies itself.
     reference = None if adapted else copy.deepcopy(model).requires_grad_(False).eval()
     with contextlib.ExitStack() as after:
-        after.enter_context(lent(model))
+        after.enter_context(restore_after_training(model))
         for module in dropouts:  # TRL sets these to 0 for good
             after.callback(setattr, module, "p", module.p)
         trainer = _Trainer(

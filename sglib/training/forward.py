@@ -14,6 +14,7 @@ Embedding, norms, linear layers and MLP are called as modules, so adapters on th
 from __future__ import annotations
 
 import torch
+from peft import PeftModel
 from transformers import Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import rotate_half
 
@@ -25,8 +26,7 @@ BLOCK = 64  # queries per attention product
 
 def readable(model) -> bool:
     """Whether `policy_logps` computes what this model, PEFT-wrapped or not, would: a plain Qwen3, float32, on a CPU."""
-    adapters = getattr(model, "peft_config", {}).values()
-    inner = model.get_base_model() if adapters else model
+    adapters, inner = model.peft_config.values() if isinstance(model, PeftModel) else (), _inner(model)
     return (
         type(inner) is Qwen3ForCausalLM
         and set(inner.config.layer_types) == {"full_attention"}
@@ -50,7 +50,7 @@ def policy_logps(
     Returns:
         Two tensors (B, L) in nats, 0 where not wanted; only the first has a gradient, and only if gradients are on.
     """
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = _inner(model)
     rows = min(ROWS, -(-len(ids) // torch.get_num_threads()))
     parts = list(zip(ids.split(rows), wanted.split(rows), strict=True))
 
@@ -65,8 +65,12 @@ def policy_logps(
     return logps, entropies
 
 
+def _inner(model) -> torch.nn.Module:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 class _Parts(torch.autograd.Function):
-    """Results of several parts of a batch, one behind the other; both passes run a part in a thread of its own."""
+    """Results of several parts of a batch, one after the other; both passes run a part in a thread of its own."""
 
     @staticmethod
     def forward(ctx, read, parts, *parameters):

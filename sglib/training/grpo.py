@@ -1,14 +1,14 @@
-"""GRPO on whole multi-turn trajectories: one subclass of TRL's `GRPOTrainer`, on CPU and GPU alike.
+"""GRPO on whole multi-turn trajectories, on CPU and GPU alike: `train`.
 
-One iteration: draw games, play `group_size` episodes of each, compute R(tau; u) from the reward components (Self-Guide,
-arXiv 2604.03098, Eq 6), advantages (Eq 8, or another estimator), and take one step on the clipped loss (Eq 9). TRL does
-the forward pass, the loss, the optimiser, LoRA and accelerate; from here come the token ids (through its
-`rollout_func`), the mask of policy tokens (its `env_mask`) and the per-token advantages.
+One iteration has five stages, which are the three methods of `Training`: rollout -> reward (Self-Guide, arXiv
+2604.03098, Eq 6) -> advantage (Eq 8, or another estimator) -> log-probabilities -> clipped loss (Eq 9). TRL's
+`GRPOTrainer` does the loss, the optimiser, LoRA and accelerate; `sglib.training.trainer` brings trajectories into its
+shape.
 """
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import json
 import math
 import os
@@ -21,25 +21,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import peft
 import pydantic
 import torch
 from datasets import Dataset
 from pydantic import Field
-from safetensors.torch import load_file, save_file
-from transformers import PrinterCallback, ProgressCallback
-from transformers.integrations import get_available_reporting_integrations
-from trl import GRPOConfig
-from trl.trainer.utils import add_fused_lm_head
+from transformers import TrainerCallback
+from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
+from trl import GRPOConfig, GRPOTrainer
 
 from sglib import envs
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages
-from sglib.measure.evaluate import label_agreement
-from sglib.measure.hacking import mean, probe
-from sglib.measure.truth import calibrate
+from sglib.measure.batch import batch_metrics
 from sglib.models.endpoint import check_trainable
+from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, check_environment, combine
-from sglib.training.shared import lent
+from sglib.training import checkpoint, forward
+from sglib.training.shared import restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
 
@@ -63,10 +62,10 @@ class GRPOSettings(pydantic.BaseModel):
         iterations: how many batches are played and trained on. u = iteration / iterations, from 0 to just below 1.
         games_per_iteration, group_size: games per batch, and episodes of each game (G in Eq 8, at least 2).
         learning_rate, weight_decay, max_grad_norm: AdamW; gradients are clipped to this norm, 0 is off.
-        lr_schedule: "constant", or "linear": falling to 0 over the iterations, so that the last policy is not one of
-            many that the noise of single batches throws about.
-        updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1, so that `epsilon` and
-            `epsilon_high` do nothing; they act from 2 on.
+        lr_schedule: "constant", or "linear": falling to 0 over the iterations, so that the last policy does not
+            depend on the noise of the last few batches.
+        updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1, and `epsilon` and
+            `epsilon_high` have no effect.
         epsilon, epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
         beta: coefficient of the KL term to the initial policy; 0 (no KL, as in Eq 9) keeps no reference model.
         temperature: of sampling, and of the log-probabilities in the loss.
@@ -80,8 +79,8 @@ class GRPOSettings(pydantic.BaseModel):
         lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
         eval_every, checkpoint_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always
             evaluated and checkpointed.
-        report_to: trackers that get every iteration's numbers, by transformers' names: "tensorboard" (into `run_dir`),
-            "trackio", "wandb", ...; each must be installed.
+        report_to: trackers that get every iteration's numbers, counted in optimiser steps, by transformers' names:
+            "tensorboard" (into `run_dir`), "trackio", "wandb", ...; each must be installed.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -110,7 +109,7 @@ class GRPOSettings(pydantic.BaseModel):
     checkpoint_every: int = Field(10, ge=0)
     save_trajectories_every: int = Field(0, ge=0)
     report_to: tuple[str, ...] = ()
-    _there = pydantic.field_validator("report_to")(check_trackers)
+    _installed = pydantic.field_validator("report_to")(check_trackers)
 
 
 # Settings that may differ between an interrupted run and its continuation, since they do not change what is learned.
@@ -151,73 +150,31 @@ def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> lis
     return order[position * per_iteration : (position + 1) * per_iteration].tolist()
 
 
-def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
-    """Figures of one batch of played and rewarded episodes. None where there is nothing to count.
-
-    Shares are over turns: `invalid_actions`, `parse_errors` over all; the labels over turns 2..T that carry one (at
-    turn 1 there is nothing to rate). `label_agreement`: the label of turn t rates the prefix that ends with action
-    t - 1; of the positive and negative ones whose oracle distances are known, the share that is positive where that
-    action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`:
-    share of episodes without any advantage. `reward/<component>`: mean per-episode sum of what entered the return.
-    `calibration/<signal>/<measure>`: see `sglib.measure.truth.calibrate` (with oracle distances). `probe/<name>`: see
-    `sglib.measure.hacking.probe`.
-    """
-    turns = [turn for t in trajectories for turn in t.turns]
-    pairs = [(a, b) for t in trajectories for a, b in zip(t.turns, t.turns[1:], strict=False) if b.label is not None]
-    agree, counted = label_agreement(trajectories)
-    metrics = {
-        "success": mean(t.won for t in trajectories),
-        "return_mean": mean(t.total_return for t in trajectories),
-        "turns_mean": mean(len(t) for t in trajectories),
-        "tokens_mean": mean(len(t.prompt_ids) + len(t.completion_ids) for t in trajectories),
-        "policy_tokens_mean": mean(sum(t.mask) for t in trajectories),
-        "invalid_actions": mean(not turn.valid for turn in turns),
-        "parse_errors": mean(turn.parse_error is not None for turn in turns),
-        "label_positive": mean(b.label == "positive" for _, b in pairs),
-        "label_neutral": mean(b.label == "neutral" for _, b in pairs),
-        "label_negative": mean(b.label == "negative" for _, b in pairs),
-        "label_agreement": agree / counted if counted else None,
-        "advantage_mean": mean(turn.advantage for turn in turns),
-        "advantage_abs": mean(abs(turn.advantage) for turn in turns),
-        "zero_advantage": mean(not any(turn.advantage for turn in t.turns) for t in trajectories),
-    }
-    names = sorted({name for turn in turns for name in turn.rewards if name.endswith("/weighted")})
-    for name in names:
-        key = f"reward/{name.removesuffix('/weighted')}"
-        metrics[key] = mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
-    if all(t.remaining() is not None for t in trajectories):
-        metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
-    return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}
-
-
-def training_arguments(
-    settings: GRPOSettings, device: torch.device, updates: int, beta: float, run_dir: Path | None = None
-) -> GRPOConfig:
-    """TRL's arguments for `updates` optimiser steps on `device`; trackers that write files write into `run_dir`."""
+def training_arguments(settings: GRPOSettings, device: torch.device, run_dir: Path | None = None) -> GRPOConfig:
+    """TRL's arguments for a run on `device`; trackers that write files write into `run_dir`."""
     batch = settings.games_per_iteration * settings.group_size
     micro = max(size for size in range(1, min(settings.micro_batch_size, batch) + 1) if batch % size == 0)
     cuda = device.type == "cuda"
     return GRPOConfig(
-        # nothing but TensorBoard's events is written there: checkpoints are ours, see `_write_checkpoint`
+        # only TensorBoard's events are written there: checkpoints are ours
         output_dir=str(run_dir or tempfile.gettempdir()),
         save_strategy="no",
-        report_to=list(settings.report_to) or "none",
+        report_to="none",  # trackers are callbacks that come after `Bookkeeping`, which adds our numbers
         project="sglib",
         run_name=run_dir.name if run_dir else None,
         disable_tqdm=True,
-        logging_steps=1,  # `log` marks the end of an iteration
-        max_steps=updates,
+        logging_steps=1,  # `Bookkeeping` waits for the log of an iteration's last step
+        max_steps=settings.iterations * settings.updates_per_batch,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=batch // micro,  # one optimiser step per pass over the batch
         num_generations=settings.group_size,
         num_iterations=settings.updates_per_batch,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         epsilon=settings.epsilon,
         epsilon_high=settings.epsilon_high,
-        beta=beta,
+        beta=settings.beta,
         loss_type=settings.loss_type,
         temperature=settings.temperature,
         seed=settings.seed,
@@ -229,6 +186,154 @@ def training_arguments(
         use_cpu=not cuda,
         dataloader_pin_memory=False,
     )
+
+
+# -- one iteration -----------------------------------------------------------------------------------------------------
+
+
+class Training(TrajectoryGRPOTrainer):
+    """The five stages of an iteration.
+
+    Args:
+        policy, games, settings, components, estimator, rollout_fn: see `train`.
+        callbacks: transformers' callbacks.
+        run_dir: where trackers write.
+        **kwargs: `start` and `optimizer_state`, see `TrajectoryGRPOTrainer`.
+    """
+
+    def __init__(
+        self, policy, games, settings, components=(), estimator=None, rollout_fn=rollout, *, run_dir=None, **kwargs
+    ):
+        self.policy, self.games, self.settings, self.rollout = policy, games, settings, rollout_fn
+        self.components, self.estimator = components, estimator or GRPO()
+        rows = settings.iterations * settings.games_per_iteration
+        super().__init__(
+            model=policy.model,
+            args=training_arguments(settings, torch.device(policy.device), run_dir),
+            linear=settings.lr_schedule == "linear",
+            # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout.
+            train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
+            processing_class=policy.tokenizer,
+            **kwargs,
+        )
+
+    def sample(self, iteration: int) -> list[Trajectory]:
+        """The trajectories of an iteration's batch, with rewards and advantages."""
+        s, begin = self.settings, time.perf_counter()
+        drawn = draw_games(len(self.games), s.games_per_iteration, s.seed, iteration)
+        games = [self.games[i] for i in drawn]
+
+        # Stage 1: rollout. G episodes of each game.
+        seed = int(np.random.SeedSequence([s.seed, iteration]).generate_state(1)[0])
+        self.batch = self.rollout(
+            self.policy, games, format=s.format, turns=s.max_turns, temperature=s.temperature, seed=seed,
+            group=s.group_size,
+        )  # fmt: skip
+        played = time.perf_counter()
+
+        # Stage 2: reward. R(tau; u) of Eq 6, turn by turn.
+        combine(self.batch, self.components, iteration / s.iterations, self.policy, {game.id: game for game in games})
+
+        # Stage 3: advantage. Eq 8, or another estimator's, for each turn.
+        set_advantages(self.batch, self.estimator)
+
+        self.times = begin, played, time.perf_counter()
+        return self.batch
+
+    def log_probabilities(self, model, ids: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies (B, L) in nats of the `wanted` ones of `ids` (B, L), 0 elsewhere."""
+        # Stage 4: log-probabilities, of the policy's own tokens.
+        if self.lean:
+            return forward.policy_logps(model, ids, wanted, self.temperature)
+        # Padded on the right only, see `split_by_length`: no attention mask is needed, and torch's attention is faster
+        # without. The labels say at which positions TRL computes logits.
+        with self.accelerator.autocast():
+            out = model(input_ids=ids, labels=ids.masked_fill(~wanted, -100), fused_lm_head=True)
+        return out.log_probs, out.entropy
+
+    def loss(self, model, micro_batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of one micro-batch, with its gradient."""
+        # Stage 5: loss. Eq 9 by TRL, which calls stage 4. Where no token has an advantage there is no gradient, so the
+        # forward pass alone will do. One micro-batch of a step must have a backward pass all the same, or the optimiser
+        # would see no gradients instead of zeros.
+        first = self._step % self.args.steps_per_generation == 0
+        learns = self.beta or first or bool(micro_batch["advantages"].any())
+        with contextlib.nullcontext() if learns else torch.no_grad():
+            loss = GRPOTrainer._compute_loss(self, model, micro_batch)
+        return loss if learns else loss.requires_grad_()
+
+    def metrics(self, logs: dict) -> dict:
+        """The row of the iteration that was just trained on, as `train` describes it, without an evaluation.
+
+        Args:
+            logs: TRL's, of the iteration's last optimiser step.
+        """
+        iteration, (begin, played, rewarded) = self.iteration - 1, self.times
+        u = iteration / self.settings.iterations
+        row = {"iteration": iteration, "u": u}
+        row |= {f"lambda/{component.name}": component.schedule(u) for component in self.components}
+        row |= batch_metrics(self.batch)
+        for component in self.components:  # of a discriminator that is fitted to each batch
+            if (accuracy := getattr(component, "last_accuracy", None)) is not None:
+                row[f"reward/{component.name}/accuracy"] = accuracy
+        row |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate")}
+        row |= {"logprob_gap": self.logprob_gap, "clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
+        row |= {"rollout_seconds": played - begin, "reward_seconds": rewarded - played}
+        return row | {"update_seconds": time.perf_counter() - rewarded, "episodes": len(self.batch)}
+
+
+@dataclass(eq=False)
+class Bookkeeping(TrainerCallback):
+    """What follows an iteration: its row of metrics, evaluation, files, trackers, and perhaps the end.
+
+    Attributes:
+        result: of `train`; rows are added to it.
+        fingerprint: see `sglib.training.checkpoint.find`.
+        evaluate_fn, on_iteration, stop: see `train`.
+        trainer: set once there is one.
+    """
+
+    result: TrainingResult
+    fingerprint: dict
+    evaluate_fn: Callable | None
+    on_iteration: Callable | None
+    stop: Callable | None
+    trainer: Training = None
+
+    def on_log(self, args, state, control, logs, **_):
+        if "grad_norm" not in logs or state.global_step % self.trainer.num_iterations:
+            return
+        trainer, settings, result, run_dir = self.trainer, self.trainer.settings, self.result, self.result.run_dir
+        done = trainer.iteration
+        if not math.isfinite(logs["grad_norm"]):
+            raise FloatingPointError(f"iteration {done - 1}: the gradient norm is {logs['grad_norm']}")
+        row = trainer.metrics(logs)
+        last = done == settings.iterations
+
+        def due(every: int) -> bool:
+            return bool(every) and done % every == 0
+
+        result.stopped = not last and self.stop is not None and self.stop()
+        if self.evaluate_fn is not None and (last or due(settings.eval_every)):
+            with trainer.acting():
+                row |= {f"eval/{name}": value for name, value in self.evaluate_fn(result.policy).items()}
+        result.metrics.append(row)
+        if run_dir is not None:
+            with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            if due(settings.save_trajectories_every):
+                write_trajectories(run_dir / "trajectories" / f"{done - 1:06d}.jsonl", trainer.batch)
+            if last or result.stopped or due(settings.checkpoint_every):
+                new = {"iteration": done, "fingerprint": self.fingerprint, "metrics": result.metrics}
+                checkpoint.write(run_dir, new, trainer.model, trainer.optimizer_tensors())
+        if self.on_iteration is not None:
+            self.on_iteration(row, trainer.batch)
+        # trackers are called with the same `logs` after this; they show what begins with eval_ apart
+        logs |= {k.replace("eval/", "eval_", 1): v for k, v in row.items() if type(v) in (int, float)}
+        control.should_training_stop |= result.stopped
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
 
 
 def train(
@@ -243,7 +348,7 @@ def train(
     run_dir: str | Path | None = None,
     resume: bool = True,
     stop: Callable[[], bool] | None = None,
-    rollout_fn: Callable[..., list[Trajectory]] | None = None,
+    rollout_fn: Callable[..., list[Trajectory]] = rollout,
 ) -> TrainingResult:
     """Train `policy` in place by GRPO on whole trajectories.
 
@@ -257,15 +362,15 @@ def train(
         games: what to play; at least `settings.games_per_iteration`.
         settings: see `GRPOSettings`.
         components: reward components (Eq 6), see `sglib.rewards.combine`.
-        estimator: makes advantages of the rewards, see `sglib.training.estimators`; None is Eq 8.
+        estimator: makes advantages of the rewards, see `sglib.advantages.estimators`; None is Eq 8.
         evaluate_fn: called with the policy every `eval_every` iterations and after the last one; its numbers join the
             metrics as "eval/<name>".
         on_iteration: called with the metrics and the trajectories of each finished iteration.
         run_dir: where to write; None writes nothing.
         resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
-        stop: asked after each iteration; True ends the call there, behind a checkpoint to continue from (in `run_dir`,
+        stop: asked after each iteration; True ends the call there, after a checkpoint to continue from (in `run_dir`,
             which it needs).
-        rollout_fn: plays the games, with the signature of `sglib.play.rollout.rollout`, which is the default.
+        rollout_fn: plays the games, with the signature of `sglib.play.rollout.rollout`.
 
     Returns:
         The policy and, for each iteration, a dict with `iteration`, `u`, `lambda/<component>`, everything of
@@ -278,174 +383,55 @@ def train(
     Raises:
         ValueError: for too few games, a rollout that does not fit, more than one process, or a checkpoint that was made
             with other settings (naming the first that differs).
+        RuntimeError: if another run is using `run_dir`.
         FloatingPointError: if a gradient is not finite; the checkpoint before it stays as it was.
     """
     check_trainable(policy)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
-    estimator = GRPO() if estimator is None else estimator
-    if rollout_fn is None:
-        from sglib.play.rollout import rollout as rollout_fn
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
     for name in {game.env for game in games if hasattr(game, "env")}:
         check_environment(components, envs.get(name))
-    for name, needs in (("stop", stop is not None), ("report_to", "tensorboard" in settings.report_to)):
-        if needs and run_dir is None:
+    for name, needed in (("stop", stop is not None), ("report_to", "tensorboard" in settings.report_to)):
+        if needed and run_dir is None:
             raise ValueError(f"run_dir: got None; allowed with {name}: a folder")
-    run_dir = Path(run_dir) if run_dir is not None else None
-    fingerprint = _fingerprint(settings, components, estimator)
-    checkpoint = _find_checkpoint(run_dir, fingerprint) if run_dir is not None and resume else None
-    state = json.loads((checkpoint / "state.json").read_text()) if checkpoint else {"iteration": 0, "metrics": []}
-    start, metrics = state["iteration"], state["metrics"]
-    if run_dir is not None:
-        if not resume:
-            for old in run_dir.glob("checkpoint-*"):
-                shutil.rmtree(old)
-        write_atomic(run_dir / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in metrics))
-
-    device = torch.device(policy.device)
-    if settings.lora and not hasattr(policy.model, "peft_config"):
-        from peft import LoraConfig, get_peft_model
-
-        torch.manual_seed(settings.seed)  # the adapter starts from random numbers
-        config = LoraConfig(r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules="all-linear")
-        policy.model = get_peft_model(policy.model, config)
-    model, batch = policy.model, {}
-
-    def sample(iteration: int) -> list[Trajectory]:
-        begin = time.perf_counter()
-        picked = draw_games(len(games), settings.games_per_iteration, settings.seed, iteration)
-        drawn = [games[i] for i in picked]
-        trajectories = rollout_fn(
-            policy, drawn, format=settings.format, turns=settings.max_turns, temperature=settings.temperature,
-            seed=int(np.random.SeedSequence([settings.seed, iteration]).generate_state(1)[0]),
-            group=settings.group_size,
-        )
-        played = time.perf_counter()
-        by_id = {game.id: game for game in drawn if hasattr(game, "id")}
-        combine(trajectories, components, iteration / settings.iterations, policy, by_id)
-        set_advantages(trajectories, estimator)
-        now = time.perf_counter()
-        batch.update(trajectories=trajectories, rollout=played - begin, reward=now - played, since=now)
-        return trajectories
-
-    def finish(iteration: int, logs: dict) -> None:
-        update = time.perf_counter() - batch["since"]
-        if not math.isfinite(logs["grad_norm"]):
-            raise FloatingPointError(f"iteration {iteration}: the gradient norm is {logs['grad_norm']}")
-        u, done = iteration / settings.iterations, iteration + 1
-        entry = {"iteration": iteration, "u": u}
-        entry |= {f"lambda/{component.name}": component.schedule(u) for component in components}
-        entry |= batch_metrics(batch["trajectories"])
-        for component in components:  # of a discriminator that is fitted to each batch
-            if (accuracy := getattr(component, "last_accuracy", None)) is not None:
-                entry[f"reward/{component.name}/accuracy"] = accuracy
-        entry |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate", "logprob_gap")}
-        entry |= {"clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
-        entry |= {"rollout_seconds": batch["rollout"], "reward_seconds": batch["reward"], "update_seconds": update}
-        entry["episodes"] = len(batch["trajectories"])
-        last = done == settings.iterations
-        result.stopped = not last and stop is not None and stop()
-        if evaluate_fn is not None and (last or (settings.eval_every and done % settings.eval_every == 0)):
-            model.eval()
-            try:
-                entry |= {f"eval/{name}": value for name, value in evaluate_fn(policy).items()}
-            finally:
-                model.train()
-        metrics.append(entry)
-        if run_dir is not None:
-            with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-            if settings.save_trajectories_every and done % settings.save_trajectories_every == 0:
-                write_trajectories(run_dir / "trajectories" / f"{iteration:06d}.jsonl", batch["trajectories"])
-            if last or result.stopped or (settings.checkpoint_every and done % settings.checkpoint_every == 0):
-                new = {"iteration": done, "fingerprint": fingerprint, "metrics": metrics}
-                _write_checkpoint(run_dir, new, model, trainer.optimizer_tensors())
-        if on_iteration is not None:
-            on_iteration(entry, batch["trajectories"])
-        trainer.report(done, entry)
-        if result.stopped:
-            trainer.control.should_training_stop = True
-
-    result = TrainingResult(policy, metrics, start, run_dir)
-    if start == settings.iterations:
-        _load_weights(model, checkpoint)
-        return result
-
-    adapted = hasattr(model, "peft_config")
-    # TRL loads its reference from a hub id or path, which a model in memory need not have.
-    reference = copy.deepcopy(model).requires_grad_(False) if settings.beta and not adapted else None
-    updates = (settings.iterations - start) * settings.updates_per_batch
-    arguments = training_arguments(settings, device, updates, settings.beta if adapted else 0.0, run_dir)
-    rows = (settings.iterations - start) * settings.games_per_iteration
-    linear = settings.lr_schedule == "linear"
-    with lent(model):
-        trainer = TrajectoryGRPOTrainer(
-            sample=sample,
-            finish=finish,
-            first_iteration=start,
-            optimizer_state=load_file(checkpoint / "optimizer.safetensors") if checkpoint else None,
-            total_updates=settings.iterations * settings.updates_per_batch if linear else None,
-            model=model,
-            args=arguments,
-            # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to `_play`.
-            train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
-            processing_class=policy.tokenizer,
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.remove_callback(ProgressCallback)
-        if reference is not None:
-            add_fused_lm_head(reference, temperature=settings.temperature, outputs=("log_probs", "entropy"))
-            trainer.beta = settings.beta
-            trainer.ref_model = trainer.accelerator.prepare_model(reference, evaluation_mode=True)
-        if checkpoint:  # after the reference was copied from the weights that training began with
-            _load_weights(model, checkpoint)
-        trainer.train()
+    result = TrainingResult(policy, run_dir=None if run_dir is None else Path(run_dir))
+    fingerprint = settings.model_dump(exclude=FREE_SETTINGS, exclude_defaults=True) | {
+        "components": [checkpoint.described(component) for component in components],
+        "estimator": checkpoint.described(estimator or GRPO()),
+    }
+    after = Bookkeeping(result, fingerprint, evaluate_fn, on_iteration, stop)
+    with contextlib.nullcontext() if run_dir is None else checkpoint.locked(result.run_dir):
+        found = _last_checkpoint(result, fingerprint, resume) if run_dir is not None else None
+        if settings.lora and not isinstance(policy.model, peft.PeftModel):
+            torch.manual_seed(settings.seed)  # the adapter starts from random numbers
+            rank = settings.lora_rank
+            config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+            policy.model = peft.get_peft_model(policy.model, config)
+        if result.resumed_from == settings.iterations:
+            checkpoint.load_weights(policy.model, found)
+            return result
+        with restore_after_training(policy.model):
+            after.trainer = Training(
+                policy, games, settings, components, estimator, rollout_fn,
+                start=result.resumed_from,
+                optimizer_state=checkpoint.load_optimizer(found) if found else None,
+                callbacks=[after, *get_reporting_integration_callbacks(list(settings.report_to))],
+                run_dir=result.run_dir,
+            )  # fmt: skip
+            if found:  # after the reference was copied from the weights that training began with
+                checkpoint.load_weights(policy.model, found)
+            after.trainer.train()
     return result
 
 
-def _fingerprint(settings: GRPOSettings, components: Sequence[Component], estimator: Estimator) -> dict:
-    fixed = settings.model_dump(exclude=FREE_SETTINGS)
-    return fixed | {"components": [repr(c) for c in components], "estimator": repr(estimator)}
-
-
-def _find_checkpoint(run_dir: Path, fingerprint: dict) -> Path | None:
-    # A checkpoint is renamed into place when it is complete, so the newest one is whole.
-    checkpoint = max(run_dir.glob("checkpoint-*"), default=None)
-    if checkpoint is None:
-        return None
-    found = json.loads((checkpoint / "state.json").read_text())["fingerprint"]
-    for name, value in fingerprint.items():
-        if found.get(name) != value:
-            raise ValueError(
-                f"{name}: got {value!r}, but {checkpoint} was made with {found.get(name)!r}; "
-                "allowed: the same value, another run_dir, or resume=False"
-            )
-    return checkpoint
-
-
-def _write_checkpoint(run_dir: Path, state: dict, model, optimizer: dict[str, torch.Tensor]) -> None:
-    target = run_dir / f"checkpoint-{state['iteration']:06d}"
-    temporary = Path(tempfile.mkdtemp(dir=run_dir, prefix=".checkpoint-"))
-    # Only what is trained: the adapter where there is one. Tied weights come once.
-    weights = {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
-    save_file(weights, temporary / "weights.safetensors")
-    save_file(optimizer, temporary / "optimizer.safetensors")
-    write_atomic(temporary / "state.json", json.dumps(state))
-    if target.exists():
-        shutil.rmtree(target)
-    temporary.chmod(0o755)
-    temporary.rename(target)
-    for old in sorted(run_dir.glob("checkpoint-*"))[:-1]:
+def _last_checkpoint(result: TrainingResult, fingerprint: dict, resume: bool) -> Path | None:
+    """The checkpoint to go on from, whose metrics go into `result` and `metrics.jsonl`; None to start over."""
+    found = checkpoint.find(result.run_dir, fingerprint) if resume else None
+    if found:
+        state = checkpoint.read_state(found)
+        result.metrics, result.resumed_from = state["metrics"], state["iteration"]
+    for old in () if resume else result.run_dir.glob("checkpoint-*"):
         shutil.rmtree(old)
-
-
-def _load_weights(model, checkpoint: Path) -> None:
-    weights = load_file(checkpoint / "weights.safetensors")
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if set(weights) != set(parameters):
-        name = sorted(set(weights) ^ set(parameters))[0]
-        raise ValueError(f"{checkpoint}: parameter {name!r} is in the checkpoint or in the model, not in both")
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            parameters[name].copy_(tensor)
+    write_atomic(result.run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in result.metrics))
+    return found

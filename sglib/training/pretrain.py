@@ -1,9 +1,21 @@
-"""Build the base model: next-token prediction on transcripts of imperfect demonstrators (`make base`).
+"""Build an environment's base model: next-token prediction on transcripts of its imperfect demonstrators.
+
+    python -m sglib.training.pretrain --env NAME
 
 Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what the policy writes, less on observations
-(that is
-where copying names out of the context is learned first) and 0 on attempts that the demonstrator itself should not
-have made.
+(where copying names out of the context is learned first) and 0 on attempts that the demonstrator itself should not have
+made. The recipe is the card's `pretraining`:
+
+    seed                    of games and demonstrators
+    steps, stop             the learning rate falls to 0 over `steps`; training ends at `stop`: it leaves room to learn
+    transcripts_per_step    in a batch
+    max_turns, size         of an episode, and of its task (as for the card's `tasks`)
+    formats                 name of a format -> share of transcripts
+    with_example            share of transcripts that show a won episode first
+    observation_weight      of the loss on observations
+    muon_lr, adamw_lr, warmup_steps    the learning rates, and steps over which they rise
+    habits                  of the demonstrators, as for the card's `demonstrate`
+    model                   sizes, as for `sglib.models.small.build_model`
 """
 
 from __future__ import annotations
@@ -15,50 +27,39 @@ import os
 import platform
 import random
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from sglib import envs, formats
-from sglib.envs.alfworld.demonstrators import Habits, demonstrate
-from sglib.envs.alfworld.fast import FastAlfworld
-from sglib.envs.alfworld.generate import generate_games
-from sglib.envs.base import Demonstration
-from sglib.models.policy import Policy, load_policy
+from sglib.envs.base import Demonstration, Environment
+from sglib.envs.panels import panel
+from sglib.measure.evaluate import evaluate
+from sglib.models.policy import Policy
+from sglib.models.small import build_model, build_tokenizer
 from sglib.records import Trajectory, Turn, write_atomic
 
-CARD = envs.get("alfworld")
-RECIPE = {
-    "seed": 0,
-    "steps": 1500,  # the learning rate falls to 0 over these
-    "stop": 1000,  # and training stops here: an early checkpoint, which leaves room to learn
-    "transcripts_per_step": 16,
-    "max_turns": 30,
-    "max_receptacles": 12,
-    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1},
-    "with_example": 0.05,
-    "observation_weight": 0.3,
-    "muon_lr": 0.02,
-    "adamw_lr": 2e-3,
-    "warmup_steps": 100,
-    "habits": {"ordered": 0.7, "noise": 0.3, "impossible": 0.12, "wrong_label": 0.3, "wrong_subgoal": 0.1},
-}
 BUCKET = 16  # batches drawn together, sorted by length so that a batch holds little padding
 
 
 def encode_demonstration(
-    policy: Policy, format: str, steps: list[Demonstration], observation_weight: float, example: str | None = None
+    policy: Policy,
+    card: Environment,
+    format: str,
+    steps: list[Demonstration],
+    observation_weight: float,
+    example: str | None = None,
 ) -> tuple[list[int], list[float]]:
     """Token ids and loss weights (same length) of a demonstrated episode, written as the policy would meet it in a
     rollout."""
     prefix = formats.PREFIX[format]
-    ids = policy.prompt_ids(formats.opening(format, CARD, steps[0].observation, policy.compact, example), prefix)
+    ids = policy.prompt_ids(formats.opening(format, card, steps[0].observation, policy.compact, example), prefix)
     weights = [observation_weight] * len(ids)
     for t, step in enumerate(steps):
         if t:
-            between = policy.between_ids(CARD.shown(step.observation), prefix)
+            between = policy.between_ids(card.shown(step.observation), prefix)
             ids += between
             weights += [observation_weight] * len(between)
         stated = {"guidance": step.guidance, "label": step.label, "progress": step.progress}
@@ -69,48 +70,47 @@ def encode_demonstration(
     return ids, weights
 
 
-def as_trajectory(steps: list[Demonstration], won: bool) -> Trajectory:
-    """A demonstrated episode as a `Trajectory`, to be shown as an example."""
+def example_of(env: str, steps: list[Demonstration]) -> str:
+    """A won demonstration as the example that a prompt shows."""
     turns = [Turn(s.observation, s.action, s.action, True) for s in steps]
-    return Trajectory("demonstration", "", "", "act", turns, won)
+    won = Trajectory("demonstration", "", "", "act", turns, True, env=env)
+    won.final_observation = "Outcome: success"
+    return formats.example_message(won, [s.progress for s in steps[1:]] + [100.0])
 
 
-def draw_transcripts(policy: Policy, recipe: dict, number: int, count: int) -> list[tuple[list[int], list[float]]]:
-    """`count` fresh transcripts, a function of the recipe's seed and of `number` alone. No game is drawn twice in a
+def draw_transcripts(
+    policy: Policy, card: Environment, recipe: Mapping, number: int, count: int
+) -> list[tuple[list[int], list[float]]]:
+    """`count` new transcripts, a function of the recipe's seed and of `number` alone. No task is drawn twice in a
     run."""
     rng = random.Random(f"pretraining {recipe['seed']} {number}")
     # seeds from 10^6 on belong to pre-training: no panel and no training run draws from them
-    games = generate_games(
-        count, seed=1_000_000 + recipe["seed"], max_receptacles=recipe["max_receptacles"], start=number * count * 2
-    )
-    habits, env, out, example = Habits(**recipe["habits"]), FastAlfworld(), [], None
-    for game in games:
-        steps, won = demonstrate(env, game, rng, habits, recipe["max_turns"])
+    tasks = card.tasks(count, seed=1_000_000 + recipe["seed"], size=recipe["size"], start=number * count * 2)
+    env, out, example = card.make(), [], None
+    for task in tasks:
+        steps, won = card.demonstrate(env, task, rng, recipe["habits"], recipe["max_turns"])
         format = rng.choices(list(recipe["formats"]), list(recipe["formats"].values()))[0]
         shown = example if rng.random() < recipe["with_example"] else None
-        out.append(encode_demonstration(policy, format, steps, recipe["observation_weight"], shown))
+        out.append(encode_demonstration(policy, card, format, steps, recipe["observation_weight"], shown))
         if won and len(steps) <= 15:
-            trajectory = as_trajectory(steps, won)
-            trajectory.final_observation = "Outcome: success"
-            example = formats.example_message(trajectory, [s.progress for s in steps[1:]] + [100.0])
+            example = example_of(task.env, steps)
     return out
 
 
-def batches(policy: Policy, recipe: dict, start: int):
-    """Endless (ids, weights, attention) batches from step `start` on, bucketed by length."""
-    pad = policy.tokenizer.pad_token_id
-    size = recipe["transcripts_per_step"]
-    bucket = start // BUCKET
+def batches(policy: Policy, card: Environment, recipe: Mapping) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (ids, weights) batches, (transcripts_per_step, T) each, padded on the right."""
+    pad, size, bucket = policy.tokenizer.pad_token_id, recipe["transcripts_per_step"], 0
     while True:
-        drawn = sorted(draw_transcripts(policy, recipe, bucket, size * BUCKET), key=lambda pair: len(pair[0]))
+        drawn = draw_transcripts(policy, card, recipe, bucket, size * BUCKET)
+        drawn.sort(key=lambda pair: len(pair[0]))
         chunks = [drawn[i * size : (i + 1) * size] for i in range(BUCKET)]
         random.Random(f"order {recipe['seed']} {bucket}").shuffle(chunks)
-        for chunk in chunks[start % BUCKET :]:
+        for chunk in chunks:
             longest = max(len(ids) for ids, _ in chunk)
             ids = torch.tensor([i + [pad] * (longest - len(i)) for i, _ in chunk])
             weights = torch.tensor([w + [0.0] * (longest - len(w)) for _, w in chunk])
             yield ids, weights
-        bucket, start = bucket + 1, 0
+        bucket += 1
 
 
 def loss_of(model, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -121,7 +121,7 @@ def loss_of(model, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return (loss * w).sum() / w.sum()
 
 
-def optimizers_of(model, recipe: dict) -> list[torch.optim.Optimizer]:
+def optimizers_of(model, recipe: Mapping) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
@@ -130,68 +130,37 @@ def optimizers_of(model, recipe: dict) -> list[torch.optim.Optimizer]:
     ]
 
 
-def _save(path: Path, recipe: dict, model, optimizers, step: int, curve: list, seconds: float):
-    """Model and optimizer state without pickle: tensors in safetensors, numbers in JSON; the JSON last, so it is the
-    commit."""
-    tensors = {f"model.{n}": p.detach().contiguous() for n, p in model.named_parameters()}
-    for i, optimizer in enumerate(optimizers):
-        for j, entry in optimizer.state_dict()["state"].items():
-            tensors |= {f"opt{i}.{j}.{k}": torch.as_tensor(v).contiguous() for k, v in entry.items()}
-    file = path / f"step{step}.safetensors"
-    path.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, file)
-    write_atomic(path / "state.json", json.dumps({"recipe": recipe, "step": step, "curve": curve, "seconds": seconds}))
-    for old in path.glob("step*.safetensors"):
-        if old != file:
-            old.unlink()
-
-
-def _load(path: Path, recipe: dict, model, optimizers) -> tuple[int, list, float]:
-    if not (path / "state.json").exists():
-        return 0, [], 0.0
-    state = json.loads((path / "state.json").read_text())
-    for name in recipe:  # a run may stop later than planned, but nothing else may change under it
-        if name != "stop" and recipe[name] != state["recipe"].get(name):
-            found = state["recipe"].get(name)
-            raise ValueError(f"{name}={recipe[name]!r}: {path} holds a run with {found!r}; use another folder")
-    if state["step"] > recipe["stop"]:
-        raise ValueError(f"stop={recipe['stop']}: {path} is at step {state['step']} already; use another folder")
-    tensors = load_file(path / f"step{state['step']}.safetensors")
-    model.load_state_dict(
-        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=False
-    )
-    for i, optimizer in enumerate(optimizers):
-        content = optimizer.state_dict()
-        content["state"] = {}
-        for name, tensor in tensors.items():
-            if name.startswith(f"opt{i}."):
-                _, j, key = name.split(".")
-                content["state"].setdefault(int(j), {})[key] = tensor
-        optimizer.load_state_dict(content)
-    return state["step"], state["curve"], state["seconds"]
+def success(policy: Policy, env: str, recipe: Mapping, games: int) -> dict[str, float]:
+    """Share of the panel's first tasks that are won in each format, at temperature 0.4."""
+    tasks = panel(env, n=games, size=recipe["size"])
+    policy.model.eval()
+    found = {f: round(evaluate(policy, tasks, format=f, seed=0).success, 4) for f in recipe["formats"]}
+    policy.model.train()
+    return found
 
 
 def pretrain(
-    recipe: dict, out: Path, work: Path, evaluate=None, evaluate_every: int = 500, save_every: int = 250
+    env: str, recipe: Mapping, out: Path, *, minutes: float = math.inf, every: int = 500, games: int = 128
 ) -> Policy:
-    """Train the base model; interrupted, it goes on from its last checkpoint in `work` to the same result.
+    """Train a base model and write it to `out`: weights, tokenizer, and a `card.json` with recipe, curve and machine.
 
     Args:
-        recipe: see `RECIPE`.
-        out: folder for the finished model, tokenizer and `card.json`.
-        work: folder for checkpoints.
-        evaluate: `evaluate(policy) -> dict` of numbers for the curve, or None.
-        evaluate_every, save_every: in steps.
+        env: name of an environment, or a Python file with its card.
+        recipe: see the top of this file.
+        out: folder.
+        minutes: training ends after so long, even before the recipe's `stop`.
+        every: steps between two points of the curve; the last step is one.
+        games: tasks of the panel that each point is measured on; 0 measures nothing.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
     """
-    policy = load_policy("new")
-    policy.name = "base"
+    card, tokenizer = envs.get(env), build_tokenizer(env)
+    policy = Policy(build_model(tokenizer, **recipe["model"]), tokenizer, True, "base")
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
-    step, curve, before = _load(work, recipe, model, optimizers)
-    began, stream, tokens = time.perf_counter(), batches(policy, recipe, step), 0
-    bar = tqdm(total=recipe["stop"], initial=step, desc="pre-training", mininterval=5)
-    recent: list[float] = []
-    while step < recipe["stop"]:
+    began, stream, curve, recent, ended = time.perf_counter(), batches(policy, card, recipe), [], [], False
+    for step in tqdm(range(recipe["stop"]), desc="pre-training", mininterval=5):
         ids, weights = next(stream)
         scale = min(1.0, (step + 1) / recipe["warmup_steps"]) * (1 - step / recipe["steps"])
         for optimizer, lr in zip(optimizers, base_lrs):
@@ -202,61 +171,55 @@ def pretrain(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        if not math.isfinite(float(loss.detach())):
-            raise FloatingPointError(f"step {step}: loss is {float(loss.detach())}")
         recent.append(float(loss.detach()))
-        tokens += int((weights > 0).sum())
-        step += 1
-        bar.update()
-        if step % evaluate_every == 0 or step == recipe["stop"]:
-            seconds = before + time.perf_counter() - began
-            row = {"step": step, "loss": sum(recent) / len(recent), "seconds": round(seconds, 1)}
-            recent = []
-            if evaluate is not None:
-                model.eval()
-                row |= evaluate(policy)
-                model.train()
+        if not math.isfinite(recent[-1]):
+            raise FloatingPointError(f"step {step}: loss is {recent[-1]}")
+        seconds = time.perf_counter() - began
+        ended = step + 1 == recipe["stop"] or seconds > 60 * minutes
+        if ended or (step + 1) % every == 0:
+            row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": round(seconds, 1)}
+            if games:
+                row["success"] = success(policy, env, recipe, games)
             curve.append(row)
-            bar.write(json.dumps(row))
-        if step % save_every == 0:
-            _save(work, recipe, model, optimizers, step, curve, before + time.perf_counter() - began)
-    bar.close()
+            recent = []
+            tqdm.write(json.dumps(row))
+        if ended:
+            break
     model.eval()
     policy.save(out)
-    card = {
-        "what": "Qwen3 architecture, word-level tokenizer, pre-trained on transcripts of generated ALFWorld games",
-        "command": "make base",
+    made = {
+        "what": f"Qwen3 architecture, word-level tokenizer, pre-trained on transcripts of generated {card.name} tasks",
+        "command": f"make base ENV={card.name}",
         "parameters": sum(p.numel() for p in model.parameters()),
-        "recipe": recipe,
+        "recipe": dict(recipe),
         "curve": curve,
-        "wall_seconds": round(before + time.perf_counter() - began, 1),
+        "panel": {"split": card.splits[1], "games": games, "temperature": 0.4, "seed": 0},
+        "wall_seconds": round(time.perf_counter() - began, 1),
         "threads": torch.get_num_threads(),
         "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
-    write_atomic(out / "card.json", json.dumps(card, indent=1))
+    write_atomic(out / "card.json", json.dumps(made, indent=1))
     return policy
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "envs" / "alfworld" / "models" / "base")
-    parser.add_argument("--work", type=Path, default=Path("outputs/base"))
-    parser.add_argument("--stop", type=int, default=RECIPE["stop"], help="1500 makes base_strong")
-    parser.add_argument("--seed", type=int, default=RECIPE["seed"])
-    parser.add_argument("--no-evaluation", action="store_true")
-    arguments = parser.parse_args()
-    recipe = RECIPE | {"stop": arguments.stop, "seed": arguments.seed}
-
-    def evaluate(policy):
-        from sglib.measure.evaluate import evaluate as measure
-
-        games = generate_games(128, seed=31, split="valid_seen")  # a panel for looking at the curve; no result uses it
-        return {
-            f: round(measure(policy, games, format=f, temperature=0.4, seed=0).success, 4) for f in ("act", "guide")
-        }
-
-    pretrain(recipe, arguments.out, arguments.work, None if arguments.no_evaluation else evaluate)
+    parser.add_argument("--env", required=True, help="name of an environment, or a Python file with its card")
+    parser.add_argument("--out", type=Path, help="(default: models/base in the environment's folder)")
+    parser.add_argument("--stop", type=int, help="steps, in place of the recipe's")
+    parser.add_argument("--seed", type=int, help="in place of the recipe's")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, even before --stop")
+    parser.add_argument("--games", type=int, default=128, help="of the panel, for the curve; 0: no evaluation")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    options = parser.parse_args()
+    card = envs.get(options.env)
+    if not card.pretraining:
+        parser.error(f"--env {options.env}: its card has no recipe for pre-training")
+    changes = {name: value for name in ("stop", "seed") if (value := getattr(options, name)) is not None}
+    torch.set_num_threads(options.threads)
+    out = options.out or card.folder / "models" / "base"
+    pretrain(options.env, {**card.pretraining, **changes}, out, minutes=options.minutes, games=options.games)
 
 
 if __name__ == "__main__":

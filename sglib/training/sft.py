@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sglib.models.endpoint import check_trainable
 from sglib.rewards.repro import IGNORE
-from sglib.training.shared import StepHistory, arguments, lent
+from sglib.training.shared import StepHistory, arguments, restore_after_training
 
 
 class _Trainer(StepHistory, SFTTrainer):
@@ -68,7 +68,7 @@ def sft(
     )  # fmt: skip
     # The rows are ready: no tokenising, and TRL must not drop or rebuild what is there.
     config = SFTConfig(**common, weight_decay=weight_decay, dataset_kwargs={"skip_prepare_dataset": True})
-    with lent(policy.model):
+    with restore_after_training(policy.model):
         trainer = _Trainer(
             on_step=on_step,
             model=policy.model,

@@ -1,5 +1,4 @@
-"""What we share with TRL's trainers: a model that is lent to one comes back as it was, but for its weights; and what
-supervised training and preferences have in common."""
+"""What the three trainings with TRL share: a model as it was before, and what `sft` and `dpo` have in common."""
 
 from __future__ import annotations
 
@@ -9,26 +8,27 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
+from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback
 
 
 @contextlib.contextmanager
-def lent(model) -> Iterator[None]:
-    """Take back what TRL (and accelerate under autocast) leave on a model, PEFT-wrapped or not: a `forward` replaced on
-    the instance, with which a copy of the model would still call the original's weights; adapters that it added for a
-    reference; gradients; the mode."""
-    modules = (model, model.get_base_model() if hasattr(model, "peft_config") else model)
-    patched = {id(m): (m, m.__dict__.get("forward")) for m in modules}
-    adapters, training = set(getattr(model, "peft_config", ())), model.training
+def restore_after_training(model) -> Iterator[None]:
+    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients, adapters
+    that it added for a reference, and a `forward` replaced on the instance, with which a copy of the model would still
+    call the original's weights."""
+    adapted = isinstance(model, PeftModel)
+    patched = [(m, m.__dict__.get("forward")) for m in {model, model.get_base_model() if adapted else model}]
+    adapters, training = set(model.peft_config) if adapted else set(), model.training
     try:
         yield
     finally:
-        for module, forward in patched.values():
+        for module, forward in patched:
             module.__dict__.pop("forward", None)
             module.__dict__.pop("_original_forward", None)
             if forward is not None:
                 module.forward = forward
-        for name in set(getattr(model, "peft_config", ())) - adapters:
+        for name in set(model.peft_config) - adapters if adapted else ():
             model.delete_adapter(name)
         model.zero_grad(set_to_none=True)
         model.train(training)
@@ -70,7 +70,7 @@ def arguments(
         "learning_rate": learning_rate,
         "lr_scheduler_type": lr_schedule,
         "max_grad_norm": max_grad_norm,
-        "max_length": None,  # TRL's default of 1024 would cut long episodes without a word
+        "max_length": None,  # TRL's default of 1024 would cut long episodes silently
         "gradient_checkpointing": False,  # default: True
         "bf16": bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
         "use_cpu": not cuda,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
+from collections.abc import Iterator
 
 import torch
+from peft import PeftModel
+from transformers import PrinterCallback, ProgressCallback
 from trl import GRPOTrainer
-from trl.trainer.utils import use_adapter
+from trl.trainer.utils import add_fused_lm_head, use_adapter
 
 from sglib.advantages.formulas import to_tokens
 from sglib.training import forward
@@ -19,44 +23,88 @@ def _episode_return(completions, episode_return, **_):
 
 
 class TrajectoryGRPOTrainer(GRPOTrainer):
-    """TRL's `GRPOTrainer`, trained on trajectories with per-token advantages.
+    """TRL's `GRPOTrainer`, trained on trajectories with an advantage for each token.
+
+    A subclass has `sample(iteration)`, which returns the trajectories of its batch with `turn.advantage` set;
+    `log_probabilities(model, ids, wanted)`, as `forward.policy_logps` without a temperature; and
+    `loss(model, micro_batch)`.
 
     Args:
-        sample: called with the iteration; returns the trajectories of its batch, with `turn.advantage` set.
-        finish: called with the iteration and TRL's logs after its last optimiser step.
-        first_iteration: where to start counting; more than 0 when a run is resumed.
+        args: `max_steps` counts the whole run, also where it is resumed.
+        start: the iteration to begin with; more than 0 where a run is resumed.
         optimizer_state: what `optimizer_tensors` returned, to continue from.
-        total_updates: optimiser steps of the whole run for a linearly falling rate; None keeps the rate constant.
+        linear: whether the learning rate falls to 0 over `max_steps`; else it is constant.
         **kwargs: as `GRPOTrainer`.
     """
 
-    def __init__(self, *, sample, finish, first_iteration: int = 0, optimizer_state=None, total_updates=None, **kwargs):
-        self._total_updates = total_updates
-        self._sample, self._finish, self._first_iteration = sample, finish, first_iteration
-        self._optimizer_state, self._last_logps, self._gap = optimizer_state, None, [0.0, 0]
+    # The check list for an upgrade of TRL (now 1.16) or transformers (now 5.23): every method of theirs that is
+    # overridden, what theirs does, and why ours differs. Compare each with its new version.
+    #
+    # _init_training_state                    transformers: counts steps from 0. Ours: from where a resumed run goes on,
+    #                                         since our checkpoints are not transformers'.
+    # _generate_and_score_completions         TRL: makes the batch, with one advantage for each sequence. Ours: with one
+    #                                         for each token.
+    # _prepare_inputs                         TRL: shuffles the batch, pads it to its longest sequence and splits it.
+    #                                         Ours: sorts it by length first, so that there is little padding.
+    # _get_per_token_logps_and_entropies      TRL: computes logits for all completion tokens. Ours: for the policy's.
+    # _compute_loss                           TRL: finds log-probabilities of the reference and of the policy before the
+    #                                         first step in the batch, read all at once. Ours: reads each micro-batch
+    #                                         when it first comes up, and the policy's in the first step itself.
+    # create_optimizer, create_scheduler      transformers: start fresh. Ours: go on with a resumed run.
+    #
+    # Also used: self._step (micro-batches so far), self._buffered_inputs, self.ref_model, and the names of the batch's
+    # tensors (tool_mask, sampling_per_token_logps, old_per_token_logps, ref_per_token_logps).
+
+    def __init__(self, *, model, args, start: int = 0, optimizer_state=None, linear: bool = False, **kwargs):
+        self._start, self._optimizer_state, self._linear = start, optimizer_state, linear
+        self._last_logps, self._gap = None, [0.0, 0]
         self._wanted = None  # the policy's tokens (B, C) in the micro-batch that is read now
+        # TRL loads a reference by its name, which a model in memory need not have. An adapter it copies itself.
+        reference = None
+        if args.beta and not isinstance(model, PeftModel):
+            reference, beta, args.beta = copy.deepcopy(model).requires_grad_(False), args.beta, 0.0
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*rollout_func.*experimental")
-            super().__init__(reward_funcs=[_episode_return], rollout_func=self._play, **kwargs)
-        self._lean = not (self.args.bf16 or self.args.fp16) and forward.readable(self.model)
+            super().__init__(model=model, args=args, reward_funcs=[_episode_return], rollout_func=self._play, **kwargs)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        if reference is not None:
+            add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs", "entropy"))
+            self.ref_model, self.beta = self.accelerator.prepare_model(reference, evaluation_mode=True), beta
+        self.lean = not (self.args.bf16 or self.args.fp16) and forward.readable(self.model)
 
     @property
     def iteration(self) -> int:
-        """The iteration whose batch is played or trained on now."""
-        return self._first_iteration + self.state.global_step // self.num_iterations
+        """The iteration whose batch is played or trained on now; after its last optimiser step, the next one."""
+        return self.state.global_step // self.num_iterations
 
-    def _play(self, prompts, trainer):
-        # The rollout puts the model into eval mode; TRL tells training from evaluation by the mode it finds afterwards.
-        # And it gets the model's own forward: accelerate's, under autocast, returns keys and values of another type
-        # than the weights have, which a cache of the weights' type does not take.
+    @property
+    def logprob_gap(self) -> float | None:
+        """Mean absolute difference between the batch's log-probabilities in the rollout and here, nats; None before
+        the first step."""
+        return self._gap[0] / self._gap[1] if self._gap[1] else None
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """The model as rollouts need it: in eval mode, and with its own forward. Accelerate's, under autocast, returns
+        keys and values of another type than the weights have, which a cache of the weights' type does not take."""
         training, forward = self.model.training, self.model.__dict__.pop("forward", None)
         self.model.eval()
         try:
-            trajectories = self._sample(self.iteration)
+            yield
         finally:
             self.model.train(training)
             if forward is not None:
                 self.model.forward = forward
+
+    def _init_training_state(self, *args, **kwargs):
+        found = super()._init_training_state(*args, **kwargs)
+        self.state.global_step = self._start * self.num_iterations
+        return found
+
+    def _play(self, prompts, trainer):
+        with self.acting():
+            trajectories = self.sample(self.iteration)
         if len(trajectories) != len(prompts):
             raise ValueError(f"rollout: returned {len(trajectories)} trajectories; expected {len(prompts)}")
         for t in trajectories:
@@ -90,6 +138,7 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         # The loss is a sum over micro-batches, so sorting by length changes nothing but the padding.
         steps = self.args.steps_per_generation
         if self._buffered_inputs is None or self._step % (steps * self.num_iterations) == 0:
+            self._gap = [0.0, 0]
             self._buffered_inputs = split_by_length(self._generate_and_score_completions(generation_batch), steps)
         return self._buffered_inputs[self._step % steps]
 
@@ -97,14 +146,7 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         if self._wanted is None:
             return None, None, None  # before the first micro-batch, see `_compute_loss`
         wanted = torch.nn.functional.pad(self._wanted.bool(), (input_ids.shape[1] - logits_to_keep, 0))
-        if self._lean:
-            found = forward.policy_logps(model, input_ids, wanted, self.temperature)
-        else:
-            # Padded on the right only, see `split_by_length`: no attention mask is needed, and torch's attention is
-            # faster without. The labels say at which positions TRL computes logits (on a GPU; on a CPU at all).
-            with self.accelerator.autocast():
-                out = model(input_ids=input_ids, labels=input_ids.masked_fill(~wanted, -100), fused_lm_head=True)
-            found = out.log_probs, out.entropy
+        found = self.log_probabilities(model, input_ids, wanted)
         logps, entropies = (values[:, -logits_to_keep:] for values in found)
         self._last_logps = logps.detach()
         return logps, entropies, None
@@ -117,17 +159,13 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         self._wanted = inputs["completion_mask"] * inputs["tool_mask"]
         if self.beta and "ref_per_token_logps" not in inputs:
             inputs["ref_per_token_logps"] = self._reference_logps(inputs)
-        # Where no token has an advantage there is no gradient, so the forward pass alone will do. One micro-batch of a
-        # step must have one all the same, or the optimiser would not see gradients that are 0.
-        learns = self.beta or self._step % self.args.steps_per_generation == 0 or bool(inputs["advantages"].any())
-        with contextlib.nullcontext() if learns else torch.no_grad():
-            loss = super()._compute_loss(model, inputs)
+        loss = self.loss(model, inputs)
         if first_step:  # before any step on this batch the rollout and the trainer should agree
             gap = ((self._last_logps - inputs["sampling_per_token_logps"]).abs() * self._wanted).sum().item()
             self._gap = [self._gap[0] + gap, self._gap[1] + int(self._wanted.sum())]
             if self.num_iterations > 1:
                 inputs["old_per_token_logps"] = self._last_logps
-        return loss if learns else loss.requires_grad_()
+        return loss
 
     @torch.no_grad()
     def _reference_logps(self, inputs):
@@ -152,13 +190,9 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps, optimizer=None):
-        if self._total_updates is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        # counted over the whole run: transformers' own would start anew where a run is resumed
-        done, total = self._first_iteration * self.num_iterations, self._total_updates
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer if optimizer is None else optimizer, lambda step: max(0.0, 1 - (done + step) / total)
-        )
+        optimizer, done = optimizer or self.optimizer, self.state.global_step
+        rate = (lambda step: max(0.0, 1 - (done + step) / num_training_steps)) if self._linear else (lambda step: 1.0)
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return self.lr_scheduler
 
     def optimizer_tensors(self) -> dict[str, torch.Tensor]:
@@ -166,31 +200,6 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         names = _parameter_order(self.model, self.optimizer)
         state = self.optimizer.state_dict()["state"]
         return {f"{slot}|{names[i]}": t.detach().cpu().contiguous() for i, s in state.items() for slot, t in s.items()}
-
-    def report(self, iteration: int, numbers: dict) -> None:
-        """Hand an iteration's numbers (of `sglib.training.train`) to the trackers of `args.report_to`."""
-        there = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-        logs = {k.replace("eval/", "eval_", 1): v for k, v in there.items()}  # which trackers group as eval/
-        with self._counted(iteration):
-            self.callback_handler.on_log(self.args, self.state, self.control, logs)
-
-    @contextlib.contextmanager
-    def _counted(self, iteration: int):
-        # trackers read the step from the state; a resumed run's own starts at 0 again
-        step, self.state.global_step = self.state.global_step, iteration
-        try:
-            yield
-        finally:
-            self.state.global_step = step
-
-    def log(self, logs, start_time=None):
-        step = self.state.global_step
-        with self._counted(self._first_iteration + step // self.num_iterations):
-            super().log(logs, start_time)
-        if "grad_norm" in logs and step % self.num_iterations == 0:
-            gap, self._gap = self._gap, [0.0, 0]
-            logs["logprob_gap"] = gap[0] / gap[1] if gap[1] else None
-            self._finish(self._first_iteration + step // self.num_iterations - 1, logs)
 
 
 def _parameter_order(model, optimizer) -> list[str]:

@@ -1,0 +1,49 @@
+"""Figures of one training batch, from its trajectories alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sglib.measure.evaluate import label_agreement
+from sglib.measure.hacking import mean, probe
+from sglib.measure.truth import calibrate
+from sglib.records import Trajectory
+
+
+def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+    """Figures of one batch of played and rewarded episodes. None where there is nothing to count.
+
+    Shares are over turns: `invalid_actions`, `parse_errors` over all; the labels over turns 2..T that carry one (at
+    turn 1 there is nothing to rate). `label_agreement`: the label of turn t rates the prefix that ends with action
+    t - 1; of the positive and negative ones whose true distances are known, the share that is positive where that
+    action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`:
+    share of episodes without any advantage. `reward/<component>`: mean per-episode sum of what entered the return.
+    `calibration/<signal>/<measure>`: see `sglib.measure.truth.calibrate` (where the truth is known).
+    `probe/<name>`: see `sglib.measure.hacking.probe`.
+    """
+    turns = [turn for t in trajectories for turn in t.turns]
+    pairs = [(a, b) for t in trajectories for a, b in zip(t.turns, t.turns[1:], strict=False) if b.label is not None]
+    agree, counted = label_agreement(trajectories)
+    metrics = {
+        "success": mean(t.won for t in trajectories),
+        "return_mean": mean(t.total_return for t in trajectories),
+        "turns_mean": mean(len(t) for t in trajectories),
+        "tokens_mean": mean(len(t.prompt_ids) + len(t.completion_ids) for t in trajectories),
+        "policy_tokens_mean": mean(sum(t.mask) for t in trajectories),
+        "invalid_actions": mean(not turn.valid for turn in turns),
+        "parse_errors": mean(turn.parse_error is not None for turn in turns),
+        "label_positive": mean(b.label == "positive" for _, b in pairs),
+        "label_neutral": mean(b.label == "neutral" for _, b in pairs),
+        "label_negative": mean(b.label == "negative" for _, b in pairs),
+        "label_agreement": agree / counted if counted else None,
+        "advantage_mean": mean(turn.advantage for turn in turns),
+        "advantage_abs": mean(abs(turn.advantage) for turn in turns),
+        "zero_advantage": mean(not any(turn.advantage for turn in t.turns) for t in trajectories),
+    }
+    names = sorted({name for turn in turns for name in turn.rewards if name.endswith("/weighted")})
+    for name in names:
+        key = f"reward/{name.removesuffix('/weighted')}"
+        metrics[key] = mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
+    if all(t.remaining() is not None for t in trajectories):
+        metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
+    return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}

@@ -1,0 +1,113 @@
+"""Checkpoints of a training run: weights and optimiser state as safetensors, everything else as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from sglib.records import write_atomic
+
+
+@contextlib.contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Keep a folder for one run; the lock ends with the process, however that ends.
+
+    Raises:
+        RuntimeError: another run has it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"run_dir: {run_dir} is in use by another run; allowed: one run at a time") from None
+        yield
+
+
+def described(thing: Any) -> Any:
+    """JSON data that says how a component or an estimator is set: of a dataclass its class and the values that are not
+    defaults, so that a field added later changes nothing; of anything else its `repr`."""
+    if not dataclasses.is_dataclass(thing):
+        return repr(thing)
+    fields = {f.name: (getattr(thing, f.name), f.default) for f in dataclasses.fields(thing) if f.repr}
+    changed = {name: described(value) for name, (value, default) in fields.items() if value != default}
+    return {"class": type(thing).__name__} | changed
+
+
+def find(run_dir: Path, fingerprint: dict) -> Path | None:
+    """The newest checkpoint of a folder, None where there is none. It is complete: it was renamed into place.
+
+    Raises:
+        ValueError: it was made with other settings, which are named.
+    """
+    checkpoint = max(run_dir.glob("checkpoint-*"), default=None)
+    if checkpoint is None:
+        return None
+    found = read_state(checkpoint)["fingerprint"]
+    for name in [*fingerprint, *found]:
+        got, made_with = (data.get(name, "the default") for data in (fingerprint, found))
+        if got != made_with:
+            raise ValueError(
+                f"{name}: got {got!r}, but {checkpoint} was made with {made_with!r}; "
+                "allowed: the same value, another run_dir, or resume=False"
+            )
+    return checkpoint
+
+
+def read_state(checkpoint: Path) -> dict:
+    """`iteration`, how many are done; `fingerprint`, as for `find`; `metrics`, a row for each iteration."""
+    return json.loads((checkpoint / "state.json").read_text())
+
+
+def write(run_dir: Path, state: dict, model: torch.nn.Module, optimizer: dict[str, torch.Tensor]) -> None:
+    """Write a checkpoint and remove the older ones.
+
+    Args:
+        state: see `read_state`.
+        model: of which only trained parameters are kept: the adapter where there is one.
+        optimizer: see `TrajectoryGRPOTrainer.optimizer_tensors`.
+    """
+    target = run_dir / f"checkpoint-{state['iteration']:06d}"
+    temporary = Path(tempfile.mkdtemp(dir=run_dir, prefix=".checkpoint-"))
+    save_file({n: p.detach().cpu().contiguous() for n, p in _trained(model).items()}, temporary / "weights.safetensors")
+    save_file(optimizer, temporary / "optimizer.safetensors")
+    write_atomic(temporary / "state.json", json.dumps(state))
+    if target.exists():
+        shutil.rmtree(target)
+    temporary.chmod(0o755)
+    temporary.rename(target)
+    for old in sorted(run_dir.glob("checkpoint-*"))[:-1]:
+        shutil.rmtree(old)
+
+
+def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
+    """Put a checkpoint's weights into a model.
+
+    Raises:
+        ValueError: the checkpoint and the model do not have the same trained parameters.
+    """
+    weights, parameters = load_file(checkpoint / "weights.safetensors"), _trained(model)
+    if wrong := sorted(set(weights) ^ set(parameters)):
+        raise ValueError(f"{checkpoint}: parameter {wrong[0]!r} is in the checkpoint or in the model, not in both")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            parameters[name].copy_(tensor)
+
+
+def load_optimizer(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """What `TrajectoryGRPOTrainer.optimizer_tensors` returned."""
+    return load_file(checkpoint / "optimizer.safetensors")
+
+
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}  # tied weights come once
