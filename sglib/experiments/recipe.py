@@ -108,6 +108,10 @@ def make_recipe(content: Any, name: str, where: str = "recipe") -> Recipe:
     return recipe
 
 
+def check_environment(recipe: Recipe, card) -> None:
+    """Refuse a recipe that needs what the environment lacks."""
+
+
 def _check_keys(content: Any, allowed: set[str], where: str):
     if not isinstance(content, dict):
         raise ParameterError(f"{where}: expected keys and values, found {type(content).__name__}")

@@ -41,17 +41,19 @@ def output_root(output_dir: str | Path = "outputs") -> Path:
 
 
 def source_hash(*paths: str | Path) -> str:
-    """Hash (16 hex digits) of files, or of folders' files, given relative to the repository.
+    """Hash (16 hex digits) of files, or of folders' files; relative paths are in the repository, and a file outside it
+    counts by its name.
 
     Notebooks' executed halves and Python's caches are left out: they do not decide what a run computes.
     """
     digest = hashlib.sha256()
-    for path in paths:
-        path = repo_root() / path
+    root = repo_root()
+    for path in (root / path for path in paths):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             if file.is_file() and file.suffix not in (".pyc", ".ipynb") and not file.name.startswith("."):
-                digest.update(file.relative_to(repo_root()).as_posix().encode() + b"\0")
+                name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+                digest.update(name.encode() + b"\0")
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
@@ -163,7 +165,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def start_run(notebook: str, params: parameters.Params) -> Run:
-    """Make (or begin anew) the folder `outputs/<notebook>/<run>/` and write what is known before anything runs.
+    """Make (or begin again) the folder `outputs/<notebook>/<run>/` and write what is known before anything runs.
 
     An earlier run of the same name is replaced: its files go, so that nothing of it is mistaken for this one's.
 
