@@ -478,8 +478,8 @@ def load_file(path: str | Path) -> dict[str, Any]:
 
 
 def sizes() -> list[str]:
-    """Names of the files in `params/`."""
-    return sorted(path.stem for path in _params_dir().glob("*.yaml"))
+    """Names of the parameters files in `params/`."""
+    return sorted(path.stem for path in params_dir().glob("*.yaml") if path.name != "claims.yaml")
 
 
 def recipe_file(name: str) -> Path:
@@ -496,12 +496,13 @@ def recipe_file(name: str) -> Path:
     return path
 
 
-def _params_dir() -> Path:
+def params_dir() -> Path:
+    """The repository's folder of parameters files."""
     return Path(__file__).resolve().parents[2] / "params"
 
 
 def _params_file(size: object) -> Path | None:
-    path = _params_dir() / f"{size}.yaml"
+    path = params_dir() / f"{size}.yaml"
     return path if isinstance(size, str) and size in sizes() else None
 
 
