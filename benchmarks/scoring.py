@@ -24,13 +24,13 @@ from statistics import median
 
 import numpy as np
 import torch
+from sglib.models.decoding import Question
 from tqdm.auto import tqdm
 
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
 from sglib.models import decoding
-from sglib.models.decoding import Question
 from sglib.play import scoring
 from sglib.play.scoring import branch_logprobs, given_tokens
 from sglib.records import write_atomic

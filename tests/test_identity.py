@@ -7,16 +7,17 @@ import shutil
 import pydantic
 import pytest
 import safetensors.torch
-from sglib.runs import repo_root
 
-from sglib import params, recipes
 from sglib.advantages.estimators import ESTIMATORS, GRPO, GiGPO
+from sglib.envs.alfworld.card import Alfworld
+from sglib.experiments import evidence, params, recipe
+from sglib.experiments.experiment import Experiment, sources
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.recipe import make_recipe
+from sglib.experiments.runs import repo_root
 from sglib.experiments.starts import Imitation, Preference, Stages
-from sglib.models.policy import asset
+from sglib.models.small import shipped_folder
 from sglib.rewards import COMPONENTS, Constant, Outcome, SelfGuide, Trapezoid
-from sglib.training import arms, evidence
 
 MIXED = {
     "components": [{"name": "outcome"}, {"name": "self_guide", "schedule": 0.5, "frozen": "base"}],
@@ -75,15 +76,15 @@ def test_a_new_field_with_a_default_changes_no_key(cls):
 
 
 def test_new_fields_leave_a_cells_key_as_it_was(cell, monkeypatch):
-    before, folder = cell.key, arms.arm_folder(cell.recipe, cell.params)
-    monkeypatch.setitem(recipes.COMPONENTS, "self_guide", wider(SelfGuide))
-    monkeypatch.setitem(recipes.ESTIMATORS, "grpo", wider(GRPO))
-    assert type(arms.arm_recipe(cell.recipe, cell.params).components[1]) is not SelfGuide
+    before, folder = cell.key, cell.folder
+    monkeypatch.setitem(recipe.COMPONENTS, "self_guide", wider(SelfGuide))
+    monkeypatch.setitem(recipe.ESTIMATORS, "grpo", wider(GRPO))
+    assert type(cell.load().components[1]) is not SelfGuide
     more = pydantic.create_model("GRPOParams", __base__=params.GRPOParams, added=(int, 3))
     wide = dataclasses.replace(cell, params=more(**cell.params.model_dump(exclude={"clip"})))
-    assert wide.key == before and arms.arm_folder(wide.recipe, wide.params) == folder
+    assert wide.key == before and wide.folder == folder
     assert dataclasses.replace(wide, params=wide.params.model_copy(update={"added": 4})).key != before
-    monkeypatch.setitem(recipes.COMPONENTS, "self_guide", wider(SelfGuide, revision=2))
+    monkeypatch.setitem(recipe.COMPONENTS, "self_guide", wider(SelfGuide, revision=2))
     assert cell.key != before
 
 
@@ -92,7 +93,7 @@ def test_a_revision_changes_a_cells_key(cell, monkeypatch, changed):
     """Also of a part that is the default of what it is in, as Trapezoid is of the guidance reward."""
     before = cell.key
     if changed == "environment":
-        monkeypatch.setitem(arms.CARD, "revision", 2)
+        monkeypatch.setattr(Alfworld, "revision", 2)
     else:
         monkeypatch.setattr(changed, "revision", 2, raising=False)
     assert cell.key != before
@@ -128,7 +129,7 @@ def test_a_class_without_a_label_is_refused():
 
 @pytest.fixture
 def model(tmp_path):
-    return shutil.copytree(asset("base"), tmp_path / "model")
+    return shutil.copytree(shipped_folder("base"), tmp_path / "model")
 
 
 def test_a_model_is_its_content(model, tmp_path):
@@ -147,7 +148,7 @@ def test_a_model_is_its_content(model, tmp_path):
 
 def test_replaced_weights_are_another_arm_and_moved_ones_are_not(model, tmp_path):
     def folder(where):
-        return arms.arm_folder("grpo", params.check("grpo", {"size": "smoke", "model": str(where)}))
+        return Experiment("grpo", params.check("grpo", {"size": "smoke", "model": str(where)})).folder
 
     first = folder(model)
     assert folder(shutil.copytree(model, tmp_path / "elsewhere")) == first
@@ -170,7 +171,8 @@ def test_no_committed_cell_is_stale():
     assert {json.loads(path.read_text())["key"] for path in reference.glob("*.json")} == {cell.key for cell in cells}
 
 
-def test_of_the_environments_only_the_played_one_is_part_of_an_arms_code():
-    played = {f"sglib/envs/{path.name}" for path in (repo_root() / "sglib" / "envs").glob("alfworld*.py")}
-    shared = {f"sglib/envs/{name}.py" for name in ("__init__", "base", "batch")}
-    assert {name for name in arms.SOURCES if name.startswith("sglib/envs")} == played | shared and len(played) > 5
+def test_of_the_environments_only_the_played_one_is_part_of_the_code():
+    files = [repo_root() / path for path in sources("alfworld")]
+    of = {path.relative_to(repo_root() / "sglib" / "envs") for path in files if "envs" in path.parts}
+    played = {path for path in of if path.parts[0] == "alfworld"}
+    assert {str(path) for path in of - played} == {"__init__.py", "base.py", "panels.py"} and len(played) > 5

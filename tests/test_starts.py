@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 import sglib
-from sglib.experiments import arms, params
+from sglib.experiments import params
+from sglib.experiments.experiment import Experiment
 from sglib.experiments.params import ParameterError
 from sglib.experiments.recipe import load_recipe, make_recipe
 from sglib.experiments.starts import Imitation, Preference, Stages, Warmup
@@ -57,10 +58,9 @@ def test_an_arm_with_a_start(tmp_path, reinforced):
     (tmp_path / "mine.yaml").write_text(text)
     name = str(tmp_path / "mine.yaml")
     p = params.check("grpo", {"size": "smoke", **SMALL, "max_turns": 20, "arms": [name], "win_reward": None})
-    folder = arms.arm_folder(name, p)
-    folder.mkdir(parents=True)
-    arms.train_arm(name, p, folder)
-    result = arms.read_arm(name, folder)
+    one = Experiment(name, p)
+    one.train()
+    result = one.read()
     assert result.done and len(result.before) == len(result.start) == len(result.after) == 4
     assert len(result.batches) == reinforced
     assert result.curve[0]["success"] == sum(result.start) / 4
@@ -103,9 +103,8 @@ def test_a_replicate_plays_the_same_games_otherwise(tmp_path):
     p = params.check("grpo", {"size": "smoke", **SMALL, "arms": ["grpo", "grpo_again"]})
     played = {}
     for name in p.arms:
-        folder = arms.arm_folder(name, p)
-        folder.mkdir(parents=True)
-        arms.train_arm(name, p, folder)
+        one = Experiment(name, p)
+        one.train()
         played[name] = read_trajectories(folder / "trajectories" / "000000.jsonl")
     one, two = ([[turn.action for turn in t.turns] for t in played[name]] for name in p.arms)
     assert {t.game_id for t in played["grpo"]} == {t.game_id for t in played["grpo_again"]} and one != two

@@ -133,7 +133,8 @@ class Experiment:
     def content(self) -> dict:
         """Everything that a reader could change and that decides the result, as JSON data; not the code."""
         p, card = self.params, self.params.card
-        usual = [name for name, value in (("max_turns", card.turns), ("task_size", card.size)) if getattr(p, name) == value]
+        usual = {"max_turns": card.turns, "task_size": card.size}
+        usual = [name for name, value in usual.items() if getattr(p, name) == value]
         return {
             "recipe": canonical(self.load(), without=("name",), env=p.env),  # its content counts, not its name
             "params": canonical(p, without=(*WITHOUT, *usual), env=p.env),
@@ -230,9 +231,15 @@ class Experiment:
         """The trainer's settings: parameters of the same name as they are."""
         p = self.params
         same = {name: getattr(p, name) for name in GRPOSettings.model_fields if name in type(p).model_fields}
-        own = {"max_turns": p.turns, "epsilon": p.clip, "format": recipe.format, "save_trajectories_every": p.iterations}
-        seed = (p.seed + REPLICATE_SEED * recipe.replicate) % 2**32
-        return GRPOSettings(**same | own | {"seed": seed, "report_to": tuple(p.report_to)})
+        own = {
+            "max_turns": p.turns,
+            "epsilon": p.clip,
+            "format": recipe.format,
+            "save_trajectories_every": p.iterations,
+            "seed": (p.seed + REPLICATE_SEED * recipe.replicate) % 2**32,
+            "report_to": tuple(p.report_to),
+        }
+        return GRPOSettings(**same | own)
 
     def read(self) -> Result:
         """What it has written so far."""

@@ -266,7 +266,7 @@ class GRPOParams(Params):
     def _clip_acts(self):
         for name in ("clip", "epsilon_high"):
             if name in self.model_fields_set and self.updates_per_batch == 1 and getattr(self, name) is not None:
-                raise ValueError(f"{name} does nothing with updates_per_batch = 1: leave it out, or update twice or more")
+                raise ValueError(f"{name} does nothing with updates_per_batch = 1: leave it out, or set it to 2 or more")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -421,13 +421,14 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     stored = load_file(known) if known else {}
     if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
         raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
+    base = {k: v for k, v in stored.items() if k in COMMON}
+    common = base | {k: v for k, v in values.items() if k in COMMON}
     for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
         if other != section and other in values:
-            _build(other, _mapping(other, values[other]))
+            _build(other, common | _mapping(other, values[other]))
     if "grid" in values:
         _check_grid(values["grid"])
     single = {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
-    base = {k: v for k, v in stored.items() if k in COMMON}
     return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
 
 
@@ -539,7 +540,7 @@ def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
         names.update(target.id for target in assigned if isinstance(target, ast.Name))
     for name in sorted(names):
         if isinstance(values.get(name), types.ModuleType):
-            raise ParameterError(f"{name}: an import of this notebook has replaced its value; import under another name")
+            raise ParameterError(f"{name}: an import of this notebook has replaced its value: import under another name")
     return {name: values[name] for name in names if name in values}
 
 
