@@ -99,7 +99,7 @@ def test_notebook_namespace():
     with pytest.raises(ParameterError, match="lerning_rate"):
         check("grpo", {**names, "lerning_rate": 1})
     names["In"] = [*cells[:3], "# Parameters\narms = 'igpo'", "from x import arms", *cells[4:]]
-    with pytest.raises(ParameterError, match="arms: an import of this notebook has replaced its value"):
+    with pytest.raises(ParameterError, match="arms: an import of this notebook replaced its value"):
         check("grpo", {**names, "arms": params})
 
 

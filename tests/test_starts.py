@@ -65,7 +65,7 @@ def test_an_arm_with_a_start(tmp_path, reinforced):
     assert len(result.batches) == reinforced
     assert result.curve[0]["success"] == sum(result.start) / 4
     if reinforced:
-        turns = [turn for t in read_trajectories(folder / "trajectories" / "000000.jsonl") for turn in t.turns]
+        turns = [turn for t in read_trajectories(one.folder / "trajectories" / "000000.jsonl") for turn in t.turns]
         assert all({"outcome/weighted", "repro/weighted"} <= turn.rewards.keys() for turn in turns)
         row = result.batches[0]
         assert {"calibration/online/n", "probe/progress_inflation", "probe/internal"} <= row.keys()
@@ -105,6 +105,6 @@ def test_a_replicate_plays_the_same_games_otherwise(tmp_path):
     for name in p.arms:
         one = Experiment(name, p)
         one.train()
-        played[name] = read_trajectories(folder / "trajectories" / "000000.jsonl")
+        played[name] = read_trajectories(one.folder / "trajectories" / "000000.jsonl")
     one, two = ([[turn.action for turn in t.turns] for t in played[name]] for name in p.arms)
     assert {t.game_id for t in played["grpo"]} == {t.game_id for t in played["grpo_again"]} and one != two

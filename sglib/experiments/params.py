@@ -266,7 +266,7 @@ class GRPOParams(Params):
     def _clip_acts(self):
         for name in ("clip", "epsilon_high"):
             if name in self.model_fields_set and self.updates_per_batch == 1 and getattr(self, name) is not None:
-                raise ValueError(f"{name} does nothing with updates_per_batch = 1: leave it out, or set it to 2 or more")
+                raise ValueError(f"{name} does nothing with updates_per_batch = 1: leave it out, or set that to 2")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -540,7 +540,7 @@ def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
         names.update(target.id for target in assigned if isinstance(target, ast.Name))
     for name in sorted(names):
         if isinstance(values.get(name), types.ModuleType):
-            raise ParameterError(f"{name}: an import of this notebook has replaced its value: import under another name")
+            raise ParameterError(f"{name}: an import of this notebook replaced its value: import under another name")
     return {name: values[name] for name in names if name in values}
 
 
