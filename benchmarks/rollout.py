@@ -53,10 +53,10 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 import sglib
 from sglib import envs, formats
 from sglib.models.policy import SPECIAL, Policy, build_model
-from sglib.play.rollout import MAX_NEW_TOKENS
+from sglib.play.episode import answer_tokens
 from sglib.records import write_atomic
 
-ANSWER = MAX_NEW_TOKENS["act"]  # tokens that an answer may have
+ANSWER = answer_tokens(envs.get("alfworld"), "act", True)  # tokens that an answer may have
 METHODS = {"a": "TRL's tool loop", "b": "generate per turn", "c": "sglib.rollout"}
 # name -> hidden size, layers, heads; None: as shipped
 MODELS = {"0.6M": (128, 3, 4), "base": None, "2M": (192, 5, 6), "10M": (384, 6, 12)}

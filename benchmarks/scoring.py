@@ -1,12 +1,12 @@
 """How long does information gain (`sglib.rewards.igpo`) take to score a text at each turn of 64 episodes: by re-reading
-the history each time, by reading each episode once, or by asking the rollout while it plays?
+the history each time, or by reading each episode once?
 
     python benchmarks/scoring.py                  # all of it: about five minutes
     python benchmarks/scoring.py --quick          # smoke run, under half a minute; episodes too few to judge by
     python benchmarks/scoring.py --threads 1 2    # with one and with two of torch's threads
     python benchmarks/scoring.py --out scoring.json
 
-All three give the same log-probabilities, which is checked. What is measured is printed with the results.
+Both give the same log-probabilities, which is checked. What is measured is printed with the results.
 """
 
 from __future__ import annotations
@@ -24,13 +24,11 @@ from statistics import median
 
 import numpy as np
 import torch
-from sglib.models.decoding import Question
 from tqdm.auto import tqdm
 
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoding
 from sglib.play import scoring
 from sglib.play.scoring import branch_logprobs, given_tokens
 from sglib.records import write_atomic
@@ -48,9 +46,6 @@ Target    "facts": where the things lie that are needed, fixed for the episode. 
 (1)       the plain way: at each context point one forward pass of transformers' Qwen3 over the whole context and the
           target; {ROWS} texts a pass, those of similar length together, padded on the right.
 (2)       branch_logprobs on the recorded episodes: each is read once, with a key-value cache of its own.
-(3)       sglib.rollout with `ask`, minus the same rollout without: paired within a repetition, so its noise is that of
-          two rollouts. The target's token ids are ready in all three; making them is a line of its own, the same work
-          whoever scores.
 Read      tokens that the model reads for scoring (padding left out), over target tokens. A target's last token
           predicts nothing, so the least is somewhat below 1.
 Agree     largest difference of a log-probability from (2), allowed {TOLERANCE}."""
@@ -60,18 +55,18 @@ HEAD = ("", "", "seconds", "of (2)", "read", "read/target", "agree")
 
 @contextmanager
 def counted():
-    """Counts the tokens that `feed` reads in rollouts and in branch_logprobs."""
-    found, original = [0], decoding.feed
+    """Counts the tokens that `feed` reads in branch_logprobs."""
+    found, original = [0], scoring.feed
 
     def spy(policy, cache, tokens, *args, **kwargs):
         found[0] += sum(map(len, tokens))
         return original(policy, cache, tokens, *args, **kwargs)
 
     try:
-        decoding.feed = scoring.feed = spy
+        scoring.feed = spy
         yield found
     finally:
-        decoding.feed = scoring.feed = original
+        scoring.feed = original
 
 
 @torch.no_grad()
@@ -106,23 +101,14 @@ class Work:
     """The episodes of some games and what is asked about them."""
 
     def __init__(self, policy, games, max_turns: int, seed: int):
-        self.policy, self.games, self.options = policy, games, {"max_turns": max_turns, "seed": seed, "oracle": False}
-        self.trajectories = self.play()
+        self.policy, self.games = policy, games
+        rare = sglib.Options(truth=False)
+        self.trajectories = sglib.rollout(policy, games, turns=max_turns, seed=seed, options=rare)
         self.branches = {name: self.encode(name) for name in TARGETS}
-
-    def play(self, ask=None):
-        return sglib.rollout(self.policy, self.games, ask=ask, **self.options)
 
     def encode(self, name: str) -> list[list[list[int]]]:
         texts = targets(name, self.trajectories, self.policy, {game.id: game for game in self.games})
         return [[_encode(self.policy.encode, pieces)[0] for pieces in row] for row in texts]
-
-    def ask(self, name: str) -> list[list[np.ndarray]]:
-        asked = [[Question(ids) for ids in row] for row in self.branches[name]]
-        trajectories = self.play(lambda env, t: asked[t.group][len(t)])
-        if [t.completion_ids for t in trajectories] != [t.completion_ids for t in self.trajectories]:
-            raise SystemExit("not the same work: a rollout that is asked played other episodes")
-        return [[question.logprobs for question in row] for row in asked]
 
     def ways(self, name: str) -> dict:
         """What is timed, in this order."""
@@ -131,8 +117,6 @@ class Work:
             "targets": lambda: self.encode(name),
             "plain": lambda: plain(self.policy, self.trajectories, branches),
             "branch": lambda: branch_logprobs(self.policy, self.trajectories, branches, drop_prefix=True),
-            "rollout": self.play,
-            "asked": lambda: self.ask(name),
         }
 
 
@@ -150,17 +134,14 @@ def compare(name: str, work: Work, small: Work, threads: int, args, bar) -> dict
                 seconds.setdefault(way, []).append(time.perf_counter() - begin)
             bar.update()
     read["plain"] = plain.read
-    for way in ("branch", "rollout", "asked"):
-        with counted() as found:
-            work.ways(name)[way]()
-        read[way] = found[0]
-    seconds["inside"] = [asked - alone for asked, alone in zip(seconds["asked"], seconds["rollout"])]
-    read["inside"] = read["asked"] - read["rollout"]
-    distances = {way: distance(answers["branch"], answers[way]) for way in ("plain", "asked")}
+    with counted() as found:
+        work.ways(name)["branch"]()
+    read["branch"] = found[0]
+    distances = {"plain": distance(answers["branch"], answers["plain"])}
     found = {"target": name, "threads": threads, "seconds": seconds, "read": read, "distance": distances}
     found["tokens"] = sum(len(ids) for row in work.branches[name] for ids in row)
     once = median(seconds["branch"])
-    found["ratio_to_branch"] = {way: median(seconds[way]) / once for way in ("plain", "inside")}
+    found["ratio_to_branch"] = {way: median(seconds[way]) / once for way in ("plain",)}
     return found
 
 
@@ -168,7 +149,7 @@ def text_of(row: dict) -> str:
     def line(label, way, agree=None):
         seconds, read = row["seconds"][way], row["read"].get(way)
         times = f"{median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
-        scores = way in ("plain", "branch", "inside")
+        scores = way in ("plain", "branch")
         ratio = f"{median(seconds) / median(row['seconds']['branch']):.2f}x" if scores else ""
         counts = (f"{read:,}", f"{read / row['tokens']:.2f}" if scores else "") if read is not None else ("", "")
         return LINE.format(
@@ -179,8 +160,6 @@ def text_of(row: dict) -> str:
         [
             line("(1) re-reading", "plain", row["distance"]["plain"]),
             line("(2) branch_logprobs", "branch"),
-            line("(3) inside the rollout", "inside", row["distance"]["asked"]),
-            line("    rollout without asking", "rollout"),
             line("    making the targets", "targets"),
         ]
     )
@@ -199,7 +178,7 @@ def main():
     policy = sglib.load_policy("base", device="cpu")
     games = generate_games(count, seed=args.seed, max_receptacles=12)
     work, small = Work(policy, games, turns, args.seed), Work(policy, games[:2], turns, args.seed)
-    with tqdm(total=5 * (args.repeats + 1) * len(TARGETS) * len(args.threads), unit="run") as bar:
+    with tqdm(total=3 * (args.repeats + 1) * len(TARGETS) * len(args.threads), unit="run") as bar:
         rows = [compare(name, work, small, threads, args, bar) for threads in args.threads for name in TARGETS]
     print(DEFINITIONS + "\n")
     if args.quick:

@@ -35,7 +35,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 import sglib
 from sglib import envs
-from sglib.advantages.formulas import estimators, to_tokens
+from sglib.advantages import estimators, to_tokens
 from sglib.records import write_atomic
 from sglib.rewards import Outcome, combine
 from sglib.training import forward, grpo

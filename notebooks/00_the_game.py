@@ -61,7 +61,7 @@ print("\n".join(observation.admissible))
 # ## An episode by hand
 #
 # The game knows a shortest solution (`walkthrough`), and the engine knows at every moment how many actions are missing
-# (`oracle_distance`). Neither is shown to the agent: they are the ruler that internal rewards are measured with.
+# (`distance`). Neither is shown to the agent: they are the ruler that internal rewards are measured with.
 
 # %%
 for action in room.walkthrough:
@@ -154,6 +154,32 @@ sglib.inspect(trajectories)
 wins = sum(t.won for t in trajectories)
 run.finish(episodes=len(trajectories), wins=wins)
 print(f"{wins} of {len(trajectories)} episodes won in {p.max_turns} turns or fewer")
+
+# %% [markdown]
+# ## Another game: Sokoban
+#
+# An environment is a folder with a card (`sglib.envs.get`), so the next game is asked for in the same way. In Sokoban nothing is hidden, but a box pushed
+# into a corner never comes out again: a wrong push often cannot be undone. Below the first board stand the fewest moves that are left, as the environment
+# knows them; the last board is where a player ended who moved at random.
+
+# %%
+sokoban = sglib.envs.get("sokoban")
+level = sokoban.tasks(1, seed=p.seed, size="6x6-1")[0]
+env = sokoban.make()
+observation = env.reset(level)
+start = env.snapshot()
+print(f"{observation.text}\n{env.distance()} moves left: {', '.join(env.plan())}\n")
+while not observation.done:
+    observation = env.step(env.expert("optimal").act())
+print(f"{observation.text}\nwon: {observation.won}\n")
+
+# %%
+import random
+
+rng, observation = random.Random(p.seed), env.restore(start)
+while not observation.done and env.distance() is not None and observation.steps < 200:
+    observation = env.step(rng.choice(observation.admissible))
+print(f"{observation.text}\nafter {observation.steps} moves at random: {'the goal is out of reach' if env.distance() is None else f'{env.distance()} moves left'}")
 
 # %% [markdown]
 # ## What was found

@@ -37,7 +37,7 @@ p = sglib.params.check("01_pilot_study", globals())
 run = sglib.runs.start_run("01_pilot_study", p)
 print(p)
 policy = sglib.load_policy(p.model)
-panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
+panel = sglib.panel("alfworld", n=p.games, size=p.max_receptacles)
 
 # %% [markdown]
 # ## The four conditions
@@ -83,14 +83,14 @@ def random_prefix(episode, turn):
 options = {
     "basic": {"format": "act"},
     "online": {"format": "progress"},
-    "random": {"format": "progress", "answer_prefix": random_prefix},
-    "retrospective": {"format": "act", "example": example},
+    "random": {"format": "progress", "options": sglib.Options(answer_prefix=random_prefix)},
+    "retrospective": {"format": "act", "options": sglib.Options(example=example)},
 }
 
 # %%
 reports = {}
 for condition in sglib.progress_bar(p.conditions, desc="conditions"):
-    reports[condition] = sglib.evaluate(policy, panel, temperature=p.temperature, turns=p.max_turns, seed=p.seed, **options[condition], options=sglib.Options(batch_size=p.batch_size))
+    reports[condition] = sglib.evaluate(policy, panel, temperature=p.temperature, turns=p.max_turns, seed=p.seed, **options[condition])
     run.write_trajectories(f"trajectories/{condition}.jsonl", reports[condition].trajectories)
 
 # %% [markdown]

@@ -37,7 +37,7 @@ p = sglib.params.check("02_inference_self_guidance", globals())
 run = sglib.runs.start_run("02_inference_self_guidance", p)
 print(p)
 policy = sglib.load_policy(p.model)
-panel = sglib.panel(p.games, max_receptacles=p.max_receptacles)
+panel = sglib.panel("alfworld", n=p.games, size=p.max_receptacles)
 
 # %% [markdown]
 # ## The idea
@@ -80,10 +80,10 @@ run.figure("success", sglib.figures.bars(
 # %%
 def share_with_interval(what, lost):
     """A share of the lost episodes (Wilson), or of their actions (whole episodes resampled), with its interval."""
-    value = getattr(sglib.summarize(lost), what)
+    value = sglib.summarize(lost).numbers()[what]
     if what in ("looping", "wrong_object"):
         return value, *sglib.stats.wilson(round(value * len(lost)), len(lost))
-    return value, *sglib.stats.cluster_interval(lambda i: getattr(sglib.summarize([lost[j] for j in i]), what), np.arange(len(lost)), seed=p.seed, resamples=400)
+    return value, *sglib.stats.cluster_interval(lambda i: sglib.summarize([lost[j] for j in i]).numbers()[what], np.arange(len(lost)), seed=p.seed, resamples=400)
 
 
 figure, rows = None, []
@@ -126,7 +126,7 @@ if "guide" in reports:
         shown = "none, all of these steps helped or none did" if area is None else f"{area:.2f}" + (" (too few episodes for an interval)" if low is None else f" [{low:.2f}, {high:.2f}]")
         print(f"agreement of positive and negative labels with the oracle: {100 * guided.agreement:.1f} %; always the same label would get {100 * max(helped, 1 - helped):.1f} %")
         print(f"AUROC (how often a step that helped is labelled above one that did not; 0.5 is chance): {shown}")
-    print("parse failures by name:", guided.failures or "none")
+    print("parse failures by name:", guided.parse_errors or "none")
 
 # %% [markdown]
 # ## What was found

@@ -40,7 +40,7 @@ p = sglib.params.check("03_repro_warmup", globals())
 run = sglib.runs.start_run("03_repro_warmup", p)
 print(p)
 policy = sglib.load_policy(p.model, lora=p.lora)
-panel = sglib.panel(p.eval_games, max_receptacles=p.max_receptacles)
+panel = sglib.panel("alfworld", n=p.eval_games, size=p.max_receptacles)
 
 # %% [markdown]
 # ## Episodes to annotate

@@ -378,9 +378,11 @@ for name, found in ((name, found) for source in sources for name, found in sourc
 # The official engine has the last word: recorded episodes, replayed action by action on TextWorld, must read the same.
 if "04_joint_grpo" in latest:
     files = sorted((latest["04_joint_grpo"]["folder"] / "trajectories").glob("*.jsonl"))
-    games = sglib.panel(1, max_receptacles=latest["04_joint_grpo"]["params"]["max_receptacles"])
+    games = sglib.panel("alfworld", n=1, size=latest["04_joint_grpo"]["params"]["max_receptacles"])
     episodes = [next(sglib.records.iter_trajectories(f)) for f in files]  # the first panel game, once an arm
-    differences = sglib.replay_on_reference(episodes, games)
+    from sglib.envs.alfworld.reference import replay_on_reference
+
+    differences = replay_on_reference(episodes, games)
     print(f"{len(episodes)} episodes replayed on TextWorld: {len(differences)} differ")
     assert not differences, differences[0]
 else:

@@ -3,7 +3,7 @@
 import sglib
 policy = sglib.load_policy("base")
 games = sglib.envs.alfworld.generate_games(64, seed=0)
-trajectories = sglib.rollout(policy, games, format="guide", max_turns=30)
+trajectories = sglib.rollout(policy, games, format="guide")
 sglib.inspect(trajectories)
 """
 

@@ -7,6 +7,7 @@ played again. `compare_with` then replays the commands on another engine and des
     python tests/parity.py                   record what is missing, then compare everything
     python tests/parity.py --compare-only    only compare: seconds
     python tests/parity.py --out FILE        keep the counts, as outputs/reference/parity.json has them
+    python tests/parity.py --official FOLDER the same with games of ALFWorld's own data set, and all of its walkthroughs
 """
 
 from __future__ import annotations
@@ -32,15 +33,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sglib.envs.alfworld import SPLITS, Game, generate_games
+from sglib.envs.alfworld import SPLITS, Game, generate_games, load_games
 from sglib.envs.alfworld.games import pddl_name, receptacle_class, room_of, shipped
 from sglib.experiments.runs import source_hash
 from sglib.records import Observation, write_atomic
 
 FOLDER = Path(__file__).resolve().parent.parent / "outputs" / "parity"
+OFFICIAL = FOLDER.with_name("parity_official")
 KINDS = ("random", "plan", "search")
 FIELDS = ("text", "goal", "admissible", "reward", "won", "done")
-LIMIT = 120  # seconds for one game: the reference translates a few games for minutes
+LIMIT = 120  # seconds of CPU time for one game: the reference translates a few games for minutes
+_limit = LIMIT  # of this process
 MEMORY = 6 << 30  # bytes of address space for one worker: it translates a few games into gigabytes
 MALFORMED = (
     "", " ", "\t\n", "go", "go to", "go to ", "take", "take from", "xyzzy", "GO TO DESK 1", "go to desk 99", "look ",
@@ -154,6 +157,8 @@ def official_style(game: Game, rng: random.Random) -> Game:
         drop("receptacleAtLocation", receptacle)
     for (receptacle,) in some(facts["openable"], 2, 0.25):
         drop("openable", receptacle)
+    for receptacle in some(receptacles, 1, 0.2):  # to the published domain a place to clean things
+        facts["receptacleType"].append((receptacle, "SinkType"))
     # the start: rare
     facts["opened"] += [(r,) for r in some([row[0] for row in facts["openable"]], 2, 0.15)]
     for predicate in ("isHot", "isCool", "isClean", "isSliced"):
@@ -195,12 +200,19 @@ def official_style(game: Game, rng: random.Random) -> Game:
     return replace(game, id=f"{game.id}-official{rng.randrange(10**6):06d}", problem=problem)
 
 
+def published_domain() -> str:
+    """The domain as in all data releases of ALFWorld: a line of CleanObject is live, a comment in the package."""
+    line = ";(receptacleType ?r SinkType)"
+    assert shipped("alfred.pddl").count(line) == 1
+    return shipped("alfred.pddl").replace(line, line[1:])
+
+
 def other_grammar(game: Game, version: str) -> Game:
     """The game as it lies in a data release of ALFWorld: "2.1.1" (`put ... in/on ...`, no `help`) or "2.1.2"."""
     grammar = shipped("alfred.twl2").replace("UNKNOWN GOAL", game.goal)
     text = re.search(r'"help\.feedback".*?"rhs": "(.*?)"\s*\n', grammar, re.S).group(1)  # "\n" is two characters here
     grammar = re.sub(r"\naction help \{.*?\n\}\n", "", grammar, flags=re.S)
-    domain, plan = None, game.walkthrough
+    domain, plan = published_domain(), game.walkthrough
     if version == "2.1.1":
         for old, new in (
             ("You arrive at {r.name}.", "You arrive at {lend.name}."),
@@ -209,7 +221,7 @@ def other_grammar(game: Game, version: str) -> Game:
         ):
             assert old in grammar, old
             grammar = grammar.replace(old, new)
-        domain = re.sub(r"\(:action help\b.*", ")\n", shipped("alfred.pddl"), flags=re.S)
+        domain = re.sub(r"\(:action help\b.*", ")\n", domain, flags=re.S)
         plan = plan and tuple(re.sub(r"^move (.*) to (.*)$", r"put \1 in/on \2", command) for command in plan)
     else:
         grammar += f'\naction help {{\n    template :: "help";\n    feedback :: "{text}";\n}}\n'
@@ -360,13 +372,14 @@ class Job:
     seed: int
     base: Game | None = None
     version: str | None = None
+    folder: Path = FOLDER
 
     def path(self) -> Path:
         game = self.game
         versions = [importlib.metadata.version(name) for name in ("alfworld", "textworld")]
         plan = game.walkthrough if self.kind == "plan" else None
         content = [game.id, game.problem, game.goal, game.domain, game.grammar, plan, self.kind, self.steps, self.seed]
-        return FOLDER / f"{hashlib.sha256(json.dumps([*content, *versions]).encode()).hexdigest()[:24]}.json.gz"
+        return self.folder / f"{hashlib.sha256(json.dumps([*content, *versions]).encode()).hexdigest()[:24]}.json.gz"
 
     def candidates(self) -> Iterator[Game]:
         yield self.game
@@ -380,19 +393,20 @@ def _official(game: Game, version: str | None, seed: str) -> Game:
 
 
 class _TooLong(Exception):
-    """A game took longer than `LIMIT`."""
+    """A game took longer than it may."""
 
 
-def _start_worker():
-    global _reference
+def _start_worker(limit: float):
+    global _limit, _reference
     import resource  # here: systems without it can still compare
 
     from sglib.envs.alfworld.textworld import TextWorldAlfworld
 
     def stop(*_):
-        raise _TooLong(f"more than {LIMIT} s")
+        raise _TooLong(f"more than {limit:g} s of CPU time")
 
-    signal.signal(signal.SIGALRM, stop)
+    _limit = limit
+    signal.signal(signal.SIGPROF, stop)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     _reference = TextWorldAlfworld()
 
@@ -401,7 +415,7 @@ def _record(job: Job) -> str | None:
     """Play and write one recording; returns why there is none."""
     reason = ""
     for game in job.candidates():
-        signal.alarm(LIMIT)
+        signal.setitimer(signal.ITIMER_PROF, _limit)
         try:
             transcript = walk(_reference, game, random.Random(f"{job.seed} {game.id}"), job.steps, job.kind)
         except (ValueError, MemoryError, _TooLong) as error:
@@ -410,7 +424,7 @@ def _record(job: Job) -> str | None:
                 break
             continue
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         if transcript["steps"][0]["won"]:
             reason = "won at the start"
             continue
@@ -472,16 +486,42 @@ def _trials(n: int, rng: random.Random) -> list[Game]:
     return [worded[id_, "human" if i % 3 == 1 else "template"] for i, id_ in enumerate(ids)]
 
 
-def record(todo: list[Job], workers: int):
-    """Record what is missing. What the reference cannot play in `LIMIT` and `MEMORY` is skipped with a message."""
+# -- official games ---------------------------------------------------------------------------------------------------
+
+
+def official_games(root: Path) -> dict[str, list[Game]]:
+    """The data set's games by folder (train, valid_seen, ...)."""
+    return {folder.name: load_games(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
+
+
+def official_jobs(splits: dict[str, list[Game]], n: int, steps: int, seed: int) -> list[Job]:
+    """`n` walks through official games, spread evenly over splits, task types and kinds of rooms; mixed."""
+    rng = random.Random(f"official parity {seed}")
+    groups = defaultdict(list)
+    for split, games in splits.items():
+        for game in games:
+            groups[split, game.task_type, room_of(game.scene)].append(game)
+    for games in groups.values():
+        rng.shuffle(games)
+    rows = itertools.zip_longest(*(groups[key] for key in sorted(groups)))
+    chosen = [game for row in rows for game in row if game is not None][:n]
+    rng.shuffle(chosen)
+    return [Job(game, KINDS[i % len(KINDS)], steps, seed, folder=OFFICIAL) for i, game in enumerate(chosen)]
+
+
+def record(todo: list[Job], workers: int, limit: float = LIMIT) -> list[str]:
+    """Record what is missing. What the reference cannot play in `limit` CPU-seconds and `MEMORY` is skipped with a
+    message; returns those messages."""
     missing = [job for job in todo if not job.path().exists()]
     print(f"{len(todo)} walks, {len(todo) - len(missing)} of them recorded before", flush=True)
-    spawn = multiprocessing.get_context("spawn")  # TextWorld's library must not be shared
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker) as pool:
+    skipped, spawn = [], multiprocessing.get_context("spawn")  # TextWorld's library must not be shared
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(limit,)) as pool:
         futures = [pool.submit(_record, job) for job in missing]
         for future in tqdm(as_completed(futures), total=len(futures), unit="game", mininterval=5):
             if reason := future.result():
+                skipped.append(reason)
                 tqdm.write(f"skipped {reason}", file=sys.stderr)
+    return sorted(skipped)
 
 
 def compare(engine_factory: Callable[[], object], out: Path | None = None) -> list[str]:
@@ -521,7 +561,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--generated", type=int, default=320, help="walks through generated games")
     parser.add_argument("--derived", type=int, default=320, help="walks through ALFRED-derived games and variants")
+    parser.add_argument("--official", type=Path, metavar="FOLDER", help="json_2.1.1 of ALFWorld's data; games from there")  # noqa: E501
+    parser.add_argument("--games", type=int, default=240, help="walks through official games")
     parser.add_argument("--steps", type=int, default=130, help="actions a walk, at most")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="CPU seconds for one game")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     either = parser.add_mutually_exclusive_group()
@@ -529,8 +572,12 @@ def main() -> int:
     either.add_argument("--compare-only", action="store_true")
     parser.add_argument("--out", type=Path, help="a file for the counts")
     args = parser.parse_args()
+    if args.official:
+        todo = official_jobs(official_games(args.official), args.games, args.steps, args.seed)
+        record(todo, args.workers, args.limit)
+        return 0
     if not args.compare_only:
-        record(jobs(args.generated, args.derived, args.steps, args.seed), args.workers)
+        record(jobs(args.generated, args.derived, args.steps, args.seed), args.workers, args.limit)
     if args.record_only:
         return 0
     from sglib import envs

@@ -75,7 +75,7 @@ def test_every_batch_keeps_them():
 
 def test_without_distances_there_is_no_truth(trajectory):
     trajectory.final_distance = None
-    with pytest.raises(ValueError, match="without oracle distances"):
+    with pytest.raises(ValueError, match="without the truth"):
         signals([trajectory])
 
 

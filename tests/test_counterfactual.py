@@ -28,7 +28,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("format", ["act", "progress", "guide"])
 def test_a_fork_that_changes_nothing_goes_on_as_it_was(policy, games, format):
-    options = {"format": format, "temperature": 0.0, "max_turns": 14}
+    options = {"format": format, "temperature": 0.0, "turns": 14}
     whole = sglib.rollout(policy, games, **options)
     turns = [0, len(whole[1]) - 1, len(whole[2]) // 2, 1]
     again = sglib.rollout(
@@ -81,13 +81,13 @@ def test_a_change_that_is_none_is_named(policy, games, change, what):
 
 def test_forks_fit_their_games(policy, games):
     (episode,) = sglib.rollout(policy, games[:1], turns=4)
-    with pytest.raises(ValueError, match="got 1 for 2 games"):
+    with pytest.raises(ValueError, match="got 1 for 2 tasks"):
         sglib.rollout(policy, games[:2], options=sglib.Options(forks=[Fork(episode, 1)]))
     with pytest.raises(ValueError, match="got an episode of"):
         sglib.rollout(policy, games[1:2], options=sglib.Options(forks=[Fork(episode, 1)]))
     with pytest.raises(ValueError, match="in format 'act'; must be"):
         sglib.rollout(policy, games[:1], format="guide", options=sglib.Options(forks=[Fork(episode, 1)]))
-    with pytest.raises(ValueError, match="turn=3: must be below max_turns=3"):
+    with pytest.raises(ValueError, match="turn=3: must be below turns=3"):
         sglib.rollout(policy, games[:1], turns=3, options=sglib.Options(forks=[Fork(episode, 3)]))
 
 
@@ -142,7 +142,7 @@ def test_what_could_not_be_read_cannot_stay(policy, games):
 
 
 def test_a_fork_can_be_forked_behind_its_own_turn(policy, games):
-    options = {"max_turns": 10, "temperature": 0.0}
+    options = {"turns": 10, "temperature": 0.0}
     (whole,) = sglib.rollout(policy, games[:1], **options)
     (fork,) = sglib.rollout(policy, games[:1], **options, options=sglib.Options(forks=[Fork(whole, 3)]))
     (again,) = sglib.rollout(policy, games[:1], **options, options=sglib.Options(forks=[Fork(fork, 6)]))

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from sglib.models.decoding import SlotCache, decoder_of, feed
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3ForCausalLM
 
 import sglib
-from sglib import formats
+from sglib import envs, formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoding
-from sglib.models.policy import Policy, build_model, build_tokenizer
-from sglib.play.rollout import MAX_NEW_TOKENS
+from sglib.models import generate
+from sglib.models.decoder import decoder_of
+from sglib.models.policy import Policy
+from sglib.models.slots import SlotCache, feed
+from sglib.models.small import build_model, build_tokenizer
+from sglib.play.episode import answer_tokens
 from sglib.records import Trajectory
 
 GAMES = generate_games(3, seed=15, max_receptacles=8)
@@ -25,7 +27,7 @@ def base():
 
 def variant(**changes) -> Policy:
     """An untrained model with random weights in its norms too, which a fresh model has at 1."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer("alfworld")
     model = build_model(tokenizer, **changes).eval()
     torch.manual_seed(1)
     with torch.no_grad():
@@ -132,11 +134,11 @@ def plain(policy: Policy, game, format: str, max_turns: int) -> Trajectory:
     """An episode played greedily, re-reading everything for every token."""
     env = sglib.envs.make("alfworld", max_steps=max_turns)
     observation, prefix = env.reset(game), formats.PREFIX[format]
-    ids = policy.prompt_ids(formats.opening(format, observation.text, True), prefix)
+    ids = policy.prompt_ids(formats.opening(format, sglib.envs.get("alfworld"), observation.text, True), prefix)
     record = Trajectory(game.id, game.task_type, observation.goal, format, prompt_ids=ids)
     while not observation.done:
         answer = []
-        while len(answer) < MAX_NEW_TOKENS[format]:
+        while len(answer) < answer_tokens(envs.get("alfworld"), format, True):
             with torch.no_grad():
                 read = record.prompt_ids + record.completion_ids + answer
                 logprobs = torch.log_softmax(policy.model(torch.tensor([read])).logits[0, -1], -1)
@@ -159,7 +161,7 @@ def plain(policy: Policy, game, format: str, max_turns: int) -> Trajectory:
 def test_greedy_rollouts_are_a_plain_loop_without_a_cache(base, monkeypatch, format, own):
     """Token for token, with log-probabilities; rows have different lengths, and some are over before others."""
     if not own:
-        monkeypatch.setattr(decoding, "decoder_of", lambda model: None)
+        monkeypatch.setattr(generate, "decoder_of", lambda model: None)
     strong = sglib.load_policy("base_strong") if format != "progress" else base
     played = sglib.rollout(strong, GAMES, format=format, turns=9, temperature=0.0, group=2)
     for i, trajectory in enumerate(played):
@@ -175,9 +177,9 @@ def test_greedy_rollouts_are_a_plain_loop_without_a_cache(base, monkeypatch, for
 @pytest.mark.parametrize("format", formats.FORMATS)
 def test_decoder_and_model_play_the_same(base, monkeypatch, format):
     """Sampled, in a batch that shrinks, with groups: both paths give the same episodes."""
-    options = {"format": format, "max_turns": 12, "group_size": 3, "seed": 4}
+    options = {"format": format, "turns": 12, "group": 3, "seed": 4}
     fast = sglib.rollout(base, GAMES, **options)
-    monkeypatch.setattr(decoding, "decoder_of", lambda model: None)
+    monkeypatch.setattr(generate, "decoder_of", lambda model: None)
     slow = sglib.rollout(base, GAMES, **options)
     assert [t.completion_ids for t in fast] == [t.completion_ids for t in slow]
     for a, b in zip(fast, slow):

@@ -12,6 +12,7 @@ import pytest
 
 import sglib
 from sglib import envs, formats
+from sglib.envs.alfworld.reference import replay_on_reference
 from sglib.models import endpoint
 from sglib.models.endpoint import EndpointError, EndpointPolicy
 
@@ -80,7 +81,7 @@ def serve(monkeypatch, tmp_path):
 
 def player(games, write):
     """A script that plays perfectly: the game is found by its first text, the actions so far are played again."""
-    by_text = {formats.observation_text(envs.make("alfworld").reset(game).text): game for game in games}
+    by_text = {sglib.envs.get("alfworld").shown(envs.make("alfworld").reset(game).text): game for game in games}
 
     def script(request, _):
         opening = request["messages"][1]["content"]
@@ -111,7 +112,7 @@ def test_a_perfect_player_wins(serve, format):
     assert [t.group for t in played] == [0, 0, 1, 1, 2, 2]
     for t in played:
         assert t.won and t.final_distance == 0 and t.distances == list(range(len(t), -1, -1))
-        assert t.turns[-1].reward == 1.0 and t.recipe and t.goal and t.seed == 3
+        assert t.turns[-1].reward == 1.0 and t.origin and t.goal and t.seed == 3
         assert all(turn.valid and turn.parse_error is None for turn in t.turns)
         assert t.prompt_ids == t.completion_ids == t.mask == t.logprobs == []
     shown = played[0].turns[0]
@@ -123,10 +124,10 @@ def test_a_perfect_player_wins(serve, format):
     assert all(0 <= r["seed"] < 2**31 for r in server.requests)
     for request in server.requests:
         first, *rest = request["messages"]
-        assert first == formats.system_message(format, compact=False)
+        assert first == formats.opening(format, envs.get("alfworld"), "", False)[0]
         assert [m["role"] for m in rest] == ["user", *["assistant", "user"] * ((len(rest) - 1) // 2)]
     assert set(server.keys) == {f"Bearer {KEY}"}
-    assert sglib.replay_on_reference(played[:1]) == []
+    assert replay_on_reference(played[:1]) == []
     records = [json.loads(json.dumps(t.to_dict())) for t in played]
     assert [sglib.Trajectory.from_dict(r) for r in records] == played
 
@@ -134,7 +135,7 @@ def test_a_perfect_player_wins(serve, format):
 def test_the_same_seed_asks_the_same(serve):
     server = serve(lambda request, n: "Action: look")
     policy = sglib.load_policy(server.name)
-    options = {"max_turns": 3, "seed": 7}
+    options = {"turns": 3, "seed": 7}
     one, two = (sglib.rollout(policy, GAMES, **options, options=sglib.Options(batch_size=b)) for b in (1, 256))
     assert one == two
     half = len(server.requests) // 2
@@ -184,7 +185,7 @@ def test_a_failure_that_passes_is_not_noticed(serve):
 
 
 def test_a_failure_that_stays_names_the_endpoint_and_keeps_what_was_played(serve, tmp_path):
-    lost = formats.observation_text(envs.make("alfworld").reset(GAMES[2]).text)
+    lost = sglib.envs.get("alfworld").shown(envs.make("alfworld").reset(GAMES[2]).text)
 
     def script(request, n):
         if request["messages"][1]["content"] == lost:
@@ -381,7 +382,7 @@ def test_numbers_out_of_range(options, message):
 @pytest.mark.parametrize("name", ["01_pilot_study", "02_inference_self_guidance"])
 def test_the_notebooks_that_only_play_run_with_an_endpoint(serve, outputs, name):
     """Their cells, run in this process: papermill's own kernel would take half a minute more."""
-    panel = sglib.panel(2)
+    panel = sglib.panel("alfworld", n=2)
     plain, guided = player(panel, WRITE["progress"]), player(panel, WRITE["guide"])
 
     def script(request, n):

@@ -310,10 +310,10 @@ def test_other_releases_of_the_data_speak_their_own_words():
 def test_replay_and_game_of():
     """A recorded episode is lived through again, on its game, found or made again."""
     game, other = GAMES[0], GAMES[1]
-    distances = [env.distance() for env in envs.alfworld.replay(game, game.walkthrough)]
+    distances = [env.distance() for env in envs.replay(game, game.walkthrough)]
     assert distances == list(range(len(game.walkthrough), -1, -1))
-    trajectory = Trajectory(game.id, game.task_type, game.goal, "act", recipe=game.traj_data["generator"])
+    trajectory = Trajectory(game.id, game.task_type, game.goal, "act", origin=game.origin, env="alfworld")
     both = {game.id: game, other.id: other}
-    assert envs.alfworld.game_of(trajectory) == envs.alfworld.game_of(trajectory, both) == game
-    with pytest.raises(ValueError, match="not among them, and was not generated here"):
-        envs.alfworld.game_of(replace(trajectory, recipe=None), {other.id: other})
+    assert envs.task_of(trajectory) == envs.task_of(trajectory, both) == game
+    with pytest.raises(ValueError, match="not among them, and cannot be made again"):
+        envs.task_of(replace(trajectory, origin=None), {other.id: other})

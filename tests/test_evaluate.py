@@ -5,7 +5,9 @@ import copy
 import pytest
 
 import sglib
-from sglib.measure.evaluate import is_looping, label_agreement, redundant_visits, took_wrong_object
+from sglib.envs.alfworld.failures import redundant_visits, took_wrong_object
+from sglib.envs.alfworld.reference import replay_on_reference
+from sglib.measure.evaluate import is_looping, label_agreement
 from sglib.records import Trajectory, Turn
 
 
@@ -58,33 +60,33 @@ def test_label_agreement():
 
 
 def test_nothing_to_evaluate():
-    with pytest.raises(ValueError, match="games: none"):
+    with pytest.raises(ValueError, match="tasks: none"):
         sglib.evaluate(sglib.load_policy("new"), [])
     with pytest.raises(ValueError, match="trajectories: none"):
         sglib.summarize([])
 
 
 def test_the_panel_is_fixed_and_grows_at_its_end():
-    assert sglib.panel(5) == sglib.panel(8)[:5]
-    assert all(g.split == "valid_seen" for g in sglib.panel(5))
+    assert sglib.panel("alfworld", n=5) == sglib.panel("alfworld", n=8)[:5]
+    assert all(g.split == "valid_seen" for g in sglib.panel("alfworld", n=5))
 
 
 def test_replay_on_the_reference_finds_no_difference_and_finds_a_forged_one():
-    games = sglib.panel(3)
+    games = sglib.panel("alfworld", n=3)
     played = sglib.rollout(sglib.load_policy("base"), games, turns=6, seed=0)
-    assert sglib.replay_on_reference(played, games) == sglib.replay_on_reference(played[:1]) == []
+    assert replay_on_reference(played, games) == replay_on_reference(played[:1]) == []
     forged = copy.deepcopy(played[:1])
     forged[0].turns[3].observation = "You win."
-    assert "turn 3: 'You win.' was recorded" in sglib.replay_on_reference(forged)[0]
+    assert "turn 3: 'You win.' was recorded" in replay_on_reference(forged)[0]
     forged = copy.deepcopy(played[:1])
     forged[0].turns[2].valid = not forged[0].turns[2].valid
-    assert "turn 2" in sglib.replay_on_reference(forged)[0]
+    assert "turn 2" in replay_on_reference(forged)[0]
     forged = copy.deepcopy(played[:1])
     forged[0].won = not forged[0].won
-    assert "won=" in sglib.replay_on_reference(forged)[0]
-    forged[0].recipe = {**forged[0].recipe, "number": 99}
+    assert "won=" in replay_on_reference(forged)[0]
+    forged[0].origin = {**forged[0].origin, "number": 99}
     with pytest.raises(ValueError, match="makes 'valid_seen/.*', not 'valid_seen/"):
-        sglib.replay_on_reference(forged)
-    forged[0].recipe = None
+        replay_on_reference(forged)
+    forged[0].origin = None
     with pytest.raises(ValueError, match="not among"):
-        sglib.replay_on_reference(forged, [])
+        replay_on_reference(forged, [])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sglib.experiments import experiment, params, pool
+from sglib.experiments import evidence, experiment, params, pool
 from sglib.experiments.experiment import Experiment
 from sglib.experiments.recipe import load_recipe
 from sglib.rewards import Constant
@@ -97,7 +97,7 @@ def test_an_interrupted_one_goes_on_to_the_same_result(monkeypatch):
 
 @pytest.mark.slow
 def test_a_failing_one_says_why():
-    with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*neither 'base'"):
+    with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*neither 'new'"):
         pool.train_recipes(small(arms=["grpo"], model="base-none"), poll=0.2)
 
 
@@ -134,6 +134,24 @@ def test_stopped_and_continued_it_comes_to_the_same():
     assert len(rests) == 8 and rests[-1] < 8, "it was over before it could be stopped"
     assert result.done and (result.before, result.after, result.curve) == (whole.before, whole.after, whole.curve)
     assert [b["success"] for b in result.batches] == [b["success"] for b in whole.batches]
+
+
+CORRIDOR = str(Path(__file__).with_name("corridor.py"))
+
+
+def test_an_environment_of_ones_own_is_trained_in_and_is_a_cell(tmp_path):
+    """Named by its file, in one key; its own turns and panel; what it lacks is refused by name."""
+    p = small(env=CORRIDOR, arms=["grpo"], max_turns=None)
+    one = Experiment("grpo", p)
+    assert one.content["environment"] == {"name": "corridor", "revision": 1} and p.turns == 6
+    one.train()
+    result = one.read()
+    assert result.done and {t.env for t in result.trajectories} == {CORRIDOR}
+    cell = evidence.cell_content(one, result)
+    (tmp_path / f"{one.name}.json").write_text(json.dumps(cell))
+    assert str(evidence.read_evidence([one], [tmp_path])) == "1 of 1 cells" and evidence.further_splits([one]) == ()
+    with pytest.raises(params.ParameterError, match="igpo: component 'igpo' asks for .*'corridor'"):
+        small(env=CORRIDOR, arms=["grpo", "igpo"])
 
 
 RECIPES = [path.stem for path in sorted((params.recipe_file("grpo").parent).glob("*.yaml"))]

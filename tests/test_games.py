@@ -31,7 +31,7 @@ def test_bad_arguments(arguments, message):
 
 
 def test_environments_by_name():
-    with pytest.raises(ValueError, match="name='chess'"):
+    with pytest.raises(ValueError, match="env='chess'"):
         envs.make("chess")
     with pytest.raises(ValueError, match="engine='slow'"):
         envs.make("alfworld", engine="slow")

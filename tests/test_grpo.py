@@ -34,18 +34,18 @@ def make_policy(seed=0):
 
 
 @torch.no_grad()
-def bandit_rollout(policy, games, *, group_size, seed, temperature, max_turns=3, **_):
+def bandit_rollout(policy, games, *, group, seed, temperature, turns=3, **_):
     """Each turn: the environment writes LOOK once or twice, the policy one token. Won if the last token is in GOOD.
 
     The label is "positive" where the token before was in GOOD, so SelfGuide rewards it too.
     """
     generator = torch.Generator().manual_seed(seed)
     trajectories = []
-    for group, game in enumerate(games):
-        for _ in range(group_size):
+    for number_of_group, game in enumerate(games):
+        for _ in range(group):
             ids = [BEGIN] * (1 + game % 3)
-            t = Trajectory(str(game), "bandit", "goal", "act", group=group, seed=seed, prompt_ids=list(ids))
-            for number in range(1 + (game + len(trajectories)) % max_turns):
+            t = Trajectory(str(game), "bandit", "goal", "act", group=number_of_group, seed=seed, prompt_ids=list(ids))
+            for number in range(1 + (game + len(trajectories)) % turns):
                 logits = policy.model(torch.tensor([ids])).logits[0, -1] / temperature
                 token = int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
                 label = "positive" if t.turns and int(t.turns[-1].action) in GOOD else "negative"
@@ -261,9 +261,9 @@ def test_update_equals_one_written_in_plain_pytorch(monkeypatch, lean, updates):
         assert result.metrics[0]["entropy"] == pytest.approx(entropy, rel=0.05)  # TRL's mean is over micro-batches
 
 
-def first_game_won(policy, games, *, group_size, **kwargs):
-    trajectories = bandit_rollout(policy, games, group_size=group_size, **kwargs)
-    for t in trajectories[:group_size]:
+def first_game_won(policy, games, *, group, **kwargs):
+    trajectories = bandit_rollout(policy, games, group=group, **kwargs)
+    for t in trajectories[:group]:
         t.won = True
     return trajectories
 

@@ -175,4 +175,5 @@ def test_of_the_environments_only_the_played_one_is_part_of_the_code():
     files = [repo_root() / path for path in sources("alfworld")]
     of = {path.relative_to(repo_root() / "sglib" / "envs") for path in files if "envs" in path.parts}
     played = {path for path in of if path.parts[0] == "alfworld"}
+    assert played == {p.relative_to(p.parents[1]) for p in (repo_root() / "sglib/envs/alfworld").glob("*.py")}
     assert {str(path) for path in of - played} == {"__init__.py", "base.py", "panels.py"} and len(played) > 5

@@ -122,7 +122,8 @@ def test_the_map_knows_what_was_seen_and_carried():
 
 
 def test_the_map_of_a_real_episode_agrees_with_the_engine():
-    from sglib.envs.alfworld import generate_games, replay
+    from sglib.envs import replay
+    from sglib.envs.alfworld import generate_games
 
     games = generate_games(6, seed=5)
     for game in games:
@@ -266,7 +267,7 @@ def test_tokens_are_those_of_the_trainer(trajectory):
 
 def test_the_trainers_advantages_are_on_the_tokens_that_got_them():
     policy = sglib.load_policy("base")
-    (t,) = sglib.rollout(policy, sglib.panel(1), turns=3)
+    (t,) = sglib.rollout(policy, sglib.panel("alfworld", n=1), turns=3)
     for number, turn in enumerate(t.turns):
         turn.advantage = float(number + 1)
     decode = policy.tokenizer.convert_ids_to_tokens
@@ -335,7 +336,7 @@ def test_what_makes_no_sense_changes_nothing_and_is_said(some):
 
 def test_what_if_in_the_widget():
     policy = sglib.load_policy("base")
-    played = sglib.rollout(policy, sglib.panel(2), format="guide", turns=5)
+    played = sglib.rollout(policy, sglib.panel("alfworld", n=2), format="guide", turns=5)
     widget = inspect(played, game=1, step=2, policy=policy)
     assert "value='look'" in widget.page  # what is admissible is offered
     widget.act("whatif", {"kind": "action", "text": "look", "k": "3"})

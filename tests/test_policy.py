@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import sglib
-from sglib import formats
 from sglib.envs.alfworld import FastAlfworld, generate_games
-from sglib.models.policy import Policy, asset, build_tokenizer, load_policy
+from sglib.models.policy import Policy, load_policy
+from sglib.models.small import build_tokenizer, shipped_folder
+
+CARD = sglib.envs.get("alfworld")
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -23,12 +25,12 @@ def test_no_unknown_word_in_a_thousand_observations():
         for action in [*game.walkthrough]:
             texts.append(env.step(action).text)
             assert policy.decode(policy.encode(action)) == action
-        assert not any(policy.tokenizer.unk_token_id in policy.encode(formats.observation_text(t)) for t in texts)
+        assert not any(policy.tokenizer.unk_token_id in policy.encode(CARD.shown(t)) for t in texts)
 
 
 def test_text_between_answers_keeps_the_prefix():
     """Under a ChatML template (Qwen's family) as under ours: rendering step by step equals rendering at once."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer("alfworld")
     tokenizer.chat_template = CHATML
     model = load_policy("new").model
     policy = Policy(model, tokenizer, False, "chatml")
@@ -75,7 +77,7 @@ def test_bad_dtype():
 
 @pytest.mark.parametrize("name", ["base", "base_strong"])
 def test_the_shipped_models_come_with_their_card(name):
-    card = json.loads((asset(name) / "card.json").read_text())
+    card = json.loads((shipped_folder(name) / "card.json").read_text())
     assert card["parameters"] == sum(p.numel() for p in load_policy(name).model.parameters())
     assert {"recipe", "curve", "wall_seconds", "command"} <= set(card)
-    assert (asset(name) / "model.safetensors").stat().st_size < 12e6
+    assert (shipped_folder(name) / "model.safetensors").stat().st_size < 12e6

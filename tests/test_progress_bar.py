@@ -21,7 +21,7 @@ def test_a_long_name_leaves_room_for_the_bar(capsys):
 def outputs():
     """Texts of the displays that a notebook is stored with, a list a cell."""
     cells = [
-        "from threading import Thread\nfrom sglib.progress_bar import progress_bar",
+        "from threading import Thread\nfrom sglib.play.progress_bar import progress_bar",
         "for _ in progress_bar(range(3), desc='stays'): pass",
         "with progress_bar(desc='goes', total=3, leave=False) as bar:\n    bar.update(3)",
         "with progress_bar(desc='soon done', total=3, leave=False, delay=60) as bar:\n    bar.update(3)",

@@ -49,7 +49,7 @@ def test_bad_line_is_named(tmp_path, trajectory):
 
 def test_the_fast_reader_reads_what_the_plain_one_does(tmp_path, trajectory):
     """Also numbers that are not finite, which JSON proper does not have, and an empty file."""
-    odd = dataclasses.replace(trajectory, logprobs=[float("-inf")] * len(trajectory.logprobs), recipe={"a": [1, 2]})
+    odd = dataclasses.replace(trajectory, logprobs=[float("-inf")] * len(trajectory.logprobs), origin={"a": [1, 2]})
     for number, of in enumerate(([trajectory] * 3, [trajectory, odd], [])):
         path = write_trajectories(tmp_path / f"{number}.jsonl", of)
         assert read_trajectories(path) == list(iter_trajectories(path)) == of

@@ -8,6 +8,8 @@ import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
 
+CARD = sglib.envs.get("alfworld")
+
 GAMES = generate_games(6, seed=5)
 
 
@@ -47,10 +49,10 @@ def test_tokens_tell_the_episode(base, played):
             answer = trajectory.completion_ids[slice(*turn.span)]
             assert turn.response == f"{prefix} {base.decode(answer)}".strip()
             assert turn.action == formats.parse(trajectory.format, turn.response).action
-        messages = formats.opening(trajectory.format, trajectory.turns[0].observation, compact=True)
+        messages = formats.opening(trajectory.format, CARD, trajectory.turns[0].observation, compact=True)
         for turn, after in zip(trajectory.turns, trajectory.turns[1:]):
             messages.append({"role": "assistant", "content": turn.response})
-            messages.append({"role": "user", "content": formats.observation_text(after.observation)})
+            messages.append({"role": "user", "content": CARD.shown(after.observation)})
         messages.append({"role": "assistant", "content": trajectory.turns[-1].response})
         whole = base.encode(base.tokenizer.apply_chat_template(messages, tokenize=False))
         ids = trajectory.prompt_ids + trajectory.completion_ids
@@ -62,7 +64,7 @@ def test_greedy_equals_a_plain_loop_without_a_cache(base):
     trajectory = sglib.rollout(base, GAMES[:1], format="act", turns=4, temperature=0.0)[0]
     env = sglib.envs.make("alfworld", max_steps=4)
     observation = env.reset(GAMES[0])
-    ids = base.prompt_ids(formats.opening("act", observation.text, True), "Action:")
+    ids = base.prompt_ids(formats.opening("act", CARD, observation.text, True), "Action:")
     prompt = len(ids)
     while not observation.done:
         answer = []
@@ -78,7 +80,7 @@ def test_greedy_equals_a_plain_loop_without_a_cache(base):
 
 
 def test_same_seed_same_trajectories_whatever_the_batch(base):
-    options = {"format": "guide", "max_turns": 5, "group_size": 2, "seed": 11}
+    options = {"format": "guide", "turns": 5, "group": 2, "seed": 11}
     one = sglib.rollout(base, GAMES, **options)
     two = sglib.rollout(base, GAMES, **options, options=sglib.Options(batch_size=5))
     assert [t.completion_ids for t in one] == [t.completion_ids for t in two]
@@ -89,7 +91,7 @@ def test_same_seed_same_trajectories_whatever_the_batch(base):
 
 
 def test_sampling_follows_the_distribution():
-    from sglib.models.decoding import sample
+    from sglib.models.generate import sample
 
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2]])).repeat(20_000, 1)
     tokens, logprobs = sample(logits, 1.0, np.random.default_rng(0).random(20_000))
@@ -113,10 +115,11 @@ def test_an_answer_can_be_begun_for_the_policy(base):
     ("options", "message"),
     [
         ({"format": "sing"}, "format='sing'"),
-        ({"max_turns": 0}, "max_turns=0"),
+        ({"turns": 0}, "turns=0"),
         ({"temperature": -1}, "temperature=-1"),
-        ({"group_size": 0}, "group_size=0"),
-        ({"engine": "warp"}, "engine='warp'"),
+        ({"group": 0}, "group=0"),
+        ({"options": sglib.Options(make={"engine": "warp"})}, "engine='warp'"),
+        ({"options": sglib.Options(max_new_tokens=0)}, "max_new_tokens=0"),
     ],
 )
 def test_bad_arguments(base, options, message):

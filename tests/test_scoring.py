@@ -6,13 +6,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from sglib.models.decoding import Question, SlotCache, feed
 
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoding
-from sglib.models.policy import Policy, build_model
+from sglib.models import generate
+from sglib.models.policy import Policy
+from sglib.models.slots import SlotCache, feed
+from sglib.models.small import build_model
 from sglib.play import scoring
 from sglib.play.scoring import branch_logprobs, token_logprobs
 
@@ -134,7 +135,7 @@ def splitting() -> Policy:
     special = ["<|im_end|>", "<|im_start|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=special, initial_alphabet=alphabet)
-    core.train_from_iterator([formats.INSTRUCTIONS["act"]], trainer)
+    core.train_from_iterator([sglib.envs.get("alfworld").rules + formats.FORMATS["act"].INSTRUCTION], trainer)
     template = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -181,7 +182,7 @@ def test_errors(base, episodes, branches):
 def path(request, monkeypatch):
     """The Decoder, and the model's own forward."""
     if request.param == "model":
-        for module in (decoding, scoring):
+        for module in (generate, scoring):
             monkeypatch.setattr(module, "decoder_of", lambda model: None)
     return request.param
 
@@ -193,137 +194,23 @@ def threads():
     torch.set_num_threads(before)
 
 
-class Asks:
-    """`ask`: `draw(trajectory)` gives the ids; keeps every question, and what of the episode was there."""
-
-    def __init__(self, draw):
-        self.draw, self.kept = draw, {}
-
-    def __call__(self, env, trajectory):
-        question = Question(self.draw(trajectory))
-        asked = self.kept.setdefault(id(trajectory), [])
-        assert len(asked) == len(trajectory) == env.steps, "asked once before each answer"
-        asked.append(question)
-        return question
-
-    def of(self, trajectories):
-        return [self.kept[id(t)] for t in trajectories]
-
-
-def drawn(trajectory):
-    """0 to 7 ids, other ones at each point and in each game."""
-    rng = np.random.default_rng([trajectory.group, len(trajectory)])
-    return rng.integers(6, 250, (5 * trajectory.group + 3 * len(trajectory)) % 8).tolist()
-
-
-def same_play(one, two):
-    assert [(t.prompt_ids, t.completion_ids, t.mask, t.turns) for t in one] == [
-        (t.prompt_ids, t.completion_ids, t.mask, t.turns) for t in two
-    ]
-    for a, b in zip(one, two):
-        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
-
-
-def answers_as_recorded(policy, played, asks):
-    """The answers are those of `branch_logprobs` on the episodes."""
-    questions = asks.of(played)
-    recorded = branch_logprobs(policy, played, [[q.ids for q in row] for row in questions], drop_prefix=True)
-    for row, expected in zip(questions, recorded, strict=True):
-        for question, logprobs in zip(row, expected, strict=True):
-            assert question.logprobs.shape == logprobs.shape and question.logprobs.dtype == np.float64
-            assert question.logprobs == pytest.approx(logprobs, abs=1e-4)
-    return questions
-
-
-@pytest.mark.parametrize("format", list(formats.PREFIX))
-@pytest.mark.parametrize(
-    "options", [{}, {"group_size": 3, "temperature": 0.6}, {"temperature": 0.0, "batch_size": 2}], ids=str
-)
-def test_a_rollout_that_is_asked_plays_the_same(path, format, options):
-    """Ragged: questions of 0 to 7 tokens, episodes that win early; scored at temperature 1 whatever samples."""
-    policy = sglib.load_policy("base" if format == "progress" else "base_strong")
-    options = {"format": format, "max_turns": 9, "seed": 10, **options}
-    asks = Asks(drawn)
-    played = sglib.rollout(policy, SHORT, ask=asks, **options)
-    same_play(played, sglib.rollout(policy, SHORT, **options))
-    assert format == "progress" or len({len(t) for t in played}) > 1, "no episode was over early: use other games"
-    questions = answers_as_recorded(policy, played, asks)
-    assert {len(q.ids) for row in questions for q in row} >= {0, 1, 7}
-    t, q = played[0], max(questions[0], key=lambda q: len(q.ids))
-    assert q.logprobs == pytest.approx(slow(policy, t, questions[0].index(q), q.ids, 1), abs=1e-4)
-
-
-def test_nothing_but_the_questions_is_read_more(base, path, threads, monkeypatch):
-    threads(1)  # each thread reads the prompts of its own episodes
-    fed, original = [], decoding.feed
-
-    def spy(policy, cache, tokens, *wanted, **named):
-        fed.append(sum(map(len, tokens)))
-        return original(policy, cache, tokens, *wanted, **named)
-
-    monkeypatch.setattr(decoding, "feed", spy)
-    options = {"max_turns": 4, "group_size": 3, "oracle": False}
-    played = sglib.rollout(base, GAMES, **options)
-    plain, asks = sum(fed), Asks(drawn)
-    # of a group's prompt all but the last token is read once; of an answer that ends the episode the last token never
-    prompts = sum(len(t.prompt_ids) - 1 for t in played[::3]) + len(played)
-    assert plain == prompts + sum(len(t.completion_ids) - 1 for t in played)
-    fed.clear()
-    asked = sglib.rollout(base, GAMES, ask=asks, **options)
-    more = sum(max(len(q.ids) - 1, 0) for row in asks.of(asked) for q in row)
-    # the token before the given prefix, behind which a question stands, is each member's own, too
-    first = (3 - 1) * len(GAMES)
-    assert more > 0 and sum(fed) == plain + more + first
-
-
-def test_a_rollout_in_two_threads_is_asked(base, path, threads):
-    played = {}
-    for n in (1, 2):
-        threads(n)
-        asks = Asks(drawn)
-        played[n] = sglib.rollout(base, GAMES, ask=asks, turns=4, group=2, format="guide")
-        answers_as_recorded(base, played[n], asks)
-    same_play(played[1], played[2])
-
-
-def test_a_prefix_of_several_tokens_is_given_back(path):
-    policy, asks = splitting(), Asks(drawn)
-    options = {"max_turns": 3, "max_new_tokens": 4, "oracle": False, "group_size": 2}
-    played = sglib.rollout(policy, GAMES[:2], ask=asks, **options)
-    same_play(played, sglib.rollout(policy, GAMES[:2], **options))
-    given = len(policy.encode("Action:"))
-    for trajectory, row in zip(played, answers_as_recorded(policy, played, asks)):
-        for t, question in enumerate(row):
-            assert question.logprobs == pytest.approx(slow(policy, trajectory, t, question.ids, given), abs=1e-4)
-
-
-def test_what_can_not_be_asked(base):
-    asks = Asks(drawn)
-    with pytest.raises(ValueError, match="ask=.*without answer_prefix"):
-        sglib.rollout(base, GAMES[:1], ask=asks, options=sglib.Options(answer_prefix=lambda i, t: "Action: go"))
-    with pytest.raises(ValueError, match="ask=.*not of an endpoint"):
-        sglib.rollout(sglib.load_policy("endpoint:http://localhost:1/v1#none"), GAMES[:1], ask=asks)
-    assert not asks.kept
-
-
 def test_tokens_that_are_read_aside(base, path):
-    """They do not see the tokens in whose place they stand, no later token sees them, and only logits that were asked
-    for are given: all as on the plain text. Rows read blocks, single tokens or nothing, with and without."""
+    """No later token sees them, and only logits that were asked for are given: all as on the plain text. Rows read
+    blocks, single tokens or nothing, with and without."""
     rng = np.random.default_rng(1)
-    cache = SlotCache(base.model, 5, 3, decoding.decoder_of(base.model))
+    cache = SlotCache(base.model, 5, 3, scoring.decoder_of(base.model))
     assert (cache.decoder is None) == (path == "model")
     texts = [[] for _ in range(5)]
     for _ in range(8):
         new = [rng.integers(6, 250, n).tolist() for n in rng.integers(0, 5, 5)]
         new[rng.integers(5)] = [6, 7, 8]
-        back = np.array([rng.integers(0, len(n)) if n else 0 for n in new])
         extra = [rng.integers(6, 250, rng.integers(0, 4)).tolist() if n else [] for n in new]
         aside = np.array([len(e) for e in extra])
         keep = np.array([rng.integers(0, len(n) + len(e) + 1) for n, e in zip(new, extra)])
-        logits = feed(base, cache, [n + e for n, e in zip(new, extra)], keep, aside, back).split(keep.tolist())
+        logits = feed(base, cache, [n + e for n, e in zip(new, extra)], keep, aside).split(keep.tolist())
         for i, (text, n, e) in enumerate(zip(texts, new, extra)):
             behind = [text + n[: j + 1] for j in range(len(n))]
-            behind += [(text + n)[: len(text) + len(n) - back[i]] + e[: j + 1] for j in range(len(e))]
+            behind += [text + n + e[: j + 1] for j in range(len(e))]
             assert len(logits[i]) == keep[i]
             for found, read in zip(logits[i], behind[len(behind) - keep[i] :], strict=True):
                 with torch.no_grad():

@@ -84,3 +84,10 @@ def replay(task: Task, actions: Iterable[str]) -> Iterator[TextEnv]:
     for action in actions:
         env.step(action)
         yield env
+
+
+def __getattr__(name: str):
+    """An environment's package, imported when it is first asked for: `sglib.envs.<name>`."""
+    if name in names():
+        return importlib.import_module(f"sglib.envs.{name}")
+    raise AttributeError(f"module 'sglib.envs' has no attribute {name!r}")

@@ -24,10 +24,10 @@ import numpy as np
 from sglib.experiments.claims import CLAIMS, FACTS, REASONS, Claim
 from sglib.experiments.evidence import FEWEST, Found, folders, further_splits, plan, read_evidence
 from sglib.experiments.runs import repo_root
+from sglib.experiments.tables import markdown_table
 from sglib.measure.hacking import ends
 from sglib.measure.stats import Comparison, compare, holm, points
 from sglib.records import write_atomic
-from sglib.view.markup import markdown_table
 
 METHOD = "grpo"
 AGAIN = "grpo_again"

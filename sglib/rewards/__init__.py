@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+from sglib.envs.base import Environment
 from sglib.records import Trajectory
 from sglib.rewards.controls import OraclePotential, RandomReward
 from sglib.rewards.igpo import InformationGain
@@ -36,6 +37,7 @@ __all__ = [
     "Schedule",
     "SelfGuide",
     "Trapezoid",
+    "check_environment",
     "combine",
     "discrimination",
     "make_schedule",
@@ -57,6 +59,18 @@ class Component(Protocol):
     schedule: Schedule
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]: ...
+
+
+def check_environment(components: Sequence[Component], card: Environment) -> None:
+    """Refuse a component that asks for what an environment does not have.
+
+    Raises:
+        ValueError: naming the component, what it asks for, the environment and what that has.
+    """
+    for component in components:
+        lacks = getattr(component, "lacks", None)  # (card) -> what the environment does not have, None for nothing
+        if lacks is not None and (missing := lacks(card)):
+            raise ValueError(f"component {component.name!r} asks for {missing}; the environment is {card.name!r}")
 
 
 def combine(

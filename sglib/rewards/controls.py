@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sglib.envs.base import Environment
 from sglib.records import Trajectory
 from sglib.rewards.schedule import Constant, Schedule, make_schedule
 
@@ -36,6 +37,9 @@ class OraclePotential:
         object.__setattr__(self, "schedule", make_schedule(self.schedule))
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma: got {self.gamma!r}; allowed: 0 to 1")
+
+    def lacks(self, card: Environment) -> str | None:
+        return None if card.offers("distance") or card.offers("progress") else "a distance or true progress"
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
         """Unweighted values, one float per turn.

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from sglib import formats
-from sglib.envs import Task, replay, task_of
+from sglib.envs import Environment, Task, replay, task_of
 from sglib.models.policy import Policy, load_frozen
 from sglib.play.scoring import branch_logprobs
 from sglib.records import Trajectory
@@ -82,6 +82,11 @@ class InformationGain:
         ):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}: got {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
+
+    def lacks(self, card: Environment) -> str | None:
+        if self.target == "plan":
+            return None if card.offers("plan") else "a plan (target 'plan')"
+        return None if "facts" in card.answers else f"the answer 'facts' (target {self.target!r})"
 
     def __call__(
         self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Task] | None = None

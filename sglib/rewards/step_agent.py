@@ -288,6 +288,10 @@ class InverseReward:
         object.__setattr__(self, "schedule", make_schedule(self.schedule))
         object.__setattr__(self, "_state", {"accuracy": None, "expert": {}})  # not a field: neither shown nor compared
 
+    def lacks(self, card: Environment) -> str | None:
+        there = ", ".join(map(repr, card.experts)) or "none"
+        return None if self.expert in card.experts else f"expert={self.expert!r} (allowed: {there})"
+
     @property
     def last_accuracy(self) -> float | None:
         return self._state["accuracy"]

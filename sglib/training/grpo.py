@@ -31,13 +31,14 @@ from transformers.integrations import get_available_reporting_integrations
 from trl import GRPOConfig
 from trl.trainer.utils import add_fused_lm_head
 
+from sglib import envs
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages
 from sglib.measure.evaluate import label_agreement
 from sglib.measure.hacking import mean, probe
 from sglib.measure.truth import calibrate
 from sglib.models.endpoint import check_trainable
 from sglib.records import Trajectory, write_atomic, write_trajectories
-from sglib.rewards import Component, combine
+from sglib.rewards import Component, check_environment, combine
 from sglib.training.shared import lent
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
@@ -286,6 +287,8 @@ def train(
     if rollout_fn is None:
         from sglib.play.rollout import rollout as rollout_fn
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
+    for name in {game.env for game in games if hasattr(game, "env")}:
+        check_environment(components, envs.get(name))
     for name, needs in (("stop", stop is not None), ("report_to", "tensorboard" in settings.report_to)):
         if needs and run_dir is None:
             raise ValueError(f"run_dir: got None; allowed with {name}: a folder")

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
-from sglib.envs.alfworld import TASK_TYPES, generate_games, replay
+from sglib.envs import replay
+from sglib.envs.alfworld import TASK_TYPES, FastAlfworld, generate_games
 from sglib.models import policy as policies
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Outcome, combine, igpo
-from sglib.rewards.igpo import InformationGain, asking, hidden_facts, targets
-from sglib.training import grpo
+from sglib.rewards.igpo import InformationGain, targets
 
 GAMES = {game.id: game for game in generate_games(4, seed=8)}
 TARGETS = ("facts", "plan", "shuffled")
@@ -121,7 +121,7 @@ def read(text):
 @pytest.mark.parametrize("task", TASK_TYPES)
 def test_facts_are_true_and_what_the_goal_needs(task):
     for game in generate_games(6, seed=21, tasks=(task,)):
-        text = hidden_facts(next(replay(game, ())))
+        text = next(replay(game, ())).answer("facts")
         found, taken = read(text), [c.split() for c in game.walkthrough if c.startswith("take ")]
         expected = [(f"{a} {b}", f"{c} {d}") for _, a, b, _, c, d in taken]
         lamps = [pair for pair in found if pair[0].startswith("desklamp")]
@@ -137,12 +137,12 @@ def test_facts_are_true_and_what_the_goal_needs(task):
 def test_target_texts_are_in_the_small_models_vocabulary(base):
     unknown = base.tokenizer.unk_token_id
     for game in generate_games(40, seed=22, max_receptacles=None):
-        text = f"{igpo.BRIDGE} {hidden_facts(next(replay(game, ())))} {' Action: '.join(game.walkthrough)}"
+        text = f"{igpo.BRIDGE} {next(replay(game, ())).answer('facts')} {' Action: '.join(game.walkthrough)}"
         assert unknown not in base.encode(text), text
 
 
 def test_unknown_words_are_counted_and_nothing_breaks(base, played, monkeypatch):
-    monkeypatch.setattr(igpo, "hidden_facts", lambda env: "you see a zeppelin and a theremin.")
+    monkeypatch.setattr(FastAlfworld, "answer", lambda env, name: "you see a zeppelin and a theremin.")
     gains = InformationGain()(played[:1], base, GAMES)[0]
     assert all(map(math.isfinite, gains))
     assert all(turn.rewards["igpo/unknown"] == 2 for turn in played[0].turns)
@@ -263,108 +263,6 @@ def test_a_frozen_scorer_is_asked_in_place_of_the_policy(base, played, monkeypat
         InformationGain(frozen="elsewhere")(played, base, GAMES)
 
 
-# -- asked while the episodes are played ------------------------------------------------------------------------------
-
-
-def play_asked(policy, component, monkeypatch, **options):
-    """Episodes of three games in groups of two, the component that was asked, and how often episodes are read again
-    from now on."""
-    games, again, original = list(GAMES.values())[:3], [], igpo.branch_logprobs
-    (asked,), ask = asking([component], policy, games)
-    episodes = sglib.rollout(
-        policy, games, turns=4, seed=1, group=2, **ask, **options, options=sglib.Options(truth=False)
-    )
-    monkeypatch.setattr(igpo, "branch_logprobs", lambda *a, **k: again.append(1) or original(*a, **k))
-    return episodes, asked, again
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("options", [{}, {"version": "probability", "reduce": "sum", "weight": 0.3, "name": "gain"}])
-def test_asked_in_the_rollout_the_values_are_the_same(base, monkeypatch, target, options):
-    component = InformationGain(target=target, **options)
-    episodes, asked, again = play_asked(base, component, monkeypatch)
-    written = [t.to_dict() for t in episodes]
-    assert (asked.name, asked.weight, asked.schedule(0.5)) == (component.name, component.weight, 1.0)
-    found = asked(episodes[::-1], base)[::-1]  # in any order
-    noted = [turn.rewards for t in episodes for turn in t.turns]
-    assert again == []
-    other = [Trajectory.from_dict(t) for t in written]
-    assert [t.to_dict() for t in other] == written and "asked" not in str(written[0].keys())
-    expected = component(other, base, GAMES)
-    assert any(any(row) for row in expected)
-    for one, two in zip(found, expected, strict=True):
-        assert one == pytest.approx(two, abs=1e-3 if component.reduce == "sum" else 1e-4)
-    for one, two in zip(noted, (turn.rewards for t in other for turn in t.turns), strict=True):
-        assert one == pytest.approx(two, abs=1e-3)
-
-
-def test_episodes_that_were_not_asked_are_read(base, played, monkeypatch):
-    episodes, asked, again = play_asked(base, InformationGain(), monkeypatch)
-    for others in ([Trajectory.from_dict(t.to_dict()) for t in episodes], [*episodes, *played], played):
-        assert asked(others, base, GAMES) == InformationGain()(others, base, GAMES)
-        assert len(again) == 2
-        again.clear()
-    shorter = episodes[0]
-    del shorter.turns[-1]
-    asked([shorter], base, GAMES)
-    assert len(again) == 1
-
-
-@pytest.mark.parametrize("how", ["optimiser", "data", "another"])
-def test_answers_of_another_policy_do_not_count(base, monkeypatch, how):
-    policy = copy.deepcopy(base)
-    episodes, asked, again = play_asked(policy, InformationGain(), monkeypatch)
-    if how == "optimiser":
-        for p in policy.model.parameters():
-            p.grad = torch.ones_like(p)
-        torch.optim.AdamW(policy.model.parameters(), lr=1e-3).step()
-    elif how == "data":
-        policy.model.model.norm.weight.data.mul_(1.5)
-    else:
-        policy = base
-    found = asked(episodes, policy, GAMES)
-    assert len(again) == 1
-    assert found == InformationGain()(episodes, policy, GAMES)
-
-
-def test_what_is_asked(base):
-    games = list(GAMES.values())
-    outcome, frozen, facts, plan = (
-        Outcome(), InformationGain(frozen="base", name="f"), InformationGain(), InformationGain(target="plan", name="p")
-    )  # fmt: skip
-    assert asking([outcome, frozen], base, games) == ([outcome, frozen], {})
-    mix, ask = asking([outcome, frozen, facts, plan], base, games)
-    assert mix[:2] == [outcome, frozen] and mix[3] is plan and mix[2].component is facts
-    assert ask == {"ask": mix[2].ask}
-    with pytest.raises(ValueError, match="shuffled.*two games"):
-        asking([InformationGain(target="shuffled")], base, games[:1])
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_training_asks_the_rollout(base, monkeypatch, target):
-    """Two iterations: no episode is read again, and everything is as when each is."""
-    settings = grpo.GRPOSettings(
-        iterations=2, games_per_iteration=2, group_size=2, max_turns=3, learning_rate=1e-3, eval_every=0
-    )
-    again, original, runs = [], igpo.branch_logprobs, []
-    monkeypatch.setattr(igpo, "branch_logprobs", lambda *a, **k: again.append(1) or original(*a, **k))
-    for asks in (True, False):
-        if not asks:
-            monkeypatch.setattr(grpo, "asking", lambda components, *_: (components, {}))
-        episodes = []
-        grpo.train(
-            copy.deepcopy(base), list(GAMES.values()), settings, [Outcome(), InformationGain(target=target)],
-            on_iteration=lambda _, played, kept=episodes: kept.extend(played),
-        )  # fmt: skip
-        assert len(again) == (0 if asks else 2)
-        runs.append(episodes)
-    assert [t.completion_ids for t in runs[0]] == [t.completion_ids for t in runs[1]]
-    assert any(turn.rewards["igpo"] for t in runs[0] for turn in t.turns)
-    for one, two in zip(*runs):
-        for a, b in zip(one.turns, two.turns, strict=True):
-            assert a.rewards == pytest.approx(b.rewards, abs=1e-3)
-
-
 def test_errors(base, played):
     with pytest.raises(ValueError, match="policy=None: component 'igpo'"):
         InformationGain()(played)
@@ -374,6 +272,6 @@ def test_errors(base, played):
     with pytest.raises(ValueError, match="shuffled"):
         InformationGain(target="shuffled")(played[:1], base, GAMES)
     unknown = copy.copy(played[0])
-    unknown.game_id, unknown.recipe = "nowhere", None
+    unknown.game_id, unknown.origin = "nowhere", None
     with pytest.raises(ValueError, match="'nowhere' is not among them"):
         InformationGain()([unknown], base, GAMES)

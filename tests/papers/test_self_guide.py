@@ -13,12 +13,14 @@ import sglib
 from sglib import formats
 from sglib.advantages.formulas import group_relative, to_tokens
 from sglib.envs.alfworld import generate_games
-from sglib.models import decoding
+from sglib.models import generate
 from sglib.models import policy as policies
 from sglib.play import answers as generation
 from sglib.play.answers import fill_in, rate
 from sglib.records import LABELS, Trajectory, Turn
 from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule
+
+CARD = sglib.envs.get("alfworld")
 
 
 def episode(labels, won=False, group=0):
@@ -229,10 +231,10 @@ def other(base):
 
 def slow_labels(policy, trajectory):
     """Reference: render the conversation anew at every turn, re-read all of it for every token, write whole answers."""
-    messages, labels = formats.opening("guide", trajectory.turns[0].observation, policy.compact), []
+    messages, labels = formats.opening("guide", CARD, trajectory.turns[0].observation, policy.compact), []
     for t, turn in enumerate(trajectory.turns):
         if t:
-            messages.append({"role": "user", "content": formats.observation_text(turn.observation)})
+            messages.append({"role": "user", "content": CARD.shown(turn.observation)})
         prompt, answer = policy.prompt_ids(messages, "Guidance:"), []
         while len(answer) < 32 and (not answer or answer[-1] not in policy.stop_ids):
             with torch.no_grad():
@@ -268,10 +270,10 @@ def test_rate_reads_what_the_policy_itself_would_have_read(base, monkeypatch):
 
 def test_fill_in_forgets_what_lies_behind_the_end(base, played, monkeypatch):
     """A blank keeps one word and is cut once five more are there; what comes next is predicted from the text as cut."""
-    prompt = base.prompt_ids(formats.opening("guide", played[0].turns[0].observation, True), "Guidance:")
+    prompt = base.prompt_ids(formats.opening("guide", CARD, played[0].turns[0].observation, True), "Guidance:")
     pieces = [prompt, base.encode(" Label: negative Action:"), base.encode(" Guidance: look Label:")]
-    predicted, feed = [], decoding.feed
-    monkeypatch.setattr(decoding, "feed", lambda *a: predicted.append((a[2], feed(*a))) or predicted[-1][1])
+    predicted, feed = [], generate.feed
+    monkeypatch.setattr(generate, "feed", lambda *a: predicted.append((a[2], feed(*a))) or predicted[-1][1])
     blanks = fill_in(base, [pieces], [[0]], end=r"(?<=\S)( \S+){5}", max_new_tokens=12, temperature=0.0)[0]
     first = [logits[0] for tokens, logits in predicted if len(tokens[0]) > 1]  # those behind a piece
     assert len(first) == 3 and len(predicted) > 9
@@ -286,7 +288,7 @@ def test_fill_in_forgets_what_lies_behind_the_end(base, played, monkeypatch):
 
 def test_rate_stops_where_the_context_is_full(base, played, monkeypatch):
     labels = rate(base, played[:1], temperature=0.0)[0]
-    room = len(base.prompt_ids(formats.opening("guide", played[0].turns[0].observation, True), "Guidance:")) + 60
+    room = len(base.prompt_ids(formats.opening("guide", CARD, played[0].turns[0].observation, True), "Guidance:")) + 60
     monkeypatch.setattr(base.model.config, "max_position_embeddings", room)
     full = rate(base, played[:1], temperature=0.0)[0]
     known = next(i for i, label in enumerate(full) if label is None)

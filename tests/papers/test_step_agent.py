@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sglib
-from sglib import formats
-from sglib.envs.alfworld import generate_games, replay
+from sglib.envs import replay
+from sglib.envs.alfworld import generate_games
 from sglib.play.answers import generate
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory, Turn
-from sglib.rewards import combine
+from sglib.rewards import check_environment, combine
 from sglib.rewards.step_agent import (
     IGNORE,
     InverseReward,
@@ -32,6 +32,8 @@ from sglib.rewards.step_agent import (
     step_features,
 )
 from sglib.training.sft import sft
+
+CARD = sglib.envs.get("alfworld")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_inspection_along_the_expert_against_one_prompt_at_a_time(policy, games)
         ids, turn = [], 0
         env = next(replay(game, ()))
         while not env.done:
-            text = formats.observation_text(env.observation.text)
+            text = sglib.envs.get("alfworld").shown(env.observation.text)
             if turn:
                 ids = ids + policy.between_ids(text, "Action:")
             else:
@@ -194,13 +196,13 @@ def test_discriminator_does_not_depend_on_order_and_is_the_best(seed):
 def test_features_are_the_last_hidden_states_and_others_are_read_in_their_place(policy, played):
     turns = [(turn.observation, turn.action) for turn in played[0].turns]
     others = ["look", *(f"go to drawer {i}" for i in range(1, len(turns)))]
-    rows = step_features(policy, turns, others)
-    ids, spans = conversation(policy, turns)
+    rows = step_features(policy, CARD, turns, others)
+    ids, spans = conversation(policy, CARD, turns)
     with torch.no_grad():
         hidden = policy.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
     assert np.allclose(rows[: len(turns)], hidden[[end - 2 for _, end in spans]], atol=1e-4)
     for t, other in enumerate(others):
-        alone = step_features(policy, [*turns[:t], (turns[t][0], other)])[-1]
+        alone = step_features(policy, CARD, [*turns[:t], (turns[t][0], other)])[-1]
         assert np.allclose(rows[len(turns) + t], alone, atol=1e-4)
 
 
@@ -210,7 +212,7 @@ def test_discriminator_knows_the_expert_from_random_actions(policy):
     for game in generate_games(24, seed=9, max_receptacles=6):
         turns = expert_turns(game)
         choices = [env.admissible() for _, env in zip(turns, replay(game, [a for _, a in turns]))]
-        rows.append(np.split(step_features(policy, turns, [rng.choice(c) for c in choices]), 2))
+        rows.append(np.split(step_features(policy, CARD, turns, [rng.choice(c) for c in choices]), 2))
     expert, agent = ([np.concatenate(half) for half in (r[:12], r[12:])] for r in zip(*rows))
     w, b = fit_discriminator(agent[0], expert[0], 0.3)
     assert ((agent[1] @ w + b >= 0).mean() + (expert[1] @ w + b < 0).mean()) / 2 > 0.6
@@ -235,16 +237,16 @@ def test_inverse_reward_is_minus_log_d(policy, games, played, prefix):
     for t in played:
         if t.game_id in half:
             turns, game = [(turn.observation, turn.action) for turn in t.turns], by_id[t.game_id]
-            mine.append(step_features(policy, turns))
+            mine.append(step_features(policy, CARD, turns))
             if prefix == "own":
                 wanted = expert_answers(game, [action for _, action in turns], "explore")
                 turns = [[*turns[:i], (o, a)] for i, ((o, _), a) in enumerate(zip(turns, wanted))]
-                theirs += [step_features(policy, one)[-1:] for one in turns]
+                theirs += [step_features(policy, CARD, one)[-1:] for one in turns]
             else:
-                theirs.append(step_features(policy, expert_turns(game, "explore")))
+                theirs.append(step_features(policy, CARD, expert_turns(game, "explore")))
     w, b = fit_discriminator(np.concatenate(mine), np.concatenate(theirs), 0.3)
     for t, value in zip(played, values):
-        x = step_features(policy, [(turn.observation, turn.action) for turn in t.turns])
+        x = step_features(policy, CARD, [(turn.observation, turn.action) for turn in t.turns])
         assert np.allclose(value, np.minimum(5.0, np.log1p(np.exp(-(x @ w + b)))), atol=1e-3)
 
 
@@ -309,7 +311,7 @@ def test_features_stay_frozen_and_the_state_is_private(policy, games, played):
     ("call", "words"),
     [
         (lambda p, g: InverseReward(prefix="both"), ["prefix", "both", "expert", "own"]),
-        (lambda p, g: InverseReward(expert="best"), ["expert", "best", "optimal", "explore"]),
+        (lambda p, g: check_environment([InverseReward(expert="best")], CARD), ["best", "optimal", "explore"]),
         (lambda p, g: InverseReward(l2=0), ["l2=0", "positive"]),
         (lambda p, g: InverseReward(clip=math.inf), ["clip=inf", "finite"]),
         (lambda p, g: InverseReward()([episode_of(g[0], [("o", "look")])]), ["policy", "features"]),

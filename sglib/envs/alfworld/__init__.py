@@ -4,6 +4,7 @@ from sglib.envs.alfworld.fast import FastAlfworld, Snapshot
 from sglib.envs.alfworld.games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
 from sglib.envs.alfworld.grammar import UnsupportedGame
+from sglib.envs.alfworld.official import official_panel
 from sglib.envs.alfworld.trials import from_alfred_trials, load_games
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "from_alfred_trials",
     "generate_games",
     "load_games",
+    "official_panel",
     "regenerate",
 ]

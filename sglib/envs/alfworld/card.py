@@ -11,10 +11,12 @@ from sglib.envs.alfworld.failures import FAILURES
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import SPLITS, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
+from sglib.envs.alfworld.official import official_panel
 from sglib.envs.alfworld.words import BANNER, PHRASES, RULES, words
 from sglib.envs.base import Demonstration, Environment, TextEnv
 
 ENGINES = ("fast", "textworld")
+OFFICIAL = ("official_valid_seen", "official_valid_unseen")
 
 
 class Alfworld(Environment):
@@ -23,7 +25,7 @@ class Alfworld(Environment):
 
     name = "alfworld"
     revision = 1
-    splits = SPLITS
+    splits = (*SPLITS, *OFFICIAL)
     size = 12
     turns = 30
     answer_tokens = 12
@@ -40,6 +42,12 @@ class Alfworld(Environment):
         if isinstance(size, bool) or not isinstance(size, int) or not 4 <= size <= 60:
             raise ValueError(f"size={size!r}: allowed for {self.name}: a number of receptacles, 4 to 60")
         return generate_games(n, seed=seed, split=split, max_receptacles=size, start=start)
+
+    def panel(self, n: int, split: str, size: Any = None) -> list[Game]:
+        """The official splits are ALFWorld's own games, from the user's copy (`official.official_panel`)."""
+        if split in OFFICIAL:
+            return official_panel(split.removeprefix("official_"))[:n]
+        return super().panel(n, split, size)
 
     def make(self, *, max_steps: int | None = None, admissible: bool = True, engine: str = "fast") -> TextEnv:
         """`engine`: "fast" (pure Python) or "textworld" (the reference; about 20 steps a second)."""

@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sglib.envs.alfworld.games import shipped
 
@@ -64,20 +64,45 @@ def typed_names(words: list[str]) -> list[tuple[str, str]]:
     return pairs + [(name, "object") for name in names]
 
 
-def _without_costs(node):
-    """An action without `(increase (total-cost) ...)`: costs steer a planner and change nothing in the world."""
-    if isinstance(node, list):
-        return [_without_costs(child) for child in node if not (isinstance(child, list) and child[:1] == ["increase"])]
-    return node
+def _meaning(node):
+    """An action in one form, however it is written: `and` and `or` flat, sorted and without repetitions, those of one
+    part replaced by it, costs left out (they steer a planner and change nothing in the world)."""
+    if isinstance(node, str):
+        return node
+    kind, parts = node[0] if node else None, []
+    for child in map(_meaning, node):
+        if child[:1] != ("increase",):
+            parts += child[1:] if kind in ("and", "or") and child[:1] == (kind,) else [child]
+    if kind not in ("and", "or"):
+        return tuple(parts)
+    parts = sorted(set(parts[1:]), key=repr)
+    return parts[0] if len(parts) == 1 else (kind, *parts)
+
+
+def _replaced(node, old: tuple, new: tuple):
+    if node == old:
+        return new
+    return tuple(_replaced(child, old, new) for child in node) if isinstance(node, tuple) else node
+
+
+_MAKERS = {
+    "isclean": frozenset({"sinkbasintype"}),
+    "ishot": frozenset({"microwavetype"}),
+    "iscool": frozenset({"fridgetype"}),
+}
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Actions by name (nested lists, costs dropped), predicates (name -> types of its arguments), types."""
+    """Actions by name (nested tuples, see `_meaning`), predicates (name -> types of its arguments), types.
 
-    actions: dict[str, list]
+    `makers`: property -> types of the receptacles that give it.
+    """
+
+    actions: dict[str, tuple]
     predicates: dict[str, tuple[str, ...]]
     types: frozenset[str]
+    makers: Mapping[str, frozenset[str]]
 
 
 @functools.lru_cache(maxsize=16)
@@ -89,19 +114,25 @@ def _parse_domain(text: str) -> Domain:
     for section in expression[2:]:
         kind = section[0] if isinstance(section, list) and section else section
         if kind == ":action":
-            actions[section[1]] = _without_costs(section[2:])
+            actions[section[1]] = _meaning(section[2:])
         elif kind == ":predicates":
             predicates = {p[0]: tuple(t for _, t in typed_names(p[1:])) for p in section[1:]}
         elif kind == ":types":
             types = section[1:]
         elif kind not in (":requirements", ":functions"):
             raise UnsupportedGame(f"domain: section {kind!r} is not supported")
-    return Domain(actions, predicates, frozenset(types))
+    return Domain(actions, predicates, frozenset(types), _MAKERS)
+
+
+_BASIN, _SINK = (("receptacletype", "?r", kind) for kind in ("sinkbasintype", "sinktype"))
 
 
 @functools.lru_cache(maxsize=16)
 def read_domain(text: str | None = None) -> Domain:
     """The domain of a game; None for the one that alfworld ships. Actions may be missing (data 2.1.1 has no `help`).
+
+    In the published data, things are cleaned in a receptacle of SinkType, too; in the shipped domain that line is a
+    comment.
 
     Raises:
         UnsupportedGame: naming the action, predicate or type that differs from the shipped domain's.
@@ -113,7 +144,9 @@ def read_domain(text: str | None = None) -> Domain:
     for name, action in domain.actions.items():
         if name not in known.actions:
             raise UnsupportedGame(f"domain: unknown action {name!r}")
-        if action != known.actions[name]:
+        if name == "cleanobject" and action == _meaning(_replaced(known.actions[name], _BASIN, ("or", _BASIN, _SINK))):
+            domain = replace(domain, makers={**_MAKERS, "isclean": frozenset({_BASIN[2], _SINK[2]})})
+        elif action != known.actions[name]:
             raise UnsupportedGame(f"domain: action {name!r} differs from the one that alfworld ships")
     for name, types in domain.predicates.items():
         if known.predicates.get(name, types) != types:

@@ -14,6 +14,8 @@ import json
 import logging
 import math
 import re
+import sys
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -41,6 +43,7 @@ _STEP = 0.25  # metres; ALFRED's locations count these
 _TASK = re.compile(r'"rhs":\s*"Your task is to: (.*)\."')
 _HEAVY = ("images", "plan")  # of ALFRED's JSON: 95 % of its bytes, and nothing that a text game needs
 _REQUIRED = ("object_target", "parent_target", "toggle_target", "mrecep_target")
+_NAMED = 10  # broken files that a message names
 _GRAMMAR_SIGNS = re.compile(r'[;<>"\\#{}\[\]|]')
 
 
@@ -90,8 +93,10 @@ def _split_of(folder: Path, scene: int) -> str:
 def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
     """Read games in the official layout: every `game.tw-pddl` below `path`, with the `traj_data.json` beside it.
 
-    As alfworld's `AlfredTWEnv` does, paths with "movable" or "Sliced", other task types and games marked unsolvable are
-    passed over. The split is the path's ("train", "valid_seen", "valid_unseen"), else guessed from the scene.
+    As alfworld's `AlfredTWEnv` does, folders with "movable" or "Sliced" in their names, other task types and games
+    marked unsolvable are passed over. A file that cannot be read is skipped, and a warning counts and names such files.
+    The split is the path's ("train", "valid_seen", "valid_unseen"), else guessed from the scene. A game without a
+    `walkthrough`, as in older releases, has None.
 
     Args:
         path: a dataset, one split of it, or a single game's folder.
@@ -99,35 +104,63 @@ def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
 
     Raises:
         FileNotFoundError: `path` does not exist.
-        ValueError: naming the file and the key that is missing or broken.
+        ValueError: `path` is no folder, or holds no game that can be played; says what was found there and, for
+            broken files, the key that is missing or wrong.
     """
     _check_limit(limit)
-    root = Path(path).resolve()
-    if not root.exists():
+    if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such folder")
-    games = []
+    root = Path(path).resolve()
+    if not root.is_dir():
+        raise ValueError(f"{path}: is a file; expected a folder with */game.tw-pddl below it")
+    games, broken, passed = [], [], Counter()
     for file in sorted(root.rglob("game.tw-pddl")):
         if limit is not None and len(games) >= limit:
             break
-        if "movable" in str(file.parent) or "Sliced" in str(file.parent):
+        # of the path, only what belongs to the data set: the rest of it is the user's own
+        names = [*file.parent.relative_to(root).parts, file.parent.parent.name]
+        if any("movable" in name or "Sliced" in name for name in names):
+            passed["with movable receptacles or sliced things"] += 1
             continue
-        game = _load_game(file)
-        if game is not None:
-            games.append(game)
+        try:
+            games.append(read_game(file))
+        except PassedOver as reason:
+            passed[str(reason)] += 1
+        except (ValueError, OSError) as error:
+            broken.append(str(error))
+    named = "; ".join(broken[:_NAMED]) + ("; ..." if len(broken) > _NAMED else "")
+    if not games and limit != 0:
+        found = [f"{count} {reason}" for reason, count in passed.items()]
+        found += [f"{len(broken)} broken: {named}"] if broken else []
+        raise ValueError(f"{path}: no game that can be played: {'; '.join(found) or 'no game.tw-pddl below it'}")
+    if broken:
+        warnings.warn(f"{path}: {len(broken)} game files were skipped, {len(games)} read: {named}", stacklevel=2)
     return games
 
 
-def _load_game(file: Path) -> Game | None:
+class PassedOver(Exception):
+    """A game that alfworld's `AlfredTWEnv` does not play either."""
+
+
+def read_game(file: Path) -> Game:
+    """The game in a `game.tw-pddl` and the `traj_data.json` beside it.
+
+    Raises:
+        PassedOver: it has another task type, or is marked unsolvable.
+        ValueError: naming the file and the key that is missing or broken.
+    """
     traj_file = file.with_name("traj_data.json")
     if not traj_file.exists():
         raise ValueError(f"{file}: traj_data.json is missing beside it")
     traj, data = _read_json(traj_file), _read_json(file)
     task_type = _get(str(traj_file), traj, "task_type", str)
-    if task_type not in TASK_TYPES or not _get(str(file), data, "solvable", (bool, type(None))):
-        return None
+    if task_type not in TASK_TYPES:
+        raise PassedOver("of another task type")
+    if not _get(str(file), data, "solvable", (bool, type(None))):
+        raise PassedOver("marked unsolvable")
     scene = _get(str(traj_file), traj, "scene.scene_num", int)
     domain, grammar, problem = (_get(str(file), data, k, str) for k in ("pddl_domain", "grammar", "pddl_problem"))
-    walkthrough = _get(str(file), data, "walkthrough", (list, type(None)))
+    walkthrough = _get(str(file), {"walkthrough": None, **data}, "walkthrough", (list, type(None)))
     if walkthrough is not None and not all(isinstance(command, str) for command in walkthrough):
         raise ValueError(f"{file}: field 'walkthrough' must hold strings only")
     found = _TASK.search(grammar)
@@ -143,7 +176,7 @@ def _load_game(file: Path) -> Game | None:
         problem=problem,
         traj_data={key: value for key, value in traj.items() if key not in _HEAVY},
         walkthrough=None if walkthrough is None else tuple(walkthrough),
-        domain=None if domain == shipped("alfred.pddl") else domain,
+        domain=None if domain == shipped("alfred.pddl") else sys.intern(domain),  # one text for a whole release
         grammar=None if grammar == shipped("alfred.twl2").replace("UNKNOWN GOAL", goal) else grammar,
     )
 

@@ -22,13 +22,14 @@ from sglib.envs.alfworld.grammar import (
     typed_names,
 )
 
-# property -> (verb, what the object must be, type of the receptacle that does it)
+# property -> (verb, what the object must be)
 PROCESSES = {
-    "isclean": ("clean", "cleanable", "sinkbasintype"),
-    "ishot": ("heat", "heatable", "microwavetype"),
-    "iscool": ("cool", "coolable", "fridgetype"),
+    "isclean": ("clean", "cleanable"),
+    "ishot": ("heat", "heatable"),
+    "iscool": ("cool", "coolable"),
 }
-_CONSTANTS = {"knifetype", "butterknifetype", "sinkbasintype", "microwavetype", "fridgetype"}  # named by the actions
+_NEEDED = {"knifetype", "butterknifetype", "sinkbasintype", "microwavetype", "fridgetype"}  # named by the actions
+_CONSTANTS = _NEEDED | {"sinktype"}  # which only the published data's domain names, and which a problem may lack
 # where an object is expected: what else the reference takes there, in the order of its lists
 _TYPES = ("object", "agent", "location", "otype", "receptacle", "rtype")
 _LOOSE = {"inreceptacle", "inreceptacleobject", "objectatlocation", "wasinreceptacle"}
@@ -166,13 +167,17 @@ def _group(rows: list[list[str]], objects: dict[str, str], domain: Domain) -> tu
                 if predicate not in _LOOSE and (other := column & objects.keys() - of_type["object"]):
                     raise UnsupportedGame(f"problem: {predicate} of {min(other)!r}, which is no object")
             else:
-                group = [row for row in group if all(t in ("object", objects.get(n)) for n, t in zip(row, types))]
+                # variables have types, but what an action names is found whatever it is declared as: official files
+                # have "SinkType - otype"
+                free = _CONSTANTS if predicate in ("receptacletype", "objecttype") else ()
+                fits = [[t in ("object", objects.get(n)) or n in free for n, t in zip(row, types)] for row in group]
+                group = [row for row, fit in zip(group, fits) if all(fit)]
         facts[predicate] = list(dict.fromkeys(map(tuple, group)))  # canContain is stated once per receptacle
     if unknown := mentioned - objects.keys():
         raise UnsupportedGame(f"problem: {min(unknown)!r} is used but not declared")
     if unknown := set(objects.values()) - domain.types:
         raise UnsupportedGame(f"problem: unknown type {min(unknown)!r}")
-    if missing := _CONSTANTS - objects.keys():
+    if missing := _NEEDED - objects.keys():
         raise UnsupportedGame(f"problem: {min(missing)!r} is not declared, which the domain's actions name")
     return facts, mentioned
 
@@ -224,7 +229,7 @@ class World:
                 "isreceptacleobject")}  # fmt: skip
         self.openable, self.pickupable, self.toggleable = one["openable"], one["pickupable"], one["toggleable"]
         self.sliceable, self.holder = one["sliceable"], one["isreceptacleobject"]
-        self.can_be = {able: one[able] for _, able, _ in PROCESSES.values()}
+        self.can_be = {able: one[able] for _, able in PROCESSES.values()}
         self.place: dict[str, str] = {}
         for receptacle, location in facts["receptacleatlocation"]:
             if receptacle in self.place:
@@ -245,7 +250,7 @@ class World:
                 self.inner[outside].append(inside)
         for things in self.inner.values():
             things.sort(key=self.order)
-        self._compile_types()
+        self._compile_types(rules)
         self.sets = Goal(objects, facts, rules).ground(goal_expression)
         self.bindings = [tuple(sorted(binding)) for binding in self.sets]
         self.relevant = frozenset().union(*self.sets)
@@ -266,13 +271,13 @@ class World:
         self._go: dict[str, list[str]] = {}
         self._all_go = sorted((self.command("gotolocation", r), self.place[r]) for r in self.receptacles)
 
-    def _compile_types(self):
+    def _compile_types(self, rules: Domain):
         facts = self.initial
         types: dict[str, tuple[str, ...]] = defaultdict(tuple)
         for receptacle, type_ in facts["receptacletype"]:
             types[receptacle] += (type_,)
         self.does = {  # property -> receptacles that give it
-            prop: [r for r in self.receptacles if kind in types[r]] for prop, (_, _, kind) in PROCESSES.items()
+            prop: [r for r in self.receptacles if not rules.makers[prop].isdisjoint(types[r])] for prop in PROCESSES
         }
         of_type: dict[str, set[str]] = defaultdict(set)
         for object_, type_ in facts["objecttype"]:
