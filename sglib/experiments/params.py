@@ -324,7 +324,7 @@ class LookParams(Params):
 
 
 class ReportParams(Params):
-    """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's; `cells` as in
+    """09_report: `reference` shows the committed results of `outputs/reference/` next to this machine's; `cells` as in
     07_how_sure."""
 
     reference: bool = True

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -25,7 +26,6 @@ import pandas as pd
 from sglib.experiments import params as parameters
 from sglib.records import Trajectory, write_atomic, write_trajectories
 
-PACKAGES = ("sglib", "torch", "transformers", "trl", "peft", "alfworld", "textworld", "numpy", "openai")
 EXECUTED = "notebook.ipynb"
 MANIFEST = "MANIFEST.json"
 
@@ -244,7 +244,7 @@ def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | 
 
 
 def notebook_source(notebook: str) -> str:
-    """Hash of the code behind a notebook's run: its text half and all of `sglib`."""
+    """Hash of the code of a notebook's run: its text half and all of `sglib`."""
     return source_hash("sglib", f"notebooks/{notebook}.py")
 
 
@@ -260,9 +260,10 @@ def _git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides results."""
+    """Installed versions of this package and of those that it requires."""
+    required = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("sglib") if "extra ==" not in line]
     installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
-    return {name: installed[name] for name in PACKAGES if name in installed}
+    return {name: installed[name] for name in ("sglib", *required) if name in installed}
 
 
 def write_manifest(reference: Path) -> Path:

@@ -215,7 +215,7 @@ def unsupported(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 def facts(found: Found) -> list[dict]:
     """What the reasons lean on, measured in the cells: rows of `what`, `recipe`, `when` ("panel"; "panel, before" and
-    ", after" training; "first", "last": so many iterations, `sglib.measure.hacking.WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
+    ", after" training; "first", "last": `sglib.measure.hacking.WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
     rows = []
     for fact in FACTS:
         column, part, unit = fact.column, fact.part, fact.unit
