@@ -261,9 +261,9 @@ def _git_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Installed versions of this package and of those that it requires."""
-    required = [re.match(r"[\w.-]+", line)[0] for line in importlib.metadata.requires("sglib") if "extra ==" not in line]
+    needed = [re.match(r"[\w-]+", line)[0] for line in importlib.metadata.requires("sglib") if "extra ==" not in line]
     installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
-    return {name: installed[name] for name in ("sglib", *required) if name in installed}
+    return {name: installed[name] for name in ("sglib", *needed) if name in installed}
 
 
 def write_manifest(reference: Path) -> Path:
