@@ -45,7 +45,7 @@ print(p)
 # its PDDL domain and text grammar. The same seed gives the same games on any machine.
 
 # %%
-games = sglib.envs.alfworld.generate_games(max(p.games, 2), seed=p.seed, split="train", max_receptacles=p.max_receptacles)
+games = p.card.tasks(max(p.games, 2), seed=p.seed, split="train", size=p.task_size)
 room = games[0]
 env = sglib.envs.make("alfworld", engine="fast")
 observation = env.reset(room)
@@ -133,8 +133,8 @@ for action in room.walkthrough:
 # turns is 500 to 700 tokens, so that the study fits on a laptop. Policy tokens are trained on; all others are masked out.
 
 # %%
-policy = sglib.load_policy(p.model)
-trajectory = sglib.rollout(policy, [room], format=p.format, turns=p.max_turns, temperature=p.temperature, seed=p.seed)[0]
+policy = sglib.load_policy(p.model, env=p.env)
+trajectory = sglib.rollout(policy, [room], format=p.format, turns=p.turns, temperature=p.temperature, seed=p.seed)[0]
 ids, mask = trajectory.prompt_ids + trajectory.completion_ids, [0] * len(trajectory.prompt_ids) + trajectory.mask
 words = policy.tokenizer.convert_ids_to_tokens(ids)
 print(f"{len(ids)} tokens, {sum(mask)} written by the policy (in brackets below)\n")
@@ -146,14 +146,14 @@ print(" ".join(f"[{w}]" if m else w for w, m in zip(words[:160], mask)))
 # In the format `guide` the model first writes a short guidance and a label that rates what it has done so far, then acts.
 
 # %%
-trajectories = sglib.rollout(policy, games[: p.games], format=p.format, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+trajectories = sglib.rollout(policy, games[: p.games], format=p.format, turns=p.turns, temperature=p.temperature, seed=p.seed)
 run.write_trajectories("trajectories.jsonl", trajectories)
 sglib.inspect(trajectories)
 
 # %%
 wins = sum(t.won for t in trajectories)
 run.finish(episodes=len(trajectories), wins=wins)
-print(f"{wins} of {len(trajectories)} episodes won in {p.max_turns} turns or fewer")
+print(f"{wins} of {len(trajectories)} episodes won in {p.turns} turns or fewer")
 
 # %% [markdown]
 # ## Another game: Sokoban
@@ -187,7 +187,7 @@ print(f"{observation.text}\nafter {observation.steps} moves at random: {'the goa
 # Both engines gave the same text, admissible commands and outcome on the games above (the tests play thousands of steps). The
 # base model speaks the game's language, wins some rooms and loses many: room to learn, and no cold start.
 #
-# **Limits.** Rooms are limited to `max_receptacles` (12 by default; ALFWorld's own have 21 on average), so they are easier to search.
+# **Limits.** Rooms are limited to `task_size` receptacles (12 by default; ALFWorld's own have 21 on average), so they are easier to search.
 #
 # **Exercises.** (1) Play another seed. (2) Set `game: {max_turns: 50}`. (3) Find an admissible command whose effect is invisible.
 #

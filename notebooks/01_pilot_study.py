@@ -36,8 +36,8 @@ import sglib
 p = sglib.params.check("01_pilot_study", globals())
 run = sglib.runs.start_run("01_pilot_study", p)
 print(p)
-policy = sglib.load_policy(p.model)
-panel = sglib.panel("alfworld", n=p.games, size=p.max_receptacles)
+policy = sglib.load_policy(p.model, env=p.env)
+panel = sglib.panel(p.env, n=p.games, size=p.task_size)
 
 # %% [markdown]
 # ## The four conditions
@@ -59,7 +59,7 @@ panel = sglib.panel("alfworld", n=p.games, size=p.max_receptacles)
 # %%
 def annotated_example(seed):
     """A won training episode as text, with the progress after each step: 100 (1 - d_t / d_0)."""
-    game = sglib.envs.alfworld.generate_games(1, seed=1000 + seed, max_receptacles=p.max_receptacles)[0]
+    game = p.card.tasks(1, seed=1000 + seed, size=p.task_size)[0]
     env = sglib.envs.make("alfworld")
     observation, turns = env.reset(game), []
     for action in game.walkthrough:
@@ -90,7 +90,7 @@ options = {
 # %%
 reports = {}
 for condition in sglib.progress_bar(p.conditions, desc="conditions"):
-    reports[condition] = sglib.evaluate(policy, panel, temperature=p.temperature, turns=p.max_turns, seed=p.seed, **options[condition])
+    reports[condition] = sglib.evaluate(policy, panel, temperature=p.temperature, turns=p.turns, seed=p.seed, **options[condition])
     run.write_trajectories(f"trajectories/{condition}.jsonl", reports[condition].trajectories)
 
 # %% [markdown]

@@ -36,8 +36,8 @@ from sglib.measure import truth as calibration
 p = sglib.params.check("02_inference_self_guidance", globals())
 run = sglib.runs.start_run("02_inference_self_guidance", p)
 print(p)
-policy = sglib.load_policy(p.model)
-panel = sglib.panel("alfworld", n=p.games, size=p.max_receptacles)
+policy = sglib.load_policy(p.model, env=p.env)
+panel = sglib.panel(p.env, n=p.games, size=p.task_size)
 
 # %% [markdown]
 # ## The idea
@@ -62,7 +62,7 @@ for text in ("Guidance: find mug Label: positive Action: go to desk 1", "Guidanc
 # %%
 reports = {}
 for name in sglib.progress_bar(p.formats, desc="formats"):
-    reports[name] = sglib.evaluate(policy, panel, format=name, temperature=p.temperature, turns=p.max_turns, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
+    reports[name] = sglib.evaluate(policy, panel, format=name, temperature=p.temperature, turns=p.turns, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
     run.write_trajectories(f"trajectories/{name}.jsonl", reports[name].trajectories)
 run.write_table("formats.csv", [{"format": name, **r.numbers()} for name, r in reports.items()])
 for name, r in reports.items():

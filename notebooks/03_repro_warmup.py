@@ -39,8 +39,8 @@ from sglib.training.sft import sft
 p = sglib.params.check("03_repro_warmup", globals())
 run = sglib.runs.start_run("03_repro_warmup", p)
 print(p)
-policy = sglib.load_policy(p.model, lora=p.lora)
-panel = sglib.panel("alfworld", n=p.eval_games, size=p.max_receptacles)
+policy = sglib.load_policy(p.model, env=p.env, lora=p.lora)
+panel = sglib.panel(p.env, n=p.eval_games, size=p.task_size)
 
 # %% [markdown]
 # ## Episodes to annotate
@@ -49,8 +49,8 @@ panel = sglib.panel("alfworld", n=p.eval_games, size=p.max_receptacles)
 # episodes of a colder policy are more alike, and what learns from them explores less (`-p play_temperature 0.4`, and look at the success that the warmup brings).
 
 # %%
-games = sglib.envs.alfworld.generate_games(p.games, seed=3000 + p.seed, max_receptacles=p.max_receptacles)
-played = sglib.rollout(policy, games, format="progress", turns=p.max_turns, temperature=p.play_temperature, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
+games = p.card.tasks(p.games, seed=3000 + p.seed, size=p.task_size)
+played = sglib.rollout(policy, games, format="progress", turns=p.turns, temperature=p.play_temperature, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
 won = [t for t in played if t.won]
 if not won:
     raise RuntimeError(f"none of {len(played)} episodes was won: raise `games` or `max_turns`")
@@ -101,7 +101,7 @@ def hindsight(policy, trajectories):
 
 def measure(policy):
     """Success and the truth of online and retrospective progress, on the panel."""
-    report = sglib.evaluate(policy, panel, format="progress", temperature=p.temperature, turns=p.max_turns, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
+    report = sglib.evaluate(policy, panel, format="progress", temperature=p.temperature, turns=p.turns, seed=p.seed, options=sglib.Options(batch_size=p.batch_size))
     return report, {"online_error": sglib.progress_error(report.trajectories), **hindsight(policy, report.trajectories)}
 
 

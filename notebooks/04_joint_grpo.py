@@ -43,7 +43,7 @@ import numpy as np
 import sglib
 from sglib.rewards import Trapezoid
 from sglib.measure.hacking import WINDOW, ends
-from sglib.experiments import arms as training
+from sglib.experiments import pool
 
 p = sglib.params.check("04_joint_grpo", globals())
 run = sglib.runs.start_run("04_joint_grpo", p)
@@ -122,7 +122,7 @@ def draw_labels(results):
 
 # %%
 view = sglib.view.TrainingView(p.arms, p.iterations, n=p.eval_games)
-results = await view.follow(lambda: training.train_arms(p, on_update=view.update, paused=view.paused))
+results = await view.follow(lambda: pool.train_recipes(p, on_update=view.update, paused=view.paused))
 
 # %% [markdown]
 # ## Result: success on the panel

@@ -46,10 +46,10 @@ print(p)
 # before every action. Every reward below is computed on these episodes.
 
 # %%
-games = sglib.envs.alfworld.generate_games(p.games, seed=20_000 + p.seed, max_receptacles=p.max_receptacles)
+games = p.card.tasks(p.games, seed=20_000 + p.seed, size=p.task_size)
 by_id = {game.id: game for game in games}
-policy = sglib.load_policy(p.model)
-episodes = sglib.rollout(policy, games, format="guide", group=p.group_size, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+policy = sglib.load_policy(p.model, env=p.env)
+episodes = sglib.rollout(policy, games, format="guide", group=p.group_size, turns=p.turns, temperature=p.temperature, seed=p.seed)
 wins = [sum(t.won for t in episodes if t.group == g) for g in range(p.games)]
 mixed = sorted(range(p.games), key=lambda g: abs(wins[g] - p.group_size / 2))[:3]  # the groups shown: where outcomes differ most
 shown = [i for g in mixed for i, t in enumerate(episodes) if t.group == g]
@@ -179,17 +179,17 @@ if inverse.last_accuracy is not None:
 # Trained on a few games here, and inspected again on others:
 
 # %%
-student = sglib.load_policy(p.model)
+student = sglib.load_policy(p.model, env=p.env)
 before, after = (
-    sglib.envs.alfworld.generate_games(8 * p.games, seed=21_000 + i + p.seed, max_receptacles=p.max_receptacles) for i in (0, 500)
+    p.card.tasks(8 * p.games, seed=21_000 + i + p.seed, size=p.task_size) for i in (0, 500)
 )
-pairs, inspected = step_agent.inspect_steps(student, before, max_turns=p.max_turns, seed=p.seed)
+pairs, inspected = step_agent.inspect_steps(student, before, max_turns=p.turns, seed=p.seed)
 losses = dpo(student, pairs, seed=p.seed)
 print(f"{inspected['compared']} steps compared, {inspected['identical']} the same as the expert's; {len(pairs)} pairs, loss {losses[0]['loss']:.3f} -> {losses[-1]['loss']:.3f}")
-states = [(game.id, turn) for game in after for turn in range(len(step_agent.expert_turns(game, "optimal", p.max_turns)))]
+states = [(game.id, turn) for game in after for turn in range(len(step_agent.expert_turns(game, "optimal", p.turns)))]
 game_of, alike = [game for game, _ in states], {}
 for name, who in (("before", policy), ("after", student)):
-    apart, _ = step_agent.inspect_steps(who, after, max_turns=p.max_turns, seed=p.seed)
+    apart, _ = step_agent.inspect_steps(who, after, max_turns=p.turns, seed=p.seed)
     differ = {(pair.game_id, pair.turn) for pair in apart}
     alike[name] = np.array([state not in differ for state in states], dtype=float)
 alike["gain"] = alike["after"] - alike["before"]  # both answer in the same states

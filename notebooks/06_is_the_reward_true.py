@@ -32,7 +32,7 @@ import numpy as np
 import sglib
 from sglib import rewards
 from sglib.measure import counterfactual, hacking as probes, truth as calibration
-from sglib.experiments import arms, evidence
+from sglib.experiments import evidence, pool
 
 p = sglib.params.check("06_is_the_reward_true", globals())
 run = sglib.runs.start_run("06_is_the_reward_true", p)
@@ -45,8 +45,8 @@ print(p)
 # action (`online`) and after the episode (`retrospective`); IGPO pays the gain in the probability of the hidden facts, StepAgent what looks expert.
 
 # %%
-policy = sglib.load_policy(p.model)
-games = sglib.envs.alfworld.generate_games(p.games, seed=30_000 + p.seed, max_receptacles=p.max_receptacles)
+policy = sglib.load_policy(p.model, env=p.env)
+games = p.card.tasks(p.games, seed=30_000 + p.seed, size=p.task_size)
 by_id = {game.id: game for game in games}
 paid_for = {  # format -> what pays in it
     "guide": [rewards.SelfGuide(schedule=1.0)],
@@ -55,7 +55,7 @@ paid_for = {  # format -> what pays in it
 }
 episodes = {}
 for format, components in paid_for.items():
-    played = sglib.rollout(policy, games, format=format, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+    played = sglib.rollout(policy, games, format=format, turns=p.turns, temperature=p.temperature, seed=p.seed)
     rewards.combine(played, components, u=0.6, policy=policy, games=by_id)
     episodes[format] = played
     unread = sum(turn.parse_error is not None for t in played for turn in t.turns)
@@ -123,7 +123,7 @@ def against_truth(format, count):
     """Counterfactual advantage of sampled steps beside what each signal said of them."""
     played = episodes[format]
     steps = counterfactual.sample_steps(played, count, seed=p.seed)
-    values = counterfactual.step_values(policy, played, steps, k=p.k, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed, games=by_id)
+    values = counterfactual.step_values(policy, played, steps, k=p.k, max_turns=p.turns, temperature=p.temperature, seed=p.seed, games=by_id)
     rows = []
     for value in values:
         episode = played[value.episode]
@@ -159,7 +159,7 @@ if place is None:
     print("no turn of a won episode is called negative")
 else:
     episode, turn = place
-    options = {"k": p.k, "max_turns": p.max_turns, "temperature": p.temperature, "seed": p.seed, "games": by_id}
+    options = {"k": p.k, "max_turns": p.turns, "temperature": p.temperature, "seed": p.seed, "games": by_id}
     print(f"{episode.goal}; turn {turn + 1}: {episode.turns[turn].response}")
     print("without it:      ", counterfactual.what_if(policy, episode, turn, delete_guidance=True, **options))
     print("called positive: ", counterfactual.what_if(policy, episode, turn, label="positive", **options))
@@ -180,7 +180,7 @@ else:
 
 # %%
 settings = sglib.params.sibling("grpo", globals(), arms=[*p.arms, *p.remedies])
-trained, batch = arms.train_arms(settings), settings.games_per_iteration * settings.group_size
+trained, batch = pool.train_recipes(settings), settings.games_per_iteration * settings.group_size
 quantities = {"success, training batches": "success", "positive labels": "label_positive", "AUROC of labels": "calibration/label/auroc",
               "internal reward an episode": "probe/internal"}  # fmt: skip
 

@@ -33,7 +33,7 @@ import pandas as pd
 import sglib
 from sglib.experiments import claims, verdicts
 from sglib.measure import stats
-from sglib.experiments import evidence as cells
+from sglib.experiments import evidence
 
 p = sglib.params.check("07_how_sure", globals())
 run = sglib.runs.start_run("07_how_sure", p)
@@ -83,8 +83,8 @@ for text, count in (("one seed each, McNemar over games", naive), ("ten seeds x 
 # ## What we have
 
 # %%
-plan = cells.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml")
-found = cells.read_evidence(plan)
+plan = evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml")
+found = evidence.read_evidence(plan)
 print(found)
 panels = {cell["panel"] for cell in found.cells.values()}
 print(f"panel: {', '.join(panels) or 'none'}; versions of the code: {len(found.sources)} (README says how it was tried that they train the same); checkpoint: always the last")
@@ -101,9 +101,9 @@ recipes = list(dict.fromkeys(cell.recipe for cell in plan))
 # seeds are not in it.
 
 # %%
-same = verdicts.aa(found)
+same = verdicts.same_method_twice(found)
 if same is None:
-    print(f"fewer than {cells.FEWEST} pairs of seeds: no band yet, and no claim")
+    print(f"fewer than {evidence.FEWEST} pairs of seeds: no band yet, and no claim")
 else:
     band = verdicts.noise_band(found)
     one, two = found.outcomes(verdicts.METHOD), found.outcomes(verdicts.AGAIN)
@@ -130,7 +130,7 @@ else:
 # %%
 def by_task_type(outcomes):
     """(seeds, task types) success rates, for the panel's rows."""
-    kinds = np.array([game["id"].split("/")[1].split("-")[0] for game in sglib.envs.panels.manifest("alfworld", "valid_seen")])
+    kinds = np.array([game["id"].split("/")[1].split("-")[0] for game in sglib.envs.panels.manifest(p.env, p.card.splits[1])])
     if any(len(x) > len(kinds) for x in outcomes.values()):
         return np.array([[x.mean()] for x in outcomes.values()])  # beyond the manifest: one kind
     return np.array([[x[kinds[: len(x)] == kind].mean() for kind in dict.fromkeys(kinds[: len(x)])] for x in outcomes.values()])
@@ -141,7 +141,7 @@ table = []
 for recipe in recipes:
     outcomes = found.outcomes(recipe)
     row = {"recipe": recipe, "seeds": len(outcomes), "planned": int(planned[recipe]), "games": len(next(iter(outcomes.values()))) if outcomes else 0}
-    if len(outcomes) >= cells.FEWEST:
+    if len(outcomes) >= evidence.FEWEST:
         s = stats.success(outcomes)
         row |= {"success": s.estimate, "low": s.low, "high": s.high, "sd": s.sd}
     if len(outcomes) >= 5:
@@ -178,7 +178,7 @@ if complete:
 power = []
 for claim in claims.CLAIMS:
     a, b = found.outcomes(claim.a, claim.a_when), found.outcomes(claim.b, claim.b_when)
-    if len(set(a) & set(b)) >= cells.FEWEST:
+    if len(set(a) & set(b)) >= evidence.FEWEST:
         gap = stats.compare(a, b)
         power.append(dict(zip("ab", claim.names)) | {"seeds": gap.seeds, "sd": gap.sd, "error": gap.error, "mde": gap.detectable(), "seeds_for_3_points": gap.how_many_seeds(0.03)})
         need = power[-1]["seeds_for_3_points"]

@@ -43,11 +43,11 @@ print(p)
 # follows works the same on the last training batches that notebook 04 keeps (`outputs/04_joint_grpo/<run>/batches/`), or on any file of `write_trajectories`.
 
 # %%
-policy = sglib.load_policy(p.model)
-games = sglib.envs.alfworld.generate_games(p.games, seed=40_000 + p.seed, max_receptacles=p.max_receptacles)
+policy = sglib.load_policy(p.model, env=p.env)
+games = p.card.tasks(p.games, seed=40_000 + p.seed, size=p.task_size)
 runs = {}
 for format, internal in (("guide", [rewards.SelfGuide(schedule=1.0)]), ("act", [rewards.InformationGain()])):
-    played = sglib.rollout(policy, games, format=format, group=p.group_size, turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+    played = sglib.rollout(policy, games, format=format, group=p.group_size, turns=p.turns, temperature=p.temperature, seed=p.seed)
     rewards.combine(played, [rewards.Outcome(), *internal], u=0.6, policy=policy, games={game.id: game for game in games})
     estimators.set_advantages(played, estimators.GiGPO())
     run.write_trajectories(f"{format}.jsonl", played)
@@ -109,11 +109,11 @@ print(f"{len(shared)} observations were met more than once in this group; most o
 
 # %%
 longest = max(runs["guide"], key=len)
-room = episodes.room(longest, len(longest) - 1)
-seen = [place for place in room.places.values() if place.things is not None]
-print(f"{longest.goal}: {len(seen)} of {len(room.places)} receptacles seen, carries {', '.join(room.carried) or 'nothing'}")
-for place in seen[:5]:
-    print(f"  {place.name}: {', '.join(place.things) or 'empty'}{' (here)' if place.here else ''}")
+board = sglib.envs.of(longest).board(longest, len(longest) - 1)
+seen = [box for box in board.boxes if box.things is not None]
+print(f"{longest.goal}: {len(seen)} of {len(board.boxes)} receptacles seen, {board.caption.replace(':', '')}")
+for box in seen[:5]:
+    print(f"  {box.name}: {', '.join(box.things) or 'empty'}{' (here)' if box.here else ''}")
 
 # %% [markdown]
 # ## What would have happened?
@@ -128,7 +128,7 @@ episode = next((t for t in runs["act"] if not t.won), runs["act"][0])
 game = next(game for game in games if game.id == episode.game_id)
 expert = game.walkthrough[0]
 print(f"{episode.goal}: {episode.turns[0].action!r} or the expert's {expert!r}?")
-result = counterfactual.what_if(policy, episode, 0, action=expert, k=p.k, max_turns=p.max_turns, temperature=p.temperature, seed=p.seed)
+result = counterfactual.what_if(policy, episode, 0, action=expert, k=p.k, max_turns=p.turns, temperature=p.temperature, seed=p.seed)
 print(result)
 
 # %% [markdown]

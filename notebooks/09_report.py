@@ -22,7 +22,7 @@
 # **The rule.** A claim is a paired difference of two recipes over at least three seeds and the panel's games. It *holds* here if the 95 % interval lies on
 # the claimed side of zero and the estimate is beyond the A/A band (what plain GRPO against itself can show); it *does not hold* if the interval lies on the
 # other side, beyond the band; anything else is *inconclusive*, and the interval says how large an effect is left possible. See `sglib/experiments/verdicts.py`;
-# `sglib/experiments/claims.py` says when the rule was written.
+# `params/claims.yaml` says when the rule was written.
 
 # %% tags=["parameters"]
 seed = 0
@@ -64,7 +64,7 @@ for recipe in dict.fromkeys(cell.recipe for cell in plan):
     have, want = len(there.seeds(recipe)), sum(cell.recipe == recipe for cell in plan)
     if have < want:
         print(f"  {recipe}: {have} of {want} seeds")
-band, same = verdicts.noise_band(there), verdicts.aa(there)
+band, same = verdicts.noise_band(there), verdicts.same_method_twice(there)
 print("A/A:", "no band yet" if same is None else f"{same}; band {100 * band:.1f} points; a true difference of {100 * same.detectable(beyond=band):.1f} points would get a verdict four times of five where a pair varies as little as this one")
 
 
@@ -128,7 +128,7 @@ beside(verdicts.judge(there, games=verdicts.FRESH) if p.cells == "full" else [],
 # (`python -m sglib evidence --unseen`). The band is that of these games.
 
 # %%
-elsewhere = evidence.read_evidence(plan, split=evidence.UNSEEN)
+elsewhere = evidence.read_evidence(plan, split=evidence.further_splits(plan)[0])
 print(f"{len(elsewhere.cells)} of {len(there.cells)} cells were played there")
 beside(verdicts.judge(elsewhere), "unseen rooms")
 unseen_rates = []
@@ -157,7 +157,7 @@ if unseen_rates:
 # %%
 def show_against(rows):
     """The claims that do not hold or stay open, under the reason of each."""
-    listed = verdicts.against(rows)
+    listed = verdicts.unsupported(rows)
     for why, of in listed.items():
         display(Markdown("\n".join(f"- {row['paper']}: {row['claim']}: {row.get('verdict', '')}" for row in of) + f"\n\n  {why}"))
     if not listed:
@@ -179,7 +179,7 @@ if facts:
 # Measured elsewhere, or not tested, and why:
 
 # %%
-as_table([{"paper": paper, "claim": text, "theirs": theirs or "-", "here": where} for paper, text, theirs, where in claims.ELSEWHERE])
+as_table([{"paper": paper, "claim": text, "theirs": theirs or "-", "here": where} for paper, text, theirs, where in ((c.paper, c.text, c.theirs, c.here) for c in claims.ELSEWHERE)])
 
 # %% [markdown]
 # ## Success of every recipe
@@ -378,7 +378,7 @@ for name, found in ((name, found) for source in sources for name, found in sourc
 # The official engine has the last word: recorded episodes, replayed action by action on TextWorld, must read the same.
 if "04_joint_grpo" in latest:
     files = sorted((latest["04_joint_grpo"]["folder"] / "trajectories").glob("*.jsonl"))
-    games = sglib.panel("alfworld", n=1, size=latest["04_joint_grpo"]["params"]["max_receptacles"])
+    games = sglib.panel(p.env, n=1, size=latest["04_joint_grpo"]["params"].get("task_size"))
     episodes = [next(sglib.records.iter_trajectories(f)) for f in files]  # the first panel game, once an arm
     from sglib.envs.alfworld.reference import replay_on_reference
 

@@ -1,18 +1,60 @@
-"""`python -m sglib study | store`: see `sglib.experiments.study`; `evidence`: see `sglib.experiments.cells`;
-`verdicts`: see `sglib.experiments.verdicts`."""
+"""The commands: `python -m sglib study | store | evidence | verdicts`."""
 
+import argparse
 import sys
 
-if sys.argv[1:2] == ["evidence"]:
-    from sglib.experiments.cells import main
+from sglib.experiments.params import params_dir
 
-    sys.exit(main(sys.argv[2:]))
 
-if sys.argv[1:] == ["verdicts"]:
-    from sglib.experiments.verdicts import main
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    top = argparse.ArgumentParser(prog="python -m sglib", description="The whole study, one command a part.")
+    commands = top.add_subparsers(dest="command", required=True)
 
+    def add(name: str, size: str, about: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=about, description=about)
+        command.add_argument("--params", default=str(params_dir() / f"{size}.yaml"), help="default: %(default)s")
+        return command
+
+    command = add("study", "cpu", "run the notebooks in order")
+    command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these, such as 09_report")
+    command.add_argument("--force", action="store_true", help="also what is complete already")
+    command = add("store", "reference", "keep a finished study in notebooks/ and outputs/reference/")
+    command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
+    command = add("evidence", "full", "train every recipe of the study over many seeds, one small file a cell")
+    command.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
+    command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
+    command.add_argument("--unseen", action="store_true", help="let what was trained play the further panels, and stop")
+    command.add_argument("--status", action="store_true", help="print what is there and stop")
+    command.add_argument("--store", action="store_true", help="copy complete cells to outputs/reference/ and stop")
+    commands.add_parser("verdicts", help="write README.md's part on the evidence from the committed cells")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit status."""
+    o = parser().parse_args(arguments)
+    try:
+        # imported here: each command loads what it needs, which takes seconds
+        if o.command in ("study", "store"):
+            from sglib.experiments import study
+
+            if o.command == "study":
+                study.study(o.params, o.only, o.force)
+            else:
+                print("\n".join(study.shown(path) for path in study.store(o.params, o.only)))
+            return 0
+        if o.command == "evidence":
+            from sglib.experiments import evidence
+
+            return evidence.command(o.params, o.only, o.jobs, o.unseen, o.status, o.store)
+        from sglib.experiments import verdicts
+
+        return verdicts.write_readme()
+    except (ValueError, RuntimeError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
     sys.exit(main())
-
-from sglib.experiments.study import main
-
-sys.exit(main())

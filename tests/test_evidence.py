@@ -4,16 +4,19 @@ import itertools
 import json
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 
 from sglib.experiments import claims, evidence, params, verdicts
-from sglib.experiments.cells import fill, play_unseen
+from sglib.experiments.evidence import fill, play_further
 from sglib.experiments.params import ParameterError
 from sglib.experiments.runs import repo_root
 from sglib.measure.stats import minimum_detectable_effect
 
+UNSEEN = "valid_unseen"
 TEXT = """
+env: alfworld
 size: mini
 seed: 1
 grpo: {iterations: 1, games_per_iteration: 2, group_size: 2, eval_games: 4, eval_every: 1, max_turns: 3}
@@ -62,6 +65,10 @@ def test_a_cells_key_is_of_what_decides_it(file):
     assert evidence.plan(file)[0].key != cells["grpo-seed1"].key
     file.write_text(TEXT.replace("size: mini", "size: other"))
     assert evidence.plan(file)[0].key == cells["grpo-seed1"].key
+
+
+def claim_of(a, b, text="", **more):
+    return claims.Claim(paper="x", text=text, a=a, b=b, **more)
 
 
 def made(cell, rate, rng, games=400):
@@ -179,21 +186,21 @@ def test_other_rooms_are_read_beside_the_cells_of_the_same_training(file, tmp_pa
     (folder / "valid_unseen").mkdir()
     path = folder / "valid_unseen" / "grpo-seed1.json"
     path.write_text(json.dumps(played | {"configuration": made}))
-    seen, unseen = (evidence.read_evidence(cells, [folder], split) for split in (evidence.SEEN, evidence.UNSEEN))
+    seen, unseen = (evidence.read_evidence(cells, [folder], split) for split in (None, UNSEEN))
     assert not seen.missing and list(unseen.cells) == ["grpo-seed1"] and len(unseen.missing) == len(cells) - 1
     assert unseen.outcomes("grpo")[1].mean() == 1 and unseen.outcomes("grpo", "before")[1].mean() == 0
     assert unseen.cells["grpo-seed1"]["card"] == seen.cells["grpo-seed1"]["card"]
     path.write_text(json.dumps(played | {"configuration": "of another training"}))
-    assert "grpo-seed1" in evidence.read_evidence(cells, [folder], evidence.UNSEEN).missing
+    assert "grpo-seed1" in evidence.read_evidence(cells, [folder], UNSEEN).missing
     path.write_text(json.dumps(played | {"configuration": made, "after": "1"}))
     with pytest.raises(ValueError, match="valid_unseen.*after: not one outcome"):
-        evidence.read_evidence(cells, [folder], evidence.UNSEEN)
+        evidence.read_evidence(cells, [folder], UNSEEN)
 
 
 def test_the_verdict_follows_the_rule(file, tmp_path):
     cells = evidence.plan(file)
-    claim = claims.Claim("x", "guidance beats GRPO", "", "guide", "grpo")
-    worse = claims.Claim("x", "guidance is below GRPO", "", "guide", "grpo", sign=-1)
+    claim = claim_of("guide", "grpo")
+    worse = claim_of("guide", "grpo", sign=-1)
     file.write_text(TEXT.replace("other_seeds: 2", "other_seeds: 3"))
     cells = evidence.plan(file)
     expected = {0.8: ("holds", "does not hold"), 0.2: ("does not hold", "holds"), 0.5: ("inconclusive",) * 2}
@@ -204,14 +211,14 @@ def test_the_verdict_follows_the_rule(file, tmp_path):
         one, two = verdicts.judge(found, [claim, worse])
         assert (one["verdict"], two["verdict"]) == (says, contrary) and one["seeds"] == 3 and one["games"] == 400
         assert one["p_holm"] == min(1.0, 2 * one["p"])
-    gap = verdicts.aa(found)
+    gap = verdicts.same_method_twice(found)
     assert verdicts.noise_band(found) == max(abs(gap.low), abs(gap.high))
     assert verdicts.verdict(claim, None, 0.1) == "too few seeds" and verdicts.verdict(claim, gap, None) == "no A/A band"
     for cell in cells:
         if cell.seed == 3:
             (folder / f"{cell.name}.json").unlink()
     found = evidence.read_evidence(cells, [folder])
-    assert verdicts.aa(found) is None and verdicts.judge(found, [claim])[0]["verdict"] == "too few seeds"
+    assert verdicts.same_method_twice(found) is None and verdicts.judge(found, [claim])[0]["verdict"] == "too few seeds"
 
 
 def test_inside_the_band_nothing_is_claimed():
@@ -225,7 +232,7 @@ def test_inside_the_band_nothing_is_claimed():
 def test_every_claim_that_does_not_hold_is_listed_with_or_without_a_reason():
     rows = [{"claim": str(i), "verdict": v, "why": w} for i, (v, w) in enumerate(itertools.product(
         ("holds", "does not hold", "inconclusive", "too few seeds"), ("", "a reason")))]  # fmt: skip
-    listed = verdicts.against(rows)
+    listed = verdicts.unsupported(rows)
     assert {row["claim"] for of in listed.values() for row in of} == {"2", "3", "4", "5"}
     assert [row["claim"] for row in listed["a reason"]] == ["3", "5"]
     assert [row["claim"] for row in listed[verdicts.UNEXAMINED]] == ["2"]
@@ -236,20 +243,20 @@ def test_the_readme_says_what_the_committed_cells_say():
     text = (repo_root() / "README.md").read_text(encoding="utf-8")
     start, end = verdicts.MARKS
     said = text[text.index(start) + len(start) : text.index(end)].strip()
-    expected = verdicts.summary(verdicts.committed(), verdicts.committed(evidence.UNSEEN))
+    expected = verdicts.summary(*verdicts.committed())
     assert said == expected.strip(), "run: python -m sglib verdicts"
 
 
 def test_verdicts_are_written_between_the_marks_only(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(verdicts, "repo_root", lambda: tmp_path)
-    monkeypatch.setattr(verdicts, "committed", lambda split=None: None)
+    monkeypatch.setattr(verdicts, "committed", lambda: (None, None))
     monkeypatch.setattr(verdicts, "summary", lambda found, unseen: "new")
     start, end = verdicts.MARKS
     (tmp_path / "README.md").write_text(f"before\n{start}\nold\n{end}\nafter\n")
-    assert verdicts.main() == 0
+    assert verdicts.write_readme() == 0
     assert (tmp_path / "README.md").read_text() == f"before\n{start}\nnew\n{end}\nafter\n"
     (tmp_path / "README.md").write_text("nothing of the kind\n")
-    assert verdicts.main() == 1 and "lacks" in capsys.readouterr().out
+    assert verdicts.write_readme() == 1 and "lacks" in capsys.readouterr().out
     assert (tmp_path / "README.md").read_text() == "nothing of the kind\n"
 
 
@@ -262,7 +269,7 @@ def test_below_three_seeds_no_interval_is_shown():
 
 
 def test_claims_are_drawn_with_the_claimed_side_to_the_right():
-    claim = claims.Claim("x", "less", "-9.5 (WebShop, 1.7B)", "a", "b", sign=-1)
+    claim = claim_of("a", "b", text="less", theirs="-9.5 (WebShop, 1.7B)", sign=-1)
     row = {"paper": claim.paper, "claim": claim.text, "theirs": claim.theirs, "sign": claim.sign, "verdict": "holds"}
     row |= {"estimate": -0.1, "low": -0.12, "high": -0.07, "seeds": 3}
     drawn = verdicts.drawn([row, row | {"seeds": 2, "theirs": "-23 to -81 (s)"}, row | {"estimate": None}])
@@ -275,7 +282,7 @@ def test_claims_are_drawn_with_the_claimed_side_to_the_right():
 def test_p_values_are_adjusted_over_judged_claims_only(file, tmp_path):
     cells, folder = evidence.plan(file), tmp_path / "cells"  # three seeds of grpo, two of guide
     written(cells, folder, {"grpo": 0.5, "grpo_again": 0.5, "guide": 0.9})
-    few, enough = claims.Claim("x", "", "", "guide", "grpo"), claims.Claim("x", "", "", "grpo_again", "grpo")
+    few, enough = claim_of("guide", "grpo"), claim_of("grpo_again", "grpo")
     one, two = verdicts.judge(evidence.read_evidence(cells, [folder]), [few, enough])
     assert one["verdict"] == "too few seeds" and one["p_holm"] is None and two["p_holm"] == two["p"]
     assert two["left"] == max(two["low"], two["high"]) and two["detectable"] > two["left"]
@@ -300,8 +307,13 @@ def test_what_reasons_lean_on_is_measured(file, tmp_path):
     assert loops == [("panel, before", 20), ("panel, after", 40)]
 
 
-def test_reasons_belong_to_claims():
-    assert set(claims.REASONS) <= {(claim.a, claim.b) for claim in claims.CLAIMS}
+def test_every_reason_belongs_to_a_claim():
+    assert set(claims.REASONS) == {claim.why for claim in claims.CLAIMS} - {None}
+    data = claims.FILE.model_dump()
+    data["claims"][0]["why"] = "nothing"
+    with pytest.raises(pydantic.ValidationError, match="why: 'nothing'; allowed: slow"):
+        claims.File(**data)
+    assert [change.cells for change in claims.FILE.changes] == sorted(change.cells for change in claims.FILE.changes)
 
 
 def test_every_claim_is_about_planned_recipes():
@@ -329,10 +341,10 @@ def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs, monkeyp
     assert card["env_steps"] == 12 and card["policy_tokens"] > 12
     assert card["threads"] == 1  # a cell is the same for any number of processes
     assert card["cpu_seconds"] > 0 and card["peak_memory_mb"] > 0
-    assert play_unseen(cells, said.append) == (2, []) and said[-1].endswith("rooms never trained in")
-    unseen = evidence.read_evidence(cells, split=evidence.UNSEEN)
+    assert play_further(cells, UNSEEN, said.append) == (2, []) and said[-1].endswith("on valid_unseen")
+    unseen = evidence.read_evidence(cells, split=UNSEEN)
     assert not unseen.missing and {c["panel"] for c in unseen.cells.values()} != {found.cells["grpo-seed1"]["panel"]}
-    assert play_unseen(cells) == (0, [])
+    assert play_further(cells, UNSEEN) == (0, [])
     assert fill(cells) == (0, {})
     (evidence.folders()[0] / "grpo-seed1.json").unlink()
     assert fill(cells) == (1, {})  # from the arm that is complete, without training

@@ -3,21 +3,20 @@
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 
 import pydantic
 import pytest
 import safetensors.torch
 
-from sglib import envs
 from sglib.advantages.estimators import ESTIMATORS, GRPO, GiGPO
-from sglib.experiments import arms, evidence, params
-from sglib.experiments import recipe as recipes
+from sglib.envs.alfworld.card import Alfworld
+from sglib.experiments import evidence, params, recipe
+from sglib.experiments.experiment import Experiment, sources
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.recipe import make_recipe
 from sglib.experiments.runs import repo_root
 from sglib.experiments.starts import Imitation, Preference, Stages
-from sglib.models.small import shipped_folder as asset
+from sglib.models.small import shipped_folder
 from sglib.rewards import COMPONENTS, Constant, Outcome, SelfGuide, Trapezoid
 
 MIXED = {
@@ -77,15 +76,15 @@ def test_a_new_field_with_a_default_changes_no_key(cls):
 
 
 def test_new_fields_leave_a_cells_key_as_it_was(cell, monkeypatch):
-    before, folder = cell.key, arms.arm_folder(cell.recipe, cell.params)
-    monkeypatch.setitem(recipes.COMPONENTS, "self_guide", wider(SelfGuide))
-    monkeypatch.setitem(recipes.ESTIMATORS, "grpo", wider(GRPO))
-    assert type(arms.arm_recipe(cell.recipe, cell.params).components[1]) is not SelfGuide
+    before, folder = cell.key, cell.folder
+    monkeypatch.setitem(recipe.COMPONENTS, "self_guide", wider(SelfGuide))
+    monkeypatch.setitem(recipe.ESTIMATORS, "grpo", wider(GRPO))
+    assert type(cell.load().components[1]) is not SelfGuide
     more = pydantic.create_model("GRPOParams", __base__=params.GRPOParams, added=(int, 3))
     wide = dataclasses.replace(cell, params=more(**cell.params.model_dump(exclude={"clip"})))
-    assert wide.key == before and arms.arm_folder(wide.recipe, wide.params) == folder
+    assert wide.key == before and wide.folder == folder
     assert dataclasses.replace(wide, params=wide.params.model_copy(update={"added": 4})).key != before
-    monkeypatch.setitem(recipes.COMPONENTS, "self_guide", wider(SelfGuide, revision=2))
+    monkeypatch.setitem(recipe.COMPONENTS, "self_guide", wider(SelfGuide, revision=2))
     assert cell.key != before
 
 
@@ -94,7 +93,7 @@ def test_a_revision_changes_a_cells_key(cell, monkeypatch, changed):
     """Also of a part that is the default of what it is in, as Trapezoid is of the guidance reward."""
     before = cell.key
     if changed == "environment":
-        monkeypatch.setattr(type(envs.get("alfworld")), "revision", 2)
+        monkeypatch.setattr(Alfworld, "revision", 2)
     else:
         monkeypatch.setattr(changed, "revision", 2, raising=False)
     assert cell.key != before
@@ -130,7 +129,7 @@ def test_a_class_without_a_label_is_refused():
 
 @pytest.fixture
 def model(tmp_path):
-    return shutil.copytree(asset("base"), tmp_path / "model")
+    return shutil.copytree(shipped_folder("base"), tmp_path / "model")
 
 
 def test_a_model_is_its_content(model, tmp_path):
@@ -149,7 +148,7 @@ def test_a_model_is_its_content(model, tmp_path):
 
 def test_replaced_weights_are_another_arm_and_moved_ones_are_not(model, tmp_path):
     def folder(where):
-        return arms.arm_folder("grpo", params.check("grpo", {"size": "smoke", "model": str(where)}))
+        return Experiment("grpo", params.check("grpo", {"size": "smoke", "model": str(where)})).folder
 
     first = folder(model)
     assert folder(shutil.copytree(model, tmp_path / "elsewhere")) == first
@@ -172,8 +171,9 @@ def test_no_committed_cell_is_stale():
     assert {json.loads(path.read_text())["key"] for path in reference.glob("*.json")} == {cell.key for cell in cells}
 
 
-def test_of_the_environments_only_the_played_one_is_part_of_an_arms_code():
-    found = {Path(name) for name in arms.sources("alfworld")}
-    folder = repo_root() / "sglib" / "envs" / "alfworld"
-    assert {path for path in found if "envs" in path.parts and path.is_absolute()} == set(folder.glob("*.py"))
-    assert not any("sokoban" in path.parts for path in found)
+def test_of_the_environments_only_the_played_one_is_part_of_the_code():
+    files = [repo_root() / path for path in sources("alfworld")]
+    of = {path.relative_to(repo_root() / "sglib" / "envs") for path in files if "envs" in path.parts}
+    played = {path for path in of if path.parts[0] == "alfworld"}
+    assert played == {p.relative_to(p.parents[1]) for p in (repo_root() / "sglib/envs/alfworld").glob("*.py")}
+    assert {str(path) for path in of - played} == {"__init__.py", "base.py", "panels.py"} and len(played) > 5

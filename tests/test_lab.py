@@ -87,13 +87,13 @@ TRAINING = """# ---
 
 # %%
 import sglib
-from sglib.experiments import arms
+from sglib.experiments import pool
 small = {"iterations": 60, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 60, "max_turns": 4}
 p = sglib.params.check("grpo", {"size": "smoke", "arms": ["guide"], **small})
 
 # %%
 view = sglib.view.TrainingView(p.arms, p.iterations, n=p.eval_games)
-results = await view.follow(lambda: arms.train_arms(p, on_update=view.update, paused=view.paused, poll=0.5))
+results = await view.follow(lambda: pool.train_recipes(p, on_update=view.update, paused=view.paused, poll=0.5))
 """
 
 

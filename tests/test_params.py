@@ -11,8 +11,8 @@ from sglib.experiments.params import ParameterError, check, load_file
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A params/ folder with one size in it."""
-    (tmp_path / "tiny.yaml").write_text("seed: 7\nsize: tiny\ngrpo:\n  iterations: 3\n  eval_games: 8\n")
-    monkeypatch.setattr(params, "_params_dir", lambda: tmp_path)
+    (tmp_path / "tiny.yaml").write_text("env: alfworld\nseed: 7\nsize: tiny\ngrpo:\n  iterations: 3\n  eval_games: 8\n")
+    monkeypatch.setattr(params, "params_dir", lambda: tmp_path)
     return tmp_path
 
 
@@ -35,8 +35,8 @@ def test_frozen():
     [
         ({"lerning_rate": 1e-4}, r"grpo\.lerning_rate: unknown parameter, did you mean 'learning_rate'\? Allowed: .*"),
         ({"grpo": {"lerning_rate": 1e-4}}, r"grpo\.lerning_rate: unknown parameter, did you mean"),
-        ({"learning_rate": "1e-5"}, r"grpo\.learning_rate = '1e-5': .*valid number.*write 1\.0e-5"),
-        ({"arms": ["grpo", "gpo"]}, r"grpo\.arms = .*no recipe 'gpo'; allowed: .*grpo.*self_guide"),
+        ({"learning_rate": "1e-5"}, r"grpo\.learning_rate = '1e-5': must be a number.*write 1\.0e-5"),
+        ({"arms": ["grpo", "gpo"]}, r"grpo\.arms\[1\] = .*no recipe 'gpo'; allowed: .*grpo.*self_guide"),
         ({"arms": []}, r"grpo\.arms = \[\]: .*at least 1"),
         ({"arms": ["grpo", "grpo"]}, r"grpo\.arms = .*named twice"),
         ({"max_turns": 0}, r"grpo\.max_turns = 0: .*greater than or equal to 1"),
@@ -47,6 +47,11 @@ def test_frozen():
         ({"schedule": [0.5, 0.4, 0.7, 0.8]}, r"grpo\.schedule: unknown parameter"),
         ({"win_reward": 0.0}, r"grpo\.win_reward = 0.0: .*greater than 0"),
         ({"seed": -1}, r"^seed = -1: "),
+        ({"seed": 2**32}, r"^seed = 4294967296: .*less than 4294967296"),
+        ({"seed": "3"}, r"^seed = '3': must be a number, .*write 3"),
+        ({"env": "chess"}, r"^env = 'chess': .*allowed: .*alfworld"),
+        ({"task_size": 3}, r"grpo: size=3: allowed for alfworld"),
+        ({"epsilon_high": 0.3}, "epsilon_high does nothing with updates_per_batch = 1"),
         ({"run": "../elsewhere"}, r"^run = '../elsewhere': letters, digits"),
         ({"grpo": 3}, r"grpo = 3: expected keys and values, found int"),
         ({"grpo": {3: 4}}, r"grpo: every parameter's name must be text"),
@@ -72,7 +77,9 @@ def test_unknown_notebook():
 
 
 def test_own_size_without_a_file():
-    assert check("grpo", {"size": "mine", "grpo": {"iterations": 2}}).iterations == 2
+    assert check("grpo", {"env": "alfworld", "size": "mine", "grpo": {"iterations": 2}}).iterations == 2
+    with pytest.raises(ParameterError, match="env: missing; allowed: .*alfworld"):
+        check("grpo", {"size": "mine", "grpo": {"iterations": 2}})
 
 
 def test_notebook_namespace():
@@ -91,6 +98,9 @@ def test_notebook_namespace():
     names["In"] = [*cells[:3], "# Parameters\nlerning_rate = 1", *cells[4:]]
     with pytest.raises(ParameterError, match="lerning_rate"):
         check("grpo", {**names, "lerning_rate": 1})
+    names["In"] = [*cells[:3], "# Parameters\narms = 'igpo'", "from x import arms", *cells[4:]]
+    with pytest.raises(ParameterError, match="arms: an import of this notebook replaced its value"):
+        check("grpo", {**names, "arms": params})
 
 
 @pytest.mark.parametrize(
@@ -100,9 +110,10 @@ def test_notebook_namespace():
         ("- 1", "expected keys and values, found list"),
         ("sed: 3", "sed: unknown parameter, did you mean 'seed'"),
         ("1: 3", "1: unknown parameter"),
-        ("grpo: 3", "grpo = 3"),
-        ("warmup: {epochs: 0}", r"warmup\.epochs = 0"),
-        ("grpo: {learning_rate: 1e-5}", "write 1.0e-5"),
+        ("env: alfworld\ngrpo: 3", "grpo = 3"),
+        ("env: alfworld\nwarmup: {epochs: 0}", r"warmup\.epochs = 0"),
+        ("env: chess", "env = 'chess'"),
+        ("env: alfworld\ngrpo: {learning_rate: 1e-5}", "write 1.0e-5"),
     ],
 )
 def test_files_are_checked_whole(folder, text, message):
@@ -123,7 +134,7 @@ def test_the_hint_is_right(text):
 def test_shipped_files(monkeypatch):
     monkeypatch.undo()
     for size in params.sizes():
-        assert load_file(params._params_dir() / f"{size}.yaml").get("size", size) == size
+        assert load_file(params.params_dir() / f"{size}.yaml").get("size", size) == size
 
 
 def test_clip_is_refused_where_it_would_do_nothing():
@@ -161,6 +172,38 @@ def test_another_notebooks_parameters_under_the_same_values():
 
 def test_a_file_of_ones_own_need_not_have_every_section(folder):
     """papermill -f mine.yaml hands over its sections; a notebook without one of its own there has its defaults."""
-    assert check("game", {"size": "mine", "grpo": {"iterations": 2}, "game": {}}).games == 6
+    assert check("game", {"env": "alfworld", "size": "mine", "grpo": {"iterations": 2}, "game": {}}).games == 6
     with pytest.raises(ParameterError, match="there is no params/mine.yaml"):
         check("game", {"size": "mine", "game": {}})
+
+
+def test_every_setting_of_the_trainer_can_be_set():
+    """By a parameter of its name, with the same default; a few are made of others."""
+    from sglib.experiments.experiment import Experiment
+    from sglib.training.grpo import GRPOSettings
+
+    made = {"epsilon", "format", "seed", "max_turns", "save_trajectories_every", "report_to"}
+    made |= {"iterations", "eval_every"}  # with defaults of their own
+    for name, field in GRPOSettings.model_fields.items():
+        if name not in made:
+            assert params.GRPOParams.model_fields[name].default == field.default, name
+    p = check("grpo", {"size": "tiny", "bf16": True, "micro_batch_size": 3, "lora_rank": 4, "updates_per_batch": 2,
+                       "clip": 0.1, "epsilon_high": 0.3, "max_turns": 7, "report_to": []})  # fmt: skip
+    experiment = Experiment("grpo_again", p)
+    settings = experiment.settings(experiment.load())
+    assert (settings.bf16, settings.micro_batch_size, settings.lora_rank, settings.max_turns) == (True, 3, 4, 7)
+    assert (settings.epsilon, settings.epsilon_high, settings.iterations) == (0.1, 0.3, 3) and settings.seed > p.seed
+
+
+def test_paths_are_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(params.recipe_file("grpo").read_text())
+    assert check("grpo", {"size": "tiny", "arms": ["mine.yaml"]}).arms == [str(tmp_path / "mine.yaml")]
+    (tmp_path / "mine.yaml").write_text("components: [{name: outcome, wieght: 1}]")
+    with pytest.raises(ParameterError, match="wieght"):  # before a run begins, which empties its folder
+        check("grpo", {"size": "tiny", "arms": ["mine.yaml"]})
+
+
+def test_turns_are_the_environments_unless_said():
+    assert check("grpo", {"size": "tiny"}).turns == params.envs.get("alfworld").turns
+    assert check("grpo", {"size": "tiny", "max_turns": 9}).turns == 9

@@ -10,7 +10,7 @@ from sglib.records import read_trajectories
 
 @pytest.fixture
 def run(outputs):
-    return runs.start_run("04_joint_grpo", params.GRPOParams(size="tiny", seed=3))
+    return runs.start_run("04_joint_grpo", params.GRPOParams(env="alfworld", size="tiny", seed=3))
 
 
 def test_start_run_writes_what_is_known(run, outputs):
@@ -41,7 +41,7 @@ def test_a_folder_that_is_no_run_is_not_emptied(outputs):
     folder = outputs / "04_joint_grpo" / "tiny-seed3"
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("precious")
-    runs.start_run("04_joint_grpo", params.GRPOParams(size="tiny", seed=3))
+    runs.start_run("04_joint_grpo", params.GRPOParams(env="alfworld", size="tiny", seed=3))
     assert (folder / "mine.txt").read_text() == "precious"
 
 
@@ -113,6 +113,16 @@ def test_source_hash(tmp_path, monkeypatch):
     assert runs.source_hash("a") == before
     (tmp_path / "a" / "x.py").write_text("2")
     assert runs.source_hash("a") != before
+
+
+def test_files_outside_the_repository_count_by_name_and_content(tmp_path):
+    (tmp_path / "mine.py").write_text("1")
+    before = runs.source_hash(tmp_path / "mine.py")
+    assert runs.source_hash((tmp_path / "mine.py").rename(tmp_path / "other.py")) != before
+    (tmp_path / "mine.py").write_text("1")
+    assert runs.source_hash(tmp_path / "mine.py") == before
+    (tmp_path / "mine.py").write_text("2")
+    assert runs.source_hash(tmp_path / "mine.py") != before
 
 
 def test_output_root(monkeypatch, tmp_path):

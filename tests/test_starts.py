@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 import sglib
-from sglib.experiments import arms, params
+from sglib.experiments import params
+from sglib.experiments.experiment import Experiment
 from sglib.experiments.params import ParameterError
 from sglib.experiments.recipe import load_recipe, make_recipe
 from sglib.experiments.starts import Imitation, Preference, Stages, Warmup
@@ -32,7 +33,7 @@ def test_same_seed_same_weights(start):
     for seed in (0, 0, 1):
         policy = sglib.load_policy("base")
         before = weights(policy)
-        start(policy, seed=seed, max_turns=20, max_receptacles=12)
+        start(policy, card=sglib.envs.get("alfworld"), seed=seed, turns=20, size=12)
         assert changed(before, policy) and not policy.model.training
         trained.append(policy)
     assert not changed(weights(trained[0]), trained[1]) and changed(weights(trained[0]), trained[2])
@@ -57,15 +58,14 @@ def test_an_arm_with_a_start(tmp_path, reinforced):
     (tmp_path / "mine.yaml").write_text(text)
     name = str(tmp_path / "mine.yaml")
     p = params.check("grpo", {"size": "smoke", **SMALL, "max_turns": 20, "arms": [name], "win_reward": None})
-    folder = arms.arm_folder(name, p)
-    folder.mkdir(parents=True)
-    arms.train_arm(name, p, folder)
-    result = arms.read_arm(name, folder)
+    one = Experiment(name, p)
+    one.train()
+    result = one.read()
     assert result.done and len(result.before) == len(result.start) == len(result.after) == 4
     assert len(result.batches) == reinforced
     assert result.curve[0]["success"] == sum(result.start) / 4
     if reinforced:
-        turns = [turn for t in read_trajectories(folder / "trajectories" / "000000.jsonl") for turn in t.turns]
+        turns = [turn for t in read_trajectories(one.folder / "trajectories" / "000000.jsonl") for turn in t.turns]
         assert all({"outcome/weighted", "repro/weighted"} <= turn.rewards.keys() for turn in turns)
         row = result.batches[0]
         assert {"calibration/online/n", "probe/progress_inflation", "probe/internal"} <= row.keys()
@@ -103,9 +103,8 @@ def test_a_replicate_plays_the_same_games_otherwise(tmp_path):
     p = params.check("grpo", {"size": "smoke", **SMALL, "arms": ["grpo", "grpo_again"]})
     played = {}
     for name in p.arms:
-        folder = arms.arm_folder(name, p)
-        folder.mkdir(parents=True)
-        arms.train_arm(name, p, folder)
-        played[name] = read_trajectories(folder / "trajectories" / "000000.jsonl")
+        one = Experiment(name, p)
+        one.train()
+        played[name] = read_trajectories(one.folder / "trajectories" / "000000.jsonl")
     one, two = ([[turn.action for turn in t.turns] for t in played[name]] for name in p.arms)
     assert {t.game_id for t in played["grpo"]} == {t.game_id for t in played["grpo_again"]} and one != two

@@ -9,6 +9,7 @@ import jupytext
 import nbformat
 import pytest
 
+from sglib.__main__ import main
 from sglib.experiments import params, runs, study
 
 SOURCE = """# ---
@@ -26,7 +27,7 @@ size = "tiny"
 
 # %%
 from sglib.experiments import params, runs
-from sglib.play.progress_bar import progress_bar
+from sglib import progress_bar
 p = params.check("{name}", globals())
 run = runs.start_run("{name}", p)
 for _ in progress_bar(range(3), desc="working"):
@@ -44,18 +45,18 @@ def small_study(tmp_path, monkeypatch):
     root = tmp_path / "repo"
     (root / "notebooks").mkdir(parents=True)
     (root / "sglib").mkdir()
-    (root / "tiny.yaml").write_text("size: tiny\nseed: 3\ngame: {games: 2}\n")
+    (root / "tiny.yaml").write_text("env: alfworld\nsize: tiny\nseed: 3\ngame: {games: 2}\n")
     sections = {name: params.SECTIONS[name] for name in ("game", "report")}
     monkeypatch.setattr(params, "SECTIONS", sections)
     for module in (runs, study):
         monkeypatch.setattr(module, "repo_root", lambda: root)
-    monkeypatch.setattr(params, "_params_dir", lambda: root)
+    monkeypatch.setattr(params, "params_dir", lambda: root)
     monkeypatch.chdir(tmp_path)
 
     def write(section, extra=""):
         name = sections[section][0]
         # the kernel is another process: it must find the same params/ folder
-        patch = f"import pathlib\nparams._params_dir = lambda: pathlib.Path({str(root)!r})\n"
+        patch = f"import pathlib\nparams.params_dir = lambda: pathlib.Path({str(root)!r})\n"
         patch += f"runs.repo_root = lambda: pathlib.Path({str(root)!r})\n"
         text = SOURCE.format(section=section, name=name, extra=extra).replace("p = params", patch + "p = params")
         (root / "notebooks" / f"{name}.py").write_text(text)
@@ -97,7 +98,7 @@ def test_study_runs_skips_and_goes_on(small_study, outputs, capsys):
 
 def test_study_checks_everything_first(small_study, outputs):
     root, _ = small_study
-    (root / "bad.yaml").write_text("report: {reference: 3}")
+    (root / "bad.yaml").write_text("env: alfworld\nreport: {reference: 3}")
     with pytest.raises(params.ParameterError, match="report.reference = 3"):
         study.study(root / "bad.yaml")
     with pytest.raises(params.ParameterError, match="05_no: unknown notebook"):
@@ -107,7 +108,22 @@ def test_study_checks_everything_first(small_study, outputs):
 
 def test_command_line_says_one_clear_thing(tmp_path):
     bad = tmp_path / "bad.yaml"
-    bad.write_text("grpo: {iterations: 0}")
+    bad.write_text("env: alfworld\ngrpo: {iterations: 0}")
     command = [sys.executable, "-m", "sglib", "study", "--params", str(bad)]
     found = subprocess.run(command, capture_output=True, text=True)
     assert found.returncode == 1 and "grpo.iterations = 0" in found.stderr and "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("command", ["study", "store", "evidence", "verdicts"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0 and f"sglib {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--only", "gpo"], "--only gpo: no such recipe"), (["--jobs", "0"], "--jobs 0: must be at least 1")],
+)
+def test_wrong_options_are_named(arguments, message, capsys):
+    assert main(["evidence", *arguments]) == 1 and message in capsys.readouterr().err

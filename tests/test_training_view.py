@@ -7,7 +7,7 @@ import time
 import pytest
 
 import sglib
-from sglib.experiments.arms import ArmResult
+from sglib.experiments.experiment import Result
 from sglib.records import write_trajectories
 from sglib.view import TrainingView, still, training_panels
 
@@ -23,7 +23,7 @@ def batch(iteration, **more):
 
 def result(tmp_path, arm="guide", batches=3):
     curve = [{"arm": arm, "iteration": 0, "success": 0.3, "low": 0.2, "high": 0.4}]
-    return ArmResult(arm, tmp_path, curve, [batch(i) for i in range(batches)])
+    return Result(arm, tmp_path, curve, [batch(i) for i in range(batches)])
 
 
 def test_everything_that_is_measured_is_drawn(tmp_path):
@@ -41,9 +41,9 @@ def test_everything_that_is_measured_is_drawn(tmp_path):
 
 
 def test_what_no_arm_measures_is_left_out(tmp_path):
-    plain = ArmResult("grpo", tmp_path, [], [{"iteration": 0, "episodes": 4, "entropy": 0.5, "lambda/outcome": 1.0}])
+    plain = Result("grpo", tmp_path, [], [{"iteration": 0, "episodes": 4, "entropy": 0.5, "lambda/outcome": 1.0}])
     assert [note.text for note in training_panels({"grpo": plain}).layout.annotations] == ["entropy (nats / token)"]
-    assert training_panels({}) is None and training_panels({"grpo": ArmResult("grpo", tmp_path)}) is None
+    assert training_panels({}) is None and training_panels({"grpo": Result("grpo", tmp_path)}) is None
 
 
 def test_the_line_says_where_it_is(tmp_path):

@@ -1,12 +1,16 @@
-"""The evidence: every recipe of the study over many seeds, one small file a cell. Planning and reading; `cells` trains.
+"""The evidence: every recipe of the study over many seeds, one small file (a *cell*) for each experiment.
 
-A cell is one recipe with one seed: the arm that `papermill notebooks/04_joint_grpo.ipynb ... -p arms '[igpo]' -p seed
-3` with the same file trains. Seeds are paired: the same seed means the same training games in the same order and the
-same evaluation, whatever the recipe.
+    python -m sglib evidence --params params/full.yaml                 # fill in what is missing, on every core
+    python -m sglib evidence --only grpo igpo --jobs 1                 # some recipes only
+    python -m sglib evidence --unseen                                  # what was trained, on the further panels
+    python -m sglib evidence --status                                  # what is there
+
+Interrupted and started again, it goes on where it was; a cell that failed keeps its reason in a file next to the others
+and is tried again at the next start.
 
 Cells lie in `outputs/evidence/cells/<recipe>-seed<n>.json`; the committed ones in `outputs/reference/evidence/`. A cell
-counts only for the settings that it was made with: what is read with other ones is not averaged in, but told. The same
-policies' outcomes in rooms never trained in lie in a folder `valid_unseen` beside the cells.
+counts only for the settings that it was made with: one that was made with others is listed as stale and not averaged
+in. The same policies' outcomes on the panel of another split lie in a folder of its name.
 """
 
 from __future__ import annotations
@@ -15,72 +19,56 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy import stats
 
 from sglib.experiments import params as parameters
-from sglib.experiments.arms import arm_content
-from sglib.experiments.identity import digest
-from sglib.experiments.params import GRPOParams
+from sglib.experiments.experiment import Experiment, Result
+from sglib.experiments.pool import train_all
 from sglib.experiments.runs import output_root, repo_root
 from sglib.measure.stats import minimum_detectable_effect
+from sglib.models.policy import load_policy
+from sglib.records import write_atomic
 
 FOLDER = "evidence/cells"
 REFERENCE = "reference/evidence"
-SEEN, UNSEEN = "valid_seen", "valid_unseen"  # panels: rooms that are trained in (other games of them), and others
 FEWEST = 3  # paired seeds without which nothing is concluded
+# what a cell keeps of its training batches
+KEPT = re.compile(
+    r"iteration|u|lambda/.*|success|return_mean|turns_mean|policy_tokens_mean|invalid_actions|parse_errors|label_.*"
+    r"|zero_advantage|reward/.*|calibration/.*|probe/.*|entropy|grad_norm|logprob_gap"
+)
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One recipe with one seed.
-
-    Attributes:
-        recipe: its name.
-        seed: >= 0.
-        params: of the arm.
-    """
-
-    recipe: str
-    seed: int
-    params: GRPOParams
-
-    @property
-    def name(self) -> str:
-        return f"{self.recipe}-seed{self.seed}"
-
-    @property
-    def key(self) -> str:
-        """12 hex digits of everything that a reader could change and that decides the result: not the code, whose hash
-        each cell keeps beside it."""
-        return digest(arm_content(self.recipe, self.params))
-
-
-def plan(params_file: str | Path) -> list[Cell]:
-    """The cells that a parameters file asks for (its key `grid`), seed by seed, so that all recipes
-    have the first seeds early.
+def plan(params_file: str | Path) -> list[Experiment]:
+    """The experiments that a parameters file asks for (its key `grid`), seed by seed, so that all recipes have the
+    first seeds early.
 
     Raises:
         ParameterError: naming the file and what is wrong in it.
     """
-    content = parameters.load_file(params_file)
-    content.setdefault("size", Path(params_file).stem)
+    grid, content = parameters.load_grid(params_file), parameters.load_file(params_file)
+    seeds = dict.fromkeys(grid.headline, grid.headline_seeds)
+    seeds |= dict.fromkeys(grid.others, grid.other_seeds) | dict.fromkeys(grid.extras, grid.extra_seeds)
     common = {k: v for k, v in content.items() if k in parameters.COMMON}
-    wanted = parameters.load_grid(params_file)
-    settings = {k: v for k, v in content.get("grpo", {}).items() if k != "seed"}
-    seeds = dict.fromkeys(wanted.headline, wanted.headline_seeds)
-    seeds |= dict.fromkeys(wanted.others, wanted.other_seeds)
-    seeds |= dict.fromkeys(wanted.extras, wanted.extra_seeds)
+    common.setdefault("size", Path(params_file).stem)
+    p = parameters.check("grpo", common | {"grpo": content.get("grpo", {}) | {"arms": list(seeds)}})
     return [
-        Cell(name, seed, parameters.check("grpo", common | {"seed": seed, "grpo": settings | {"arms": [name]}}))
-        for seed in range(wanted.first_seed, wanted.first_seed + max(seeds.values()))
+        Experiment(name, p.model_copy(update={"seed": seed, "arms": [name]}))
+        for seed in range(grid.first_seed, grid.first_seed + max(seeds.values()))
         for name, count in seeds.items()
-        if seed < wanted.first_seed + count
+        if seed < grid.first_seed + count
     ]
+
+
+def further_splits(cells: Sequence[Experiment]) -> tuple[str, ...]:
+    """Splits with a panel of their own, other than the one that training looks at: what `--unseen` plays."""
+    return cells[0].params.card.splits[2:] if cells else ()
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -189,13 +177,13 @@ def folders(output_dir: str | Path = "outputs") -> list[Path]:
     return [output_root(output_dir) / FOLDER, repo_root() / "outputs" / REFERENCE]
 
 
-def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None, split: str = SEEN) -> Found:
+def read_evidence(cells: Sequence[Experiment], where: Sequence[Path] | None = None, split: str | None = None) -> Found:
     """Read what is there of a plan.
 
     Args:
         where: folders with cells, the first that has one counts; None takes `folders`.
-        split: of the panel. With "valid_unseen" a cell's `before`, `after` and `panel` are those of `play_unseen`; a
-            cell that was not played there is missing.
+        split: None reads the panel that training looks at. Of one of `further_splits` a cell's `before`, `after` and
+            `panel` are those of `play_further`; a cell that was not played there is missing.
 
     Raises:
         ValueError: a file is damaged, naming it.
@@ -203,7 +191,7 @@ def read_evidence(cells: Sequence[Cell], where: Sequence[Path] | None = None, sp
     where = folders(cells[0].params.output_dir if cells else "outputs") if where is None else where
     found, wanted = Found({}, [], [], {}, []), {cell.name: cell for cell in cells}
     for name, cell in wanted.items():
-        contents = [_read(folder, cell, split) for folder in where if (folder / f"{name}.json").exists()]
+        contents = [_read_cell(folder, cell, split) for folder in where if (folder / f"{name}.json").exists()]
         contents = [content for content in contents if content is not None]
         fitting = [content for content in contents if content["key"] == cell.key]
         if fitting:
@@ -230,19 +218,19 @@ def reason(error: str) -> str:
     return next(named, lines[-1])
 
 
-def _read(folder: Path, cell: Cell, split: str) -> dict | None:
-    """A cell's content; None where it was not played on another split than the one that it was made with."""
-    content = _read_file(folder / f"{cell.name}.json", cell)
-    if split == SEEN:
+def _read_cell(folder: Path, cell: Experiment, split: str | None) -> dict | None:
+    """A cell's content, on another split's panel if one is asked for; None where it was not played there."""
+    content = _checked_cell(folder / f"{cell.name}.json", cell)
+    if split is None:
         return content
     path = folder / split / f"{cell.name}.json"
     if not path.exists():
         return None
-    played = _read_file(path, cell, content)
+    played = _checked_cell(path, cell, content)
     return played if played["configuration"] == content["card"]["configuration"] else None  # the same training
 
 
-def _read_file(path: Path, cell: Cell, rest: dict | None = None) -> dict:
+def _checked_cell(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
     """A file's content, checked; `rest`: what it leaves to the cell's own file."""
     try:
         content = (rest or {}) | json.loads(path.read_text(encoding="utf-8"))
@@ -265,3 +253,156 @@ def _read_file(path: Path, cell: Cell, rest: dict | None = None) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a cell of the evidence: {error!r}") from error
     return content
+
+
+# -- making -----------------------------------------------------------------------------------------------------------
+
+
+def cell_content(cell: Experiment, result: Result) -> dict:
+    """What is kept of a complete experiment: outcomes task by task as text of 0 and 1, numbers to five digits."""
+    columns = {
+        name: [_short(row.get(name)) for row in result.batches]
+        for name in sorted({k for row in result.batches for k in row if KEPT.fullmatch(k)})
+    }
+    return {
+        "recipe": cell.recipe,
+        "seed": cell.seed,
+        "key": cell.key,
+        "panel": result.curve[0]["panel"],
+        "params": cell.params.model_dump(exclude={"arms", "run", "output_dir"}),
+        "about": cell.load().about,
+        "card": result.card,
+        "before": _bits(result.before),
+        "start": _bits(result.start),
+        "after": _bits(result.after),
+        "curve": [{k: _short(v) for k, v in row.items() if k != "arm"} for row in result.curve],
+        "batches": columns,
+    }
+
+
+def _bits(outcomes: Sequence[int]) -> str:
+    return "".join(map(str, outcomes))
+
+
+def _short(value):
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def fill(
+    cells: Sequence[Experiment], jobs: int | None = None, on_update: Callable[[str], None] = lambda line: None
+) -> tuple[int, dict[str, str]]:
+    """Train the cells that have no file yet, in order, and write each when it is complete.
+
+    Args:
+        cells: of one plan.
+        jobs: processes at a time, of one thread each without a GPU; None takes one a core without a GPU and one with.
+        on_update: called with a line for people when a cell ends.
+
+    Returns:
+        How many were trained, and the reason of each that failed.
+    """
+    found = read_evidence(cells)
+    waiting = [cell for cell in cells if cell.name not in found.cells]
+    target, failed, ended = folders(cells[0].params.output_dir if cells else "outputs")[0], {}, []
+
+    def end(number: int, error: str | None):
+        cell = waiting[number]
+        note = target / f"{cell.name}.failed.txt"
+        if error is not None:
+            failed[cell.name] = error
+            write_atomic(note, error)
+            on_update(f"{cell.name}: FAILED: {reason(error)}")
+            return
+        result = cell.read()
+        write_atomic(target / f"{cell.name}.json", json.dumps(cell_content(cell, result)))
+        note.unlink(missing_ok=True)
+        ended.append(cell.name)
+        before, after = (100 * float(np.mean(x)) for x in (result.before, result.after))
+        on_update(
+            f"{cell.name}: {before:.1f} -> {after:.1f} %, {result.card['seconds']:.0f} s; "
+            f"{len(waiting) - len(ended) - len(failed)} to go"
+        )
+
+    # One thread each, however many processes: sums over more round differently, and a cell should not depend on `jobs`.
+    train_all(waiting, end, jobs, threads=None if torch.cuda.is_available() else 1)
+    return len(ended), failed
+
+
+def play_further(
+    cells: Sequence[Experiment], split: str, on_update: Callable[[str], None] = lambda line: None
+) -> tuple[int, list[str]]:
+    """Let the policies of complete cells, before and after training, play the panel of another split: as many tasks, in
+    the same way. What has been played is not played again.
+
+    Returns:
+        How many cells were played now, and the names of those whose policy is not on this machine.
+    """
+    target = folders(cells[0].params.output_dir if cells else "outputs")[0]
+    found, known = read_evidence(cells, [target]), read_evidence(cells, [target], split)
+    played, absent = 0, []
+    for cell in (cell for cell in cells if cell.name in found.cells and cell.name not in known.cells):
+        made = found.cells[cell.name]["card"]["configuration"]
+        trained = cell.folder_of(made) / "policy"
+        if not trained.exists():
+            absent.append(cell.name)
+            continue
+
+        def play(policy: str, cell: Experiment = cell) -> dict[str, str]:
+            report = cell.evaluate(load_policy(policy, env=cell.params.env), split)
+            return {"panel": report.panel, "outcomes": _bits(report.outcomes)}
+
+        before, after = cell.base(split, lambda: play(cell.params.model)), play(str(trained))  # noqa: B023 called at once
+        named = {"recipe": cell.recipe, "seed": cell.seed, "configuration": made, "start": ""}
+        result = named | {"panel": after["panel"], "before": before["outcomes"], "after": after["outcomes"]}
+        write_atomic(target / split / f"{cell.name}.json", json.dumps(result))
+        played += 1
+        rates = [100 * np.mean([int(x) for x in result[when]]) for when in ("before", "after")]
+        on_update(f"{cell.name}: {rates[0]:.1f} -> {rates[1]:.1f} % on {split}")
+    return played, absent
+
+
+def store(cells: Sequence[Experiment], on_update: Callable[[str], None] = print) -> None:
+    """Copy this machine's complete cells, on all panels, to the committed ones."""
+    mine, reference = folders(cells[0].params.output_dir)
+    for split in (None, *further_splits(cells)):
+        found = read_evidence(cells, [mine], split)
+        for name in found.cells:
+            file = Path(split or "", f"{name}.json")
+            write_atomic(reference / file, (mine / file).read_bytes())
+        where = split or cells[0].params.card.splits[1]
+        on_update(f"{where}: {len(found.cells)} cells stored; committed: {read_evidence(cells, [reference], split)}")
+
+
+def command(
+    file: str | Path, only: Sequence[str] | None, jobs: int | None, unseen: bool, status: bool, keep: bool
+) -> int:
+    """The command `python -m sglib evidence`; returns its exit status.
+
+    Raises:
+        ParameterError: naming the option or parameter that is wrong.
+    """
+    cells = plan(file)
+    if unknown := sorted(set(only or ()) - {cell.recipe for cell in cells}):
+        names = ", ".join(dict.fromkeys(cell.recipe for cell in cells))
+        raise parameters.ParameterError(f"--only {unknown[0]}: no such recipe in {file}; there are: {names}")
+    if jobs is not None and jobs < 1:
+        raise parameters.ParameterError(f"--jobs {jobs}: must be at least 1")
+    cells = [cell for cell in cells if not only or cell.recipe in only]
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if keep:
+        store(cells, say)
+        return 0
+    if unseen:
+        for split in further_splits(cells):
+            played, absent = play_further(cells, split, say)
+            say(f"{split}: {played} cells played" + (f"; trained elsewhere: {', '.join(absent)}" if absent else ""))
+        return 0
+    _, failed = (0, {}) if status else fill(cells, jobs, say)
+    found = read_evidence(cells)
+    if only:
+        found.unknown = []
+    print(found)
+    return 1 if failed else 0

@@ -34,7 +34,9 @@ OTHERS = (
 )  # fmt: skip
 
 
-def canonical(thing: Any, without: Collection[str] = (), revised: bool = True) -> dict[str, Any]:
+def canonical(
+    thing: Any, without: Collection[str] = (), revised: bool = True, env: str | None = None
+) -> dict[str, Any]:
     """What a dataclass or pydantic model says, as JSON data: its `name` and `kind` where it has them, the `revision`
     of its class (1 where the class declares none), and each field whose value is not the field's default.
 
@@ -46,6 +48,7 @@ def canonical(thing: Any, without: Collection[str] = (), revised: bool = True) -
         thing: a reward component, schedule, estimator, start, recipe or parameters.
         without: names at the top that do not count.
         revised: False takes every revision as 1.
+        env: the environment whose shipped models are meant.
 
     Raises:
         TypeError: a value that is neither JSON data nor a dataclass or model.
@@ -57,9 +60,9 @@ def canonical(thing: Any, without: Collection[str] = (), revised: bool = True) -
         if name.startswith("_") or name in LEFT_OUT or name in without:
             continue
         if name in MODELS and isinstance(value, str):
-            data[name] = weights_hash(value)
-        elif default is dataclasses.MISSING or _text(_data(value, revised)) != _text(_data(default, False)):
-            data[name] = _data(value, revised)
+            data[name] = weights_hash(value, env)
+        elif default is dataclasses.MISSING or _text(_data(value, revised, env)) != _text(_data(default, False, env)):
+            data[name] = _data(value, revised, env)
     return data
 
 
@@ -108,16 +111,16 @@ def _fields(thing: Any) -> Iterator[tuple[str, Any, Any]]:
         raise TypeError(f"{thing!r}: got {type(thing).__name__}; allowed: JSON data, a dataclass or a pydantic model")
 
 
-def _data(value: Any, revised: bool) -> Any:
+def _data(value: Any, revised: bool, env: str | None) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, list | tuple):
-        return [_data(v, revised) for v in value]
+        return [_data(v, revised, env) for v in value]
     if isinstance(value, dict):
-        return {str(k): _data(v, revised) for k, v in value.items()}
-    data = canonical(value, revised=revised)
+        return {str(k): _data(v, revised, env) for k, v in value.items()}
+    data = canonical(value, revised=revised, env=env)
     if not set(LABELS) & set(data):
         raise ValueError(f"{type(value).__name__}: has neither name nor kind; allowed: a class that has one of them")
     return data

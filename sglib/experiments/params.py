@@ -1,7 +1,8 @@
 """Every notebook's parameters, checked before anything runs.
 
-One YAML file in `params/` describes one size of the whole study: `seed` and `size` at the top, then a section for each
-notebook. A notebook's parameters cell declares only `seed`, `size` and its own (empty) section; the next cell is
+One YAML file in `params/` describes one size of the whole study: `env`, `seed` and `size` at the top, then a section
+for each notebook. A notebook's parameters cell declares only `seed`, `size` and its own (empty) section; the next cell
+is
 
     p = sglib.params.check("04_joint_grpo", globals())
 
@@ -16,42 +17,104 @@ import difflib
 import hashlib
 import json
 import re
+import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-Count = Annotated[int, Field(ge=1)]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Format = Literal["act", "progress", "guide"]
-COMMON = ("seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
+from sglib import envs
+from sglib.models.small import shipped_folder
+
+COMMON = ("env", "seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
 
 
 class ParameterError(ValueError):
     """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
 
 
-def _distinct(value: list[str]) -> list[str]:
-    if len(set(value)) < len(value):
-        raise ValueError("one is named twice")
+def _no_text(value: Any) -> Any:
+    """YAML reads 1e-5 as a text: say how it is written."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", value.strip(), re.IGNORECASE):
+        raise ValueError(f"must be a number, and YAML reads {value} as text: write {_yaml_number(value)}")
     return value
+
+
+def _as_list(value: Any) -> Any:
+    """`papermill -p arms '[igpo, grpo]'` and `-p arms igpo` hand over a text: a list in YAML, or one name."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value) if value.lstrip().startswith("[") else [value]
+    except yaml.YAMLError:
+        return value
+
+
+def _distinct(names: Sequence[str]) -> Sequence[str]:
+    if len({Path(name).stem for name in names}) < len(names):  # of recipes' files the names count
+        raise ValueError("one is named twice")
+    return names
+
+
+def _recipe(name: str) -> str:
+    """A recipe's name, or the whole path of its file: notebooks run in another folder than commands."""
+    file = recipe_file(name)
+    return str(file.resolve()) if name.endswith(".yaml") else name
+
+
+def _named_recipe(name: str) -> str:
+    if name.endswith(".yaml"):
+        raise ValueError(f"{name}: allowed: recipes of params/recipes")
+    return _recipe(name)
+
+
+def _grid_name(name: str) -> str:
+    having = [size for size in sizes() if "grid" in load_file(_params_file(size))]
+    if name not in having:
+        raise ValueError(f"there is no params/{name}.yaml with a grid; allowed: {', '.join(having)}")
+    return name
+
+
+def _environment(name: str) -> str:
+    envs.get(name)
+    return name if name in envs.names() else str(Path(name).resolve())
+
+
+def _model(name: str) -> str:
+    return str(Path(name).resolve()) if Path(name).exists() and not shipped_folder(name) else name
+
+
+Int = Annotated[int, BeforeValidator(_no_text)]
+Float = Annotated[float, BeforeValidator(_no_text)]
+Count = Annotated[Int, Field(ge=1)]
+Rate = Annotated[Float, Field(gt=0, le=1)]
+Temperature = Annotated[Float, Field(gt=0, le=2)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Format = Literal["act", "progress", "guide"]
+Condition = Literal["basic", "online", "random", "retrospective"]
+Names = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_distinct)]
+Recipes = Annotated[list[Annotated[str, AfterValidator(_recipe)]], BeforeValidator(_as_list), AfterValidator(_distinct)]
+NamedRecipes = Annotated[list[Annotated[str, AfterValidator(_named_recipe)]], *Recipes.__metadata__]
+GridName = Annotated[RunName, AfterValidator(_grid_name)]
 
 
 class Params(pydantic.BaseModel):
     """What all notebooks share.
 
     Attributes:
-        seed: >= 0; decides games, sampling and training order.
+        env: the environment: a name of `sglib.envs.names()`, or the path of a .py file with an ENVIRONMENT.
+        seed: 0 .. 2**32 - 1; decides tasks, sampling and training order.
         size: name of the file in `params/` that the values come from.
         output_dir: where runs go, relative to the repository (the environment variable SGLIB_OUTPUT goes first).
         run: name of the run's folder; None makes it `<size>-seed<seed>`, then `-<hash>` where other values than
             those of `params/<size>.yaml` are used, so that a try does not replace the run that it varies.
-        model: what `sglib.load_policy` takes: "base", a local path, a hub id, or (to play, not to train) the address of
-            a server, "endpoint:http://...#name".
-        max_turns: actions an episode may take, 1..200.
-        max_receptacles: size of the generated rooms, 4..60 receptacles.
+        model: what `sglib.load_policy` takes: "base" (of the environment), a local path, a hub id, or (to play, not to
+            train) the address of a server, "endpoint:http://...#name".
+        max_turns: actions that an episode may take, 1..200; None takes the environment's own number.
+        task_size: how large or hard tasks are, as the environment's `tasks` takes it; None is the environment's own.
         temperature: of sampling, in (0, 2].
         batch_size: episodes that are played side by side in evaluations; changes speed and memory only.
     """
@@ -59,32 +122,30 @@ class Params(pydantic.BaseModel):
     # strict: YAML's `no` is no integer and the text "1e-5" is no float; frozen: what was recorded is what ran
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
 
-    seed: int = Field(0, ge=0)
+    env: Annotated[str, AfterValidator(_environment)]
+    seed: Int = Field(0, ge=0, lt=2**32)  # numpy's limit
     size: RunName = "cpu"
     output_dir: str = "outputs"
     run: RunName | None = None
-    model: str = "base"
-    max_turns: int = Field(30, ge=1, le=200)
-    max_receptacles: int = Field(12, ge=4, le=60)
-    temperature: float = Field(0.4, gt=0, le=2)
+    model: Annotated[str, AfterValidator(_model)] = "base"
+    max_turns: Int | None = Field(None, ge=1, le=200)
+    task_size: Any = None
+    temperature: Temperature = 0.4
     batch_size: Count = 64
 
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _lists(cls, values: Any) -> Any:
-        """`papermill -p arms '[igpo, grpo]'` and `-p arms igpo` hand over a text: lists in YAML, or one name."""
-        if not isinstance(values, dict):
-            return values
-        values = dict(values)
-        for name, field in cls.model_fields.items():
-            text = values.get(name)
-            if isinstance(text, str) and str(field.annotation).startswith("list["):
-                try:
-                    found = yaml.safe_load(text) if text.strip().startswith("[") else [text]
-                except yaml.YAMLError:
-                    continue  # told as no list
-                values[name] = found
-        return values
+    @pydantic.model_validator(mode="after")
+    def _known_size(self):
+        self.card.tasks(0, size=self.task_size)
+        return self
+
+    @property
+    def card(self) -> envs.Environment:
+        return envs.get(self.env)
+
+    @property
+    def turns(self) -> int:
+        """Actions that an episode may take."""
+        return self.max_turns or self.card.turns
 
     @property
     def run_name(self) -> str:
@@ -114,18 +175,16 @@ class PilotParams(Params):
     """01_pilot_study: `games` of the panel, the ways of acting that are compared."""
 
     games: Count = 128
-    conditions: list[Literal["basic", "online", "random", "retrospective"]] = Field(
+    conditions: Annotated[list[Condition], *Names.__metadata__] = Field(
         ["basic", "online", "random", "retrospective"], min_length=1
     )
-    _once = pydantic.field_validator("conditions")(_distinct)
 
 
 class GuidanceParams(Params):
     """02_inference_self_guidance: `games` of the panel, the formats that are compared."""
 
     games: Count = 128
-    formats: list[Format] = Field(["act", "guide"], min_length=1)
-    _once = pydantic.field_validator("formats")(_distinct)
+    formats: Annotated[list[Format], *Names.__metadata__] = Field(["act", "guide"], min_length=1)
 
 
 class WarmupParams(Params):
@@ -133,87 +192,95 @@ class WarmupParams(Params):
     panel before and after."""
 
     games: Count = 256
-    play_temperature: float = Field(1.0, gt=0, le=2)
+    play_temperature: Temperature = 1.0
     epochs: Count = 1
-    learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    learning_rate: Rate = 2.0e-4
     train_batch_size: Count = 16
     lora: bool = False
     eval_games: Count = 128
 
 
 class GRPOParams(Params):
-    """04_joint_grpo.
+    """04_joint_grpo. Fields that `sglib.training.grpo.GRPOSettings` has too are handed to it as they are.
 
     Attributes:
         arms: which trainings to compare, each a recipe: a name of `params/recipes`, or the path of any YAML file like
             those. `grpo` (environment reward only), `guide` (guidance, lambda = 0), `self_guide` (guidance with its
             scheduled reward), `immediate` (the full guidance reward from the first step), and the other papers'.
-        iterations: optimiser steps of each arm, each on `games_per_iteration` x `group_size` episodes.
-        learning_rate, lr_schedule: of AdamW; "linear" lets the rate fall to 0 over the iterations.
+        iterations: batches that are played and trained on, of `games_per_iteration` x `group_size` episodes each.
+        learning_rate, lr_schedule, weight_decay, max_grad_norm: of AdamW; "linear" lets the rate fall to 0 over the
+            iterations.
         updates_per_batch: optimiser steps on each batch of episodes.
-        clip: epsilon of the clipped loss (Eq 9); it acts from two updates a batch on, and is refused with one.
+        clip, epsilon_high: the ratio of the loss (Eq 9) is clipped to [1 - clip, 1 + epsilon_high], None means `clip`;
+            they act from two updates a batch on, and are refused with one.
         beta: weight of the KL term; 0 leaves the reference model out.
         win_reward: what a success pays in every arm; None leaves it to each recipe (10 in most, as the framework of
             Self-Guide's authors pays; a plain 1 lets the labels' sum outweigh it).
         loss_type: "grpo" averages the loss first within an episode, then over episodes; "dapo" over all tokens of the
             batch, so that lost episodes, which are about twice as long as won ones, weigh more.
+        micro_batch_size: most sequences in a forward pass; bounds memory.
+        bf16: autocast to bfloat16; None means yes on a GPU that supports it.
+        checkpoint_every: iterations between checkpoints; 0 writes one at the end only.
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
-        lora: train a LoRA adapter rather than all weights.
+        lora, lora_rank: train a LoRA adapter on all linear layers rather than all weights.
         temperature: of the training rollouts.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.
     """
 
-    temperature: float = Field(1.0, gt=0, le=2)
-    arms: list[str] = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
+    temperature: Temperature = 1.0
+    arms: Recipes = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
     iterations: Count = 20
     games_per_iteration: Count = 8
-    group_size: int = Field(8, ge=2)
-    learning_rate: float = Field(2.0e-4, gt=0, le=1)
+    group_size: Int = Field(8, ge=2)
+    learning_rate: Rate = 2.0e-4
     lr_schedule: Literal["constant", "linear"] = "linear"
+    weight_decay: Float = Field(0.0, ge=0)
+    max_grad_norm: Float = Field(1.0, ge=0)
     updates_per_batch: Count = 1
-    clip: float = Field(0.2, gt=0, lt=1)
-    beta: float = Field(0.0, ge=0)
+    clip: Float = Field(0.2, gt=0, lt=1)
+    epsilon_high: Float | None = Field(None, gt=0)
+    beta: Float = Field(0.0, ge=0)
     loss_type: Literal["grpo", "dapo"] = "grpo"
-    win_reward: float | None = Field(None, gt=0)
+    win_reward: Float | None = Field(None, gt=0)
+    micro_batch_size: Count = 8
+    bf16: bool | None = None
+    checkpoint_every: Int = Field(10, ge=0)
     eval_games: Count = 256
     eval_every: Count = 10
-    eval_temperature: float = Field(0.4, gt=0, le=2)
+    eval_temperature: Temperature = 0.4
     lora: bool = False
-    report_to: list[str] = []
+    lora_rank: Count = 16
+    report_to: Names = []
 
     @pydantic.field_validator("report_to")
     @classmethod
     def _trackers(cls, value: list[str]) -> list[str]:
-        if value:  # transformers is not imported for nothing
-            from sglib.training.grpo import check_trackers
+        if value:
+            from sglib.training.grpo import check_trackers  # loads TRL, which takes seconds
 
             check_trackers(value)
-        return _distinct(value)
-
-    @pydantic.field_validator("arms")
-    @classmethod
-    def _recipes(cls, value: list[str]) -> list[str]:
-        for name in value:
-            recipe_file(name)
-        if len({Path(name).stem for name in value}) < len(value):
-            raise ValueError("one is named twice")
         return value
 
     @pydantic.model_validator(mode="after")
     def _clip_acts(self):
-        if "clip" in self.model_fields_set and self.updates_per_batch == 1:
-            raise ValueError("clip does nothing with updates_per_batch = 1: leave it out, or update twice or more")
+        for name in ("clip", "epsilon_high"):
+            if name in self.model_fields_set and self.updates_per_batch == 1 and getattr(self, name) is not None:
+                raise ValueError(f"{name} does nothing with updates_per_batch = 1: leave it out, or set that to 2")
         return self
+
+    @pydantic.model_validator(mode="after")
+    def _fitting(self):
+        return _check_recipes(self, self.arms)
 
 
 class CreditParams(Params):
     """05_credit_assignment: `games`, `group_size` episodes of each, all methods' rewards and advantages on them."""
 
-    temperature: float = Field(1.0, gt=0, le=2)
-    max_turns: int = Field(15, ge=1, le=200)
+    temperature: Temperature = 1.0
+    max_turns: Int | None = Field(15, ge=1, le=200)
     games: Count = 3
-    group_size: int = Field(4, ge=2)
+    group_size: Int = Field(4, ge=2)
 
 
 class TruthParams(Params):
@@ -221,58 +288,47 @@ class TruthParams(Params):
 
     Attributes:
         games: played in each format, and rated by every reward.
-        steps: so many of each format's steps are re-played, `k` times as they were and `k` times drawn anew.
+        steps: how many of each format's steps are played again, `k` times as they were and `k` times sampled again.
         arms, remedies: recipes trained as notebook 04 trains them; those that it has trained are not trained again.
         cells: as in 07_how_sure.
     """
 
-    temperature: float = Field(1.0, gt=0, le=2)
+    temperature: Temperature = 1.0
     games: Count = 24
     steps: Count = 16
     k: Count = 16
-    arms: list[str] = Field(["guide", "self_guide", "immediate"], min_length=1)
-    remedies: list[str] = []
-    cells: RunName = "full"
-    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
-
-    @pydantic.field_validator("arms", "remedies")
-    @classmethod
-    def _recipes(cls, value: list[str]) -> list[str]:
-        for name in _distinct(value):
-            recipe_file(name)
-        return value
+    arms: Recipes = ["guide", "self_guide", "immediate"]
+    remedies: Recipes = []
+    cells: GridName = "full"
 
     @pydantic.model_validator(mode="after")
     def _compared(self):
         if "immediate" not in self.arms:
             raise ValueError("arms: must have immediate, which the others are compared with")
-        _distinct([*self.arms, *self.remedies])
-        return self
+        return _check_recipes(self, _distinct([*self.arms, *self.remedies]))
 
 
 class HowSureParams(Params):
     """07_how_sure: `cells` names the file of `params/` whose `grid` is looked at."""
 
-    cells: RunName = "full"
-    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+    cells: GridName = "full"
 
 
 class LookParams(Params):
     """08_inspecting_trajectories: `games` played by `group_size` episodes in each of two formats; a what-if of `k`."""
 
-    temperature: float = Field(1.0, gt=0, le=2)
+    temperature: Temperature = 1.0
     games: Count = 6
-    group_size: int = Field(4, ge=2)
+    group_size: Int = Field(4, ge=2)
     k: Count = 16
 
 
 class ReportParams(Params):
-    """09_report: `reference` lays the committed results of `outputs/reference/` beside this machine's; `cells` as in
+    """09_report: `reference` shows the committed results of `outputs/reference/` next to this machine's; `cells` as in
     07_how_sure."""
 
     reference: bool = True
-    cells: RunName = "full"
-    _known = pydantic.field_validator("cells")(lambda value: _with_grid(value))
+    cells: GridName = "full"
 
 
 class Grid(pydantic.BaseModel):
@@ -286,22 +342,13 @@ class Grid(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    headline: list[str] = Field(min_length=1)
-    others: list[str] = []
-    extras: list[str] = []
+    headline: NamedRecipes = Field(min_length=1)
+    others: NamedRecipes = []
+    extras: NamedRecipes = []
     headline_seeds: Count = 10
     other_seeds: Count = 5
     extra_seeds: Count = 3
     first_seed: Count = 1
-
-    @pydantic.field_validator("headline", "others", "extras")
-    @classmethod
-    def _recipes(cls, value: list[str]) -> list[str]:
-        for name in _distinct(value):
-            if name.endswith(".yaml"):
-                raise ValueError(f"{name}: allowed: recipes of params/recipes")
-            recipe_file(name)
-        return value
 
     @pydantic.model_validator(mode="after")
     def _apart(self):
@@ -321,20 +368,21 @@ def load_grid(path: str | Path) -> Grid:
     return Grid(**content["grid"])
 
 
-def _with_grid(name: str) -> str:
-    file = _params_file(name)
-    if file is None or "grid" not in load_file(file):
-        having = [size for size in sizes() if "grid" in load_file(_params_file(size))]
-        raise ValueError(f"there is no params/{name}.yaml with a grid; allowed: {', '.join(having)}")
-    return name
-
-
 def _check_grid(value: Any) -> None:
     try:
         Grid(**_mapping("grid", value))
     except pydantic.ValidationError as error:
         problems = [f"grid.{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in error.errors()]
         raise ParameterError("; ".join(problems)) from None
+
+
+def _check_recipes(p: Params, names: Sequence[str]) -> Params:
+    """The parameters as they are, if every recipe is without fault and fits the environment."""
+    from sglib.experiments.recipe import check_environment, load_recipe  # which imports this module
+
+    for name in names:
+        check_environment(load_recipe(name), p.card)
+    return p
 
 
 # section of the YAML file -> (notebook, its parameters), in the order of the study
@@ -373,13 +421,14 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     stored = load_file(known) if known else {}
     if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
         raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
+    base = {k: v for k, v in stored.items() if k in COMMON}
+    common = base | {k: v for k, v in values.items() if k in COMMON}
     for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
         if other != section and other in values:
-            _build(other, _mapping(other, values[other]))
+            _build(other, common | _mapping(other, values[other]))
     if "grid" in values:
         _check_grid(values["grid"])
     single = {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
-    base = {k: v for k, v in stored.items() if k in COMMON}
     return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
 
 
@@ -430,8 +479,8 @@ def load_file(path: str | Path) -> dict[str, Any]:
 
 
 def sizes() -> list[str]:
-    """Names of the files in `params/`."""
-    return sorted(path.stem for path in _params_dir().glob("*.yaml"))
+    """Names of the parameters files in `params/`."""
+    return sorted(path.stem for path in params_dir().glob("*.yaml") if path.name != "claims.yaml")
 
 
 def recipe_file(name: str) -> Path:
@@ -448,12 +497,13 @@ def recipe_file(name: str) -> Path:
     return path
 
 
-def _params_dir() -> Path:
+def params_dir() -> Path:
+    """The repository's folder of parameters files."""
     return Path(__file__).resolve().parents[2] / "params"
 
 
 def _params_file(size: object) -> Path | None:
-    path = _params_dir() / f"{size}.yaml"
+    path = params_dir() / f"{size}.yaml"
     return path if isinstance(size, str) and size in sizes() else None
 
 
@@ -484,10 +534,13 @@ def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
             statements = ast.parse(cell).body
         except SyntaxError:  # a cell with magics sets no parameter
             continue
-        targets = [t.id for s in statements if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)]
         if re.search(r"\bcheck\(", cell):
             break
-        names.update(targets)
+        assigned = [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
+        names.update(target.id for target in assigned if isinstance(target, ast.Name))
+    for name in sorted(names):
+        if isinstance(values.get(name), types.ModuleType):
+            raise ParameterError(f"{name}: an import of this notebook replaced its value: import under another name")
     return {name: values[name] for name in names if name in values}
 
 
@@ -509,31 +562,21 @@ def _explain(section: str, model: type[Params], problem: dict[str, Any]) -> str:
     name = field if field in COMMON else f"{section}.{field}"
     if problem["type"] == "extra_forbidden":
         return f"{section}.{_unknown(field, list(model.model_fields))}"
-    if len(problem["loc"]) > 1:
-        name += f"[{problem['loc'][1]}]"
-    value = problem["input"]
-    reason = problem["msg"][0].lower() + problem["msg"][1:].removeprefix("alue error, ")
+    if problem["type"] == "missing":
+        return f"{name}: missing; allowed: one of {', '.join(envs.names())}, or the path of a .py file"
+    name += "".join(f"[{part}]" for part in problem["loc"][1:] if isinstance(part, int))
+    reason = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] == "value_error":
         reason = str(problem["ctx"]["error"])
     if problem["type"] == "string_pattern_mismatch":
         reason = "letters, digits, '.', '_' and '-' only, beginning with a letter or digit"
-    if problem["type"] in ("float_type", "int_type") and isinstance(value, str) and _is_number(value):
-        reason += f" (YAML reads {value} as text: write {_yaml_number(value)})"
-    return f"{name} = {value!r}: {reason}"
+    return f"{name} = {problem['input']!r}: {reason}"
 
 
 def _unknown(name: str, allowed: list[str], what: str = "parameter") -> str:
     close = difflib.get_close_matches(name, allowed, n=1)
     hint = f", did you mean {close[0]!r}?" if close else ";"
     return f"{name}: unknown {what}{hint} Allowed: {', '.join(allowed)}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _yaml_number(text: str) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from sglib import rewards
 from sglib.advantages.estimators import ESTIMATORS, GRPO, Estimator
 from sglib.experiments.params import ParameterError, recipe_file
 from sglib.experiments.starts import STARTS, Stages, Start
@@ -106,6 +107,18 @@ def make_recipe(content: Any, name: str, where: str = "recipe") -> Recipe:
     for component in components:
         _check_use(component, recipe, where)
     return recipe
+
+
+def check_environment(recipe: Recipe, card) -> None:
+    """Refuse a recipe that needs what the environment lacks.
+
+    Raises:
+        ParameterError: naming the recipe, the component and what it asks for.
+    """
+    try:
+        rewards.check_environment(recipe.components, card)
+    except ValueError as error:
+        raise ParameterError(f"{recipe.name}: {error}") from None
 
 
 def _check_keys(content: Any, allowed: set[str], where: str):

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -25,7 +26,6 @@ import pandas as pd
 from sglib.experiments import params as parameters
 from sglib.records import Trajectory, write_atomic, write_trajectories
 
-PACKAGES = ("sglib", "torch", "transformers", "trl", "peft", "alfworld", "textworld", "numpy", "openai")
 EXECUTED = "notebook.ipynb"
 MANIFEST = "MANIFEST.json"
 
@@ -41,17 +41,19 @@ def output_root(output_dir: str | Path = "outputs") -> Path:
 
 
 def source_hash(*paths: str | Path) -> str:
-    """Hash (16 hex digits) of files, or of folders' files, given relative to the repository.
+    """Hash (16 hex digits) of files, or of folders' files; relative paths are in the repository, and a file outside it
+    counts by its name.
 
     Notebooks' executed halves and Python's caches are left out: they do not decide what a run computes.
     """
     digest = hashlib.sha256()
-    for path in paths:
-        path = repo_root() / path
+    root = repo_root()
+    for path in (root / path for path in paths):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         for file in files:
             if file.is_file() and file.suffix not in (".pyc", ".ipynb") and not file.name.startswith("."):
-                digest.update(file.relative_to(repo_root()).as_posix().encode() + b"\0")
+                name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+                digest.update(name.encode() + b"\0")
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
@@ -163,7 +165,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
 
 def start_run(notebook: str, params: parameters.Params) -> Run:
-    """Make (or begin anew) the folder `outputs/<notebook>/<run>/` and write what is known before anything runs.
+    """Make (or begin again) the folder `outputs/<notebook>/<run>/` and write what is known before anything runs.
 
     An earlier run of the same name is replaced: its files go, so that nothing of it is mistaken for this one's.
 
@@ -242,7 +244,7 @@ def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | 
 
 
 def notebook_source(notebook: str) -> str:
-    """Hash of the code behind a notebook's run: its text half and all of `sglib`."""
+    """Hash of the code of a notebook's run: its text half and all of `sglib`."""
     return source_hash("sglib", f"notebooks/{notebook}.py")
 
 
@@ -258,9 +260,10 @@ def _git_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides results."""
+    """Installed versions of this package and of those that it requires."""
+    needed = [re.match(r"[\w-]+", line)[0] for line in importlib.metadata.requires("sglib") if "extra ==" not in line]
     installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
-    return {name: installed[name] for name in PACKAGES if name in installed}
+    return {name: installed[name] for name in ("sglib", *needed) if name in installed}
 
 
 def write_manifest(reference: Path) -> Path:

@@ -10,9 +10,9 @@ A list of them is gone through in order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from sglib.envs.alfworld import generate_games
+from sglib.envs.base import Environment
 from sglib.models.policy import Policy
 from sglib.play.rollout import rollout
 from sglib.rewards import repro, step_agent
@@ -25,7 +25,7 @@ GAMES_SEED = 3000  # of the games that are played for a start; those of the rein
 class Start(Protocol):
     kind: str
 
-    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
+    def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
         """Train the policy in place; same seed, same weights."""
         ...
 
@@ -55,9 +55,9 @@ class Warmup:
     def __post_init__(self):
         _check(self)
 
-    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
-        games = generate_games(self.games, seed=GAMES_SEED + seed, max_receptacles=max_receptacles)
-        played = rollout(policy, games, format="progress", turns=max_turns, temperature=self.temperature, seed=seed)
+    def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
+        games = card.tasks(self.games, seed=GAMES_SEED + seed, size=size)
+        played = rollout(policy, games, format="progress", turns=turns, temperature=self.temperature, seed=seed)
         examples = repro.warmup_examples(policy, played, answer=self.answer)
         sft(
             policy, examples, epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size,
@@ -86,9 +86,9 @@ class Imitation:
     def __post_init__(self):
         _check(self)
 
-    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
-        games = generate_games(self.games, seed=GAMES_SEED + seed, max_receptacles=max_receptacles)
-        examples = step_agent.expert_examples(policy, games, expert=self.expert, max_turns=max_turns)
+    def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
+        games = card.tasks(self.games, seed=GAMES_SEED + seed, size=size)
+        examples = step_agent.expert_examples(policy, games, expert=self.expert, max_turns=turns)
         sft(
             policy, examples, epochs=self.epochs, learning_rate=self.learning_rate, batch_size=self.batch_size,
             seed=seed,
@@ -119,14 +119,12 @@ class Preference:
     def __post_init__(self):
         _check(self)
 
-    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
-        games = generate_games(
-            self.games * self.cycles, seed=GAMES_SEED + seed, max_receptacles=max_receptacles
-        )
+    def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
+        games = card.tasks(self.games * self.cycles, seed=GAMES_SEED + seed, size=size)
         for cycle in range(self.cycles):
             chosen = games[cycle * self.games : (cycle + 1) * self.games]
             pairs, _ = step_agent.inspect_steps(
-                policy, chosen, prefix=self.prefix, expert=self.expert, max_turns=max_turns, seed=seed
+                policy, chosen, prefix=self.prefix, expert=self.expert, max_turns=turns, seed=seed
             )
             dpo(
                 policy, pairs, beta=self.beta, learning_rate=self.learning_rate, batch_size=self.batch_size, seed=seed
@@ -144,9 +142,9 @@ class Stages:
     stages: tuple[Start, ...]
     kind = "stages"
 
-    def __call__(self, policy: Policy, *, seed: int, max_turns: int, max_receptacles: int | None) -> None:
+    def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
         for stage in self.stages:
-            stage(policy, seed=seed, max_turns=max_turns, max_receptacles=max_receptacles)
+            stage(policy, card=card, seed=seed, turns=turns, size=size)
 
 
 def _check(start) -> None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -46,17 +45,20 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
     plans = []
     for section, name in _chosen(only):
         given = {k: v for k, v in content.items() if k in parameters.COMMON} | {section: content.get(section, {})}
-        plans.append((name, given, parameters.check(name, given)))
+        checked = parameters.check(name, given)
+        whole = checked.model_dump()  # with whole paths: notebooks run in another folder
+        given = {k: whole[k] for k in given if k != section} | {section: {k: whole[k] for k in given[section]}}
+        plans.append((name, given, checked))
 
     began = time.monotonic()
     for number, (name, given, checked) in enumerate(plans, 1):
         folder = output_root(checked.output_dir) / name / checked.run_name
         head = f"[{number}/{len(plans)}] {name}"
         if not force and _complete(folder, name, checked):
-            print(f"{head}: complete already, kept ({_shown(folder)})", flush=True)
+            print(f"{head}: complete already, kept ({shown(folder)})", flush=True)
             continue
         force = True
-        print(f"{head} -> {_shown(folder)}", flush=True)
+        print(f"{head} -> {shown(folder)}", flush=True)
         folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         try:
@@ -73,7 +75,7 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
         except papermill.PapermillExecutionError as error:
             raise RuntimeError(
                 f"{name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
-                f"The notebook with the whole error: {_shown(folder / EXECUTED)}. What earlier notebooks wrote is "
+                f"The notebook with the whole error: {shown(folder / EXECUTED)}. What earlier notebooks wrote is "
                 "kept; run the same command again to go on from here."
             ) from None
         print(f"    {_minutes(time.monotonic() - start)}", flush=True)
@@ -110,7 +112,7 @@ def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
         checked = parameters.check(name, {k: v for k, v in content.items() if k in (*parameters.COMMON, section)})
         folder = output_root(checked.output_dir) / name / checked.run_name
         if not _complete(folder, name, checked):
-            raise RuntimeError(f"{name}: {_shown(folder)} is not complete with these parameters and this source")
+            raise RuntimeError(f"{name}: {shown(folder)} is not complete with these parameters and this source")
         notebook = nbformat.read(folder / EXECUTED, as_version=4)
         # what papermill put in goes, so that the pair stays the same text; the run's parameters are printed by it
         notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
@@ -180,36 +182,10 @@ class _relayed_progress:
         self.folder.cleanup()
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """A path as short as it can be copied."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _minutes(seconds: float) -> str:
     return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The commands `python -m sglib study` and `store`."""
-    others = "Other commands: `python -m sglib evidence --help` (recipes over many seeds), `python -m sglib verdicts`."
-    parser = argparse.ArgumentParser(prog="python -m sglib", description=__doc__.splitlines()[0], epilog=others)
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("study", help="run the notebooks in order")
-    command.add_argument("--params", default=str(repo_root() / "params" / "cpu.yaml"), help="default: %(default)s")
-    command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these, such as 09_report")
-    command.add_argument("--force", action="store_true", help="also what is complete already")
-    command = commands.add_parser("store", help="keep a finished study in notebooks/ and outputs/reference/")
-    reference = str(repo_root() / "params" / "reference.yaml")
-    command.add_argument("--params", default=reference, help="default: %(default)s")
-    command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "store":
-            print("\n".join(_shown(path) for path in store(options.params, options.only)))
-        else:
-            study(options.params, options.only, options.force)
-    except (parameters.ParameterError, RuntimeError) as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
-

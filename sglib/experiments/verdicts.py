@@ -1,6 +1,6 @@
-"""The rule by which `sglib.experiments.claims` are judged on the evidence, and its tables.
+"""The rule by which the claims of `params/claims.yaml` are judged on the evidence, and its tables.
 
-    python -m sglib verdicts           # writes README.md's part on the evidence anew from the committed cells
+    python -m sglib verdicts           # writes README.md's part on the evidence from the committed cells
 
 Each claim is a paired difference of two recipes over seeds and games (`sglib.measure.stats.compare`). The verdict:
 
@@ -21,8 +21,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sglib.experiments.claims import CLAIMS, REASONS, Claim
-from sglib.experiments.evidence import FEWEST, SEEN, UNSEEN, Found, folders, plan, read_evidence
+from sglib.experiments.claims import CLAIMS, FACTS, REASONS, Claim
+from sglib.experiments.evidence import FEWEST, Found, folders, further_splits, plan, read_evidence
 from sglib.experiments.runs import repo_root
 from sglib.experiments.tables import markdown_table
 from sglib.measure.hacking import ends
@@ -33,23 +33,23 @@ METHOD = "grpo"
 AGAIN = "grpo_again"
 ALL = slice(None)
 FRESH = slice(256, None)  # games of the panel that no run of the tuning has played, see outputs/reference/tuning.csv
-AGAINST = ("does not hold", "inconclusive")
-JUDGED = ("holds", *AGAINST)
+UNSUPPORTED = ("does not hold", "inconclusive")
+JUDGED = ("holds", *UNSUPPORTED)
 VERDICTS = (*JUDGED, "too few seeds", "no A/A band")
 MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
 UNEXAMINED = "No reason has been examined yet; nothing else was tried."
 OPEN = "Not examined: the interval reaches zero or the estimate lies inside the band; *left possible* says how much that leaves open."
 
 
-def aa(found: Found) -> Comparison | None:
-    """Plain GRPO against itself, None with fewer than `FEWEST` pairs of seeds."""
-    same = _compared(found, Claim("", "", "", AGAIN, METHOD))
+def same_method_twice(found: Found) -> Comparison | None:
+    """Plain GRPO against itself (A/A), None with fewer than `FEWEST` pairs of seeds."""
+    same = _compared(found, Claim(paper="", text="", a=AGAIN, b=METHOD))
     return same if same is not None and same.seeds >= FEWEST else None
 
 
 def noise_band(found: Found) -> float | None:
     """The largest difference, 0..1, that the interval of the A/A comparison reaches; None where there is none."""
-    same = aa(found)
+    same = same_method_twice(found)
     return None if same is None else max(abs(same.low), abs(same.high))
 
 
@@ -82,7 +82,7 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
         Rows of `paper`, `claim`, `theirs`, `sign`, ours (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over
         seeds; `detectable`, the smallest true difference that would be found beyond the band with 80 % power; `left`,
         the largest difference on the claimed side that the interval leaves possible, 0 for none; `verdict`; `why`
-        (`sglib.experiments.claims.REASONS`), where it does not hold or stays open. Differences are fractions, -1..1.
+        (its reason in `params/claims.yaml`), where it does not hold or stays open. Differences are fractions, -1..1.
     """
     band, rows = noise_band(found), []
     for claim in claims:
@@ -107,7 +107,7 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
                 "seeds": len(set(a) & set(b)),
                 "games": gap.tasks if gap else 0,
                 "verdict": judged,
-                "why": REASONS.get((claim.a, claim.b), "") if judged in AGAINST else "",
+                "why": REASONS[claim.why] if claim.why and judged in UNSUPPORTED else "",
             }
         )
     adjusted = holm([row["p"] if row["verdict"] in JUDGED else None for row in rows])
@@ -178,10 +178,10 @@ def summary(found: Found, unseen: Found) -> str:
     """What README.md says of the evidence, as Markdown: how much there is, the band, the papers' claims and the
     controls with their verdicts, and how many of these are the same on games that tuning had not seen, and in `unseen`,
     the cells in rooms never trained in."""
-    same, planned = aa(found), len(found.cells) + len(found.missing) + len(found.stale)
+    same, planned = same_method_twice(found), len(found.cells) + len(found.missing) + len(found.stale)
     rows = headline(judge(found))
 
-    def beside(where: str, others: Sequence[dict]) -> str:
+    def repeated(where: str, others: Sequence[dict]) -> str:
         both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
         different = [
             f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)"
@@ -191,58 +191,35 @@ def summary(found: Found, unseen: Found) -> str:
         text = f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
         return f"{where} {text}" + (f"; these differ: {'; '.join(different)}." if different else ".")
 
-    there = beside(
+    there = repeated(
         "On the 256 of the 512 games that no run had played when the set-up was settled", headline(judge(found, games=FRESH))
     )
     rooms = f"In rooms never trained in ({len(unseen.cells)} cells, as many games)"
-    there += "\n\n" + beside(rooms, headline(judge(unseen)))
+    there += "\n\n" + repeated(rooms, headline(judge(unseen)))
     kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "p (Holm)", "verdict")
     table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
     noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"
     return f"{len(found.cells)} of {planned} cells; {noise}.\n\n{table}\n\n{there}"
 
 
-def against(rows: Sequence[dict]) -> dict[str, list[dict]]:
+def unsupported(rows: Sequence[dict]) -> dict[str, list[dict]]:
     """reason -> the rows (of `judge`, or like them) that do not hold or stay open: every one of them, a reason known or
     not."""
     found: dict[str, list[dict]] = {}
     for row in rows:
-        if row["verdict"] in AGAINST:
+        if row["verdict"] in UNSUPPORTED:
             unknown = UNEXAMINED if row["verdict"] == "does not hold" else OPEN
             found.setdefault(row.get("why") or unknown, []).append(row)
     return found
 
 
-# what the reasons lean on: (text, recipes, column of the training batches, or of the panel: "before", "start", and what its curve has;
-# which part, unit factor)
-_MEASURED = (
-    ("tokens that an episode writes", ("grpo", "guide", "repro_meta", "repro"), "policy_tokens_mean", "first", 1),
-    ("success before training, %", ("grpo", "guide", "repro_meta", "repro"), "before", "", 100),
-    ("success after the warmup, %", ("repro",), "start", "", 100),
-    ("entropy of what is written, nats a token", ("grpo", "guide", "repro", "repro_meta"), "entropy", "both", 1),
-    ("AUROC of labels", ("guide", "self_guide", "immediate", "immediate_win1"), "calibration/label/auroc", "both", 1),
-    ("AUROC of stated progress", ("repro_meta", "repro"), "calibration/online/auroc", "both", 1),
-    ("AUROC of hindsight", ("repro",), "calibration/retrospective/auroc", "both", 1),
-    ("discrimination of hindsight (-100 to 100)", ("repro",), "calibration/retrospective/discrimination", "both", 1),
-    ("inadmissible actions, %", ("grpo", "gigpo", "step_agent"), "invalid_actions", "both", 100),
-    ("success of training batches, %", ("gigpo", "step_agent"), "success", "last", 100),
-    ("held-out episodes that repeat themselves, %", ("grpo", "guide", "self_guide", "gigpo", "step_agent", "step_agent_sft", "step_agent_sft_implicit"), "looping", "", 100),
-    ("held-out actions that are not admissible, %", ("gigpo", "step_agent_sft", "step_agent_sft_implicit"), "invalid", "", 100),
-    ("episodes in groups that end alike, %", ("guide",), "zero_advantage", "both", 100),
-    ("positive labels, %", ("guide", "immediate", "immediate_win1"), "label_positive", "both", 100),
-    ("AUROC of what is paid", ("igpo",), "calibration/igpo/auroc", "both", 1),
-    ("AUROC of what is paid", ("step_agent",), "calibration/step_agent/auroc", "both", 1),
-    ("internal reward of won minus lost episodes", ("immediate", "immediate_win1", "igpo", "repro"), "probe/internal_gap", "both", 1),
-    ("correlation of internal reward and length", ("immediate", "immediate_win1", "igpo", "repro"), "probe/internal_length", "both", 1),
-)  # fmt: skip
-
-
 def facts(found: Found) -> list[dict]:
     """What the reasons lean on, measured in the cells: rows of `what`, `recipe`, `when` ("panel"; "panel, before" and
-    ", after" training; "first", "last": so many iterations, `sglib.measure.hacking.WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
+    ", after" training; "first", "last": `sglib.measure.hacking.WINDOW`), `mean`, `least`, `most` over seeds, `seeds`."""
     rows = []
-    for what, recipes, column, part, unit in _MEASURED:
-        for recipe in recipes:
+    for fact in FACTS:
+        column, part, unit = fact.column, fact.part, fact.unit
+        for recipe in fact.recipes:
             if column in ("before", "start"):
                 values = {"panel": [x.mean() for x in found.outcomes(recipe, column).values()]}
             elif column in ("looping", "invalid"):
@@ -257,23 +234,24 @@ def facts(found: Found) -> list[dict]:
                     scaled = unit * np.array(of)
                     numbers = {"mean": scaled.mean(), "least": scaled.min(), "most": scaled.max()}
                     numbers = {name: float(x) for name, x in numbers.items()}
-                    rows.append({"what": what, "recipe": recipe, "when": when, **numbers, "seeds": len(of)})
+                    rows.append({"what": fact.what, "recipe": recipe, "when": when, **numbers, "seeds": len(of)})
     return rows
 
 
-def main() -> int:
-    """The command `python -m sglib verdicts`: write README.md's part on the evidence anew from the committed cells."""
+def write_readme() -> int:
+    """The command `python -m sglib verdicts`: write README.md's part on the evidence from the committed cells."""
     file = repo_root() / "README.md"
     text = file.read_text(encoding="utf-8")
     before, start, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not (start and end):
-        print(f"{file}: lacks {MARKS[0]} or {MARKS[1]} behind it")
+        print(f"{file}: lacks {MARKS[0]} or, after it, {MARKS[1]}")
         return 1
-    write_atomic(file, f"{before}{start}\n{summary(committed(), committed(UNSEEN))}\n{end}{after}")
+    write_atomic(file, f"{before}{start}\n{summary(*committed())}\n{end}{after}")
     return 0
 
 
-def committed(split: str = SEEN) -> Found:
-    """The committed cells of `params/full.yaml`, as they played a split's panel."""
-    return read_evidence(plan(repo_root() / "params" / "full.yaml"), folders()[1:], split)
+def committed() -> tuple[Found, Found]:
+    """The committed cells of `params/full.yaml`, on the panel that training looks at and on that of the next split."""
+    cells, reference = plan(repo_root() / "params" / "full.yaml"), folders()[1:]
+    return read_evidence(cells, reference), read_evidence(cells, reference, further_splits(cells)[0])

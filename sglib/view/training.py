@@ -20,7 +20,7 @@ from sglib.view.figures import LivePlot, small_multiples
 from sglib.view.inspect import SCRIPT, Inspector
 
 if TYPE_CHECKING:  # it imports TRL
-    from sglib.experiments.arms import ArmResult
+    from sglib.experiments.experiment import Result
 
 Result = TypeVar("Result")
 COLUMNS = 4  # panels in a row
@@ -37,7 +37,7 @@ QUANTITIES = {  # panel -> column of the training batches
 }
 
 
-def training_panels(results: Mapping[str, ArmResult], n: int | None = None) -> go.Figure | None:
+def training_panels(results: Mapping[str, Result], n: int | None = None) -> go.Figure | None:
     """Curves of every arm: success on the panel with its interval, both rewards, λ, labels, calibration, entropy,
     invalid actions, length. None before the first number; quantities that no arm has are left out.
 
@@ -66,7 +66,7 @@ def _point(row: Mapping, value: str, *others: str) -> dict:
     return point | {key: row[key] for key in others if row.get(key) is not None}
 
 
-def _rows(result: ArmResult, read: Callable[[Mapping], float | None]) -> list[dict]:
+def _rows(result: Result, read: Callable[[Mapping], float | None]) -> list[dict]:
     found = [(batch["iteration"], read(batch)) for batch in result.batches]
     return [{"iteration": iteration, "value": value} for iteration, value in found if value is not None]
 
@@ -104,7 +104,7 @@ class TrainingView(anywidget.AnyWidget):
 
     def __init__(self, arms: Sequence[str], iterations: int, n: int | None = None, every: float = 5.0):
         self.arms, self.iterations, self.n = list(arms), iterations, n
-        self.results: dict[str, ArmResult] = {}
+        self.results: dict[str, Result] = {}
         self.inspector: Inspector | None = None
         self.samples: dict[str, list[Trajectory]] = {}
         self._pause, self._interrupted, self._lock = threading.Event(), threading.Event(), threading.RLock()
@@ -137,7 +137,7 @@ class TrainingView(anywidget.AnyWidget):
         finally:
             self.close()
 
-    def update(self, results: Mapping[str, ArmResult]) -> None:
+    def update(self, results: Mapping[str, Result]) -> None:
         """Take new numbers; an `on_update` of `train_arms`.
 
         Raises:
@@ -172,9 +172,9 @@ class TrainingView(anywidget.AnyWidget):
         With `paused` as its `stop` and a `run_dir`, the button ends the call after a checkpoint; called again, it goes
         on from there.
         """
-        from sglib.experiments.arms import ArmResult
+        from sglib.experiments.experiment import Result
 
-        result = self.results[arm] = ArmResult(arm, None)
+        result = self.results[arm] = Result(arm, None)
 
         def follow(metrics: dict, trajectories: list[Trajectory]) -> None:
             result.batches.append(metrics)
@@ -319,6 +319,6 @@ class TrainingView(anywidget.AnyWidget):
         return {**data, "text/plain": still, "text/html": f"<i>{markup.escape(still)}</i>"}
 
 
-def _iteration(result: ArmResult | None) -> int:
+def _iteration(result: Result | None) -> int:
     """Iterations done, those before an interruption included."""
     return result.batches[-1]["iteration"] + 1 if result is not None and result.batches else 0

@@ -1,11 +1,13 @@
-"""The arms of notebook 04: side by side in processes, resumable, complete arms kept, failures told."""
+"""Experiments: several at a time in processes, resumable, complete ones kept, failures named."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from sglib.experiments import arms, params
+from sglib.experiments import evidence, experiment, params, pool
+from sglib.experiments.experiment import Experiment
 from sglib.experiments.recipe import load_recipe
 from sglib.rewards import Constant
 
@@ -16,11 +18,11 @@ def small(**changes):
     return params.check("grpo", {"size": "smoke", **SMALL, **changes})
 
 
-def test_an_arm_is_a_recipe_with_the_success_reward_of_the_run():
+def test_it_is_a_recipe_with_the_success_reward_of_the_run():
     p = small(win_reward=2.0)
-    recipes = {arm: arms.arm_recipe(arm, p) for arm in ("grpo", "guide", "self_guide", "immediate")}
+    recipes = {arm: Experiment(arm, p).load() for arm in ("grpo", "guide", "self_guide", "immediate")}
     assert [r.components[0].weight for r in recipes.values()] == [2.0] * 4
-    assert arms.arm_recipe("grpo", small(win_reward=None)).components[0].weight == 10.0
+    assert Experiment("grpo", small(win_reward=None)).load().components[0].weight == 10.0
     assert recipes["guide"].components[1].schedule == Constant(0.0)
     scheduled = recipes["self_guide"].components[1].schedule
     assert [scheduled(u) for u in (0.0, 0.4, 0.45, 0.6, 0.75, 0.9)] == pytest.approx([0, 0, 0.5, 1, 0.5, 0])
@@ -29,46 +31,51 @@ def test_an_arm_is_a_recipe_with_the_success_reward_of_the_run():
 
 
 def test_a_folder_is_decided_by_what_decides_the_result():
-    assert arms.arm_folder("grpo", small()) == arms.arm_folder("grpo", small(run="other", arms=["grpo"]))
-    assert arms.arm_folder("grpo", small()) != arms.arm_folder("grpo", small(seed=1))
-    assert arms.arm_folder("grpo", small()) != arms.arm_folder("guide", small())
-    assert arms.arm_folder("grpo", small(win_reward=1.0)) != arms.arm_folder("grpo", small(win_reward=2.0))
+    assert Experiment("grpo", small()).folder == Experiment("grpo", small(run="other", arms=["grpo"])).folder
+    assert Experiment("grpo", small()).folder != Experiment("grpo", small(seed=1)).folder
+    assert Experiment("grpo", small()).folder != Experiment("guide", small()).folder
+    assert Experiment("grpo", small(win_reward=1.0)).folder != Experiment("grpo", small(win_reward=2.0)).folder
 
 
 def test_a_recipe_counts_by_what_it_says(tmp_path):
     """A copy under another path is another arm of the same content; a changed key is another folder."""
     copy = tmp_path / "grpo.yaml"
     copy.write_text(params.recipe_file("grpo").read_text().replace("about: ", "about: my "))
-    assert arms.arm_folder(str(copy), small(arms=[str(copy)])) == arms.arm_folder("grpo", small())
+    assert Experiment(str(copy), small(arms=[str(copy)])).folder == Experiment("grpo", small()).folder
     copy.write_text(copy.read_text().replace("advantage: {kind: grpo}", "advantage: {kind: grpo, scale: none}"))
-    assert arms.arm_folder(str(copy), small()) != arms.arm_folder("grpo", small())
+    assert Experiment(str(copy), small()).folder != Experiment("grpo", small()).folder
+
+
+def test_what_the_environment_has_by_default_is_not_said():
+    assert Experiment("grpo", small(max_turns=30)).content == Experiment("grpo", small(max_turns=None)).content
+    assert Experiment("grpo", small(task_size=12)).content == Experiment("grpo", small()).content
+    assert Experiment("grpo", small(task_size=13)).content != Experiment("grpo", small()).content
 
 
 @pytest.mark.slow
-def test_arms_train_in_processes_and_complete_ones_are_kept():
+def test_recipes_train_in_processes_and_complete_ones_are_kept():
     p = small(arms=["grpo", "immediate"])
     seen = []
-    results = arms.train_arms(p, on_update=lambda r: seen.append(sorted(r)), poll=0.5)
+    results = pool.train_recipes(p, on_update=lambda r: seen.append(sorted(r)), poll=0.5)
     assert list(results) == ["grpo", "immediate"] and seen
     for arm, result in results.items():
         assert result.done and [row["iteration"] for row in result.curve] == [0, 1, 2]
         assert len(result.batches) == 2 and len(result.before) == len(result.after) == 4
-        assert result.trajectories[0].format == arms.arm_recipe(arm, p).format
+        assert result.trajectories[0].format == Experiment(arm, p).load().format
         assert (result.folder / "policy" / "model.safetensors").exists()
     assert results["immediate"].batches[0]["lambda/self_guide"] == 1.0
     stamp = {arm: (r.folder / "done.json").stat().st_mtime_ns for arm, r in results.items()}
-    again = arms.train_arms(p, poll=0.1)
+    again = pool.train_recipes(p, poll=0.1)
     assert {arm: (r.folder / "done.json").stat().st_mtime_ns for arm, r in again.items()} == stamp
     assert again["grpo"].curve == results["grpo"].curve
 
 
-def test_an_interrupted_arm_goes_on_to_the_same_result(monkeypatch):
+def test_an_interrupted_one_goes_on_to_the_same_result(monkeypatch):
     p = small(arms=["guide"])
-    whole, broken = arms.arm_folder("guide", p), arms.arm_folder("guide", p).with_name("broken")
-    whole.mkdir(parents=True)
-    broken.mkdir(parents=True)
-    arms.train_arm("guide", p, whole)
-    real = arms.train
+    Experiment("guide", p).train()
+    one = Experiment("guide", p).read()
+    kept = shutil.move(one.folder, one.folder.with_name("whole"))
+    real = experiment.train
 
     def interrupted(*args, on_iteration=None, **kwargs):
         def stop(entry, trajectories):
@@ -77,28 +84,30 @@ def test_an_interrupted_arm_goes_on_to_the_same_result(monkeypatch):
 
         return real(*args, on_iteration=stop, **kwargs)
 
-    monkeypatch.setattr(arms, "train", interrupted)
+    monkeypatch.setattr(experiment, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        arms.train_arm("guide", p, broken)
-    monkeypatch.setattr(arms, "train", real)
-    arms.train_arm("guide", p, broken)
-    one, two = arms.read_arm("guide", whole), arms.read_arm("guide", broken)
+        Experiment("guide", p).train()
+    monkeypatch.setattr(experiment, "train", real)
+    Experiment("guide", p).train()
+    two = Experiment("guide", p).read()
     assert one.curve == two.curve and one.after == two.after
-    weights = [(folder / "policy" / "model.safetensors").read_bytes() for folder in (whole, broken)]
+    weights = [(Path(folder) / "policy" / "model.safetensors").read_bytes() for folder in (kept, two.folder)]
     assert weights[0] == weights[1]
 
 
 @pytest.mark.slow
-def test_a_failing_arm_says_why():
+def test_a_failing_one_says_why():
     with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*neither 'new'"):
-        arms.train_arms(small(arms=["grpo"], model="base-none"), poll=0.2)
+        pool.train_recipes(small(arms=["grpo"], model="base-none"), poll=0.2)
 
 
-def test_what_is_read_is_what_was_written(tmp_path):
-    (tmp_path / "base.json").write_text(json.dumps({"success": 0.5, "low": 0.1, "high": 0.9, "outcomes": [0, 1]}))
+def test_what_is_read_is_what_was_written():
+    one = Experiment("grpo", small())
+    one.folder.mkdir(parents=True)
+    (one.folder / "base.json").write_text(json.dumps({"success": 0.5, "low": 0.1, "high": 0.9, "outcomes": [0, 1]}))
     entry = {"iteration": 4, "success": 0.25, "eval/success": 1.0, "eval/outcomes": [1, 1]}
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(entry) + "\n")
-    result = arms.read_arm("grpo", tmp_path)
+    (one.folder / "metrics.jsonl").write_text(json.dumps(entry) + "\n")
+    result = one.read()
     assert (result.before, result.after, result.done) == ([0, 1], [1, 1], False)
     assert [(row["iteration"], row["success"]) for row in result.curve] == [(0, 0.5), (5, 1.0)]
     assert result.batches == [{"arm": "grpo", "iteration": 4, "success": 0.25}]
@@ -108,11 +117,10 @@ def test_what_is_read_is_what_was_written(tmp_path):
 def test_stopped_and_continued_it_comes_to_the_same():
     """A person stops an arm while it runs; it ends behind an iteration, rests, and goes on to the same result."""
     p = small(iterations=8, eval_every=8, arms=["guide"])
-    folder = arms.arm_folder("guide", p)
-    folder.mkdir(parents=True)
-    arms.train_arm("guide", p, folder)
-    whole = arms.read_arm("guide", folder)
-    shutil.rmtree(folder)
+    one = Experiment("guide", p)
+    one.train()
+    whole = one.read()
+    shutil.rmtree(one.folder)
     done, rests = [0], []
 
     def paused():
@@ -120,12 +128,30 @@ def test_stopped_and_continued_it_comes_to_the_same():
             rests.append(done[-1])
         return 0 < len(rests) < 8
 
-    arms.train_all([("guide", p)], lambda number, error: None, 1,
-                   lambda: done.append(len(arms.read_arm("guide", folder).batches)), 0.3, paused)  # fmt: skip
-    result = arms.read_arm("guide", folder)
+    look = lambda: done.append(len(one.read().batches))  # noqa: E731
+    pool.train_all([one], lambda number, error: None, 1, look, 0.3, paused)  # fmt: skip
+    result = one.read()
     assert len(rests) == 8 and rests[-1] < 8, "it was over before it could be stopped"
     assert result.done and (result.before, result.after, result.curve) == (whole.before, whole.after, whole.curve)
     assert [b["success"] for b in result.batches] == [b["success"] for b in whole.batches]
+
+
+CORRIDOR = str(Path(__file__).with_name("corridor.py"))
+
+
+def test_an_environment_of_ones_own_is_trained_in_and_is_a_cell(tmp_path):
+    """Named by its file, in one key; its own turns and panel; what it lacks is refused by name."""
+    p = small(env=CORRIDOR, arms=["grpo"], max_turns=None)
+    one = Experiment("grpo", p)
+    assert one.content["environment"] == {"name": "corridor", "revision": 1} and p.turns == 6
+    one.train()
+    result = one.read()
+    assert result.done and {t.env for t in result.trajectories} == {CORRIDOR}
+    cell = evidence.cell_content(one, result)
+    (tmp_path / f"{one.name}.json").write_text(json.dumps(cell))
+    assert str(evidence.read_evidence([one], [tmp_path])) == "1 of 1 cells" and evidence.further_splits([one]) == ()
+    with pytest.raises(params.ParameterError, match="igpo: component 'igpo' asks for .*'corridor'"):
+        small(env=CORRIDOR, arms=["grpo", "igpo"])
 
 
 RECIPES = [path.stem for path in sorted((params.recipe_file("grpo").parent).glob("*.yaml"))]
@@ -136,10 +162,9 @@ PLAIN = [name for name in RECIPES if load_recipe(name).start is None]  # the oth
 def test_every_recipe_trains(name, outputs):
     """Two iterations; every component's values and every turn's advantage are in the records."""
     p = small(arms=[name], eval_games=2, eval_every=2)
-    folder = arms.arm_folder(name, p)
-    folder.mkdir(parents=True)
-    arms.train_arm(name, p, folder)
-    trained = arms.read_arm(name, folder).last_batch
+    one = Experiment(name, p)
+    one.train()
+    trained = one.read().last_batch
     for component in load_recipe(name).components:
         recorded = [turn.rewards for t in trained for turn in t.turns]
         assert all({component.name, f"{component.name}/weighted"} <= rewards.keys() for rewards in recorded), name

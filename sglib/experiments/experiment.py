@@ -1,0 +1,300 @@
+"""One experiment: one recipe, one seed, and everything else that decides the result. It works in a folder of its own,
+resumes there after an interruption, and is not run again when it is complete.
+
+    base.json         the panel before training, outcome by task
+    start.json        the panel after what the recipe's `start` taught, if it has one
+    metrics.jsonl     one line an iteration; every few with the panel
+    policy/           the trained policy
+    trajectories.jsonl  its first episodes on the panel
+    trajectories/     the last training batch, with every reward and advantage as trained on
+    runs/             TensorBoard's events, with `report_to: [tensorboard]`
+    done.json         the run card, written last
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from sglib import envs
+from sglib.envs.panels import panel
+from sglib.experiments.identity import canonical, digest, weights_hash
+from sglib.experiments.params import GRPOParams
+from sglib.experiments.recipe import Recipe, check_environment, load_recipe
+from sglib.experiments.runs import cached, output_root, source_hash, versions
+from sglib.measure.evaluate import Report, evaluate
+from sglib.models.endpoint import check_trainable
+from sglib.models.policy import Policy, load_policy
+from sglib.play.episode import Options
+from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
+from sglib.training.grpo import GRPOSettings, train
+
+ROOMS = ("formats", "models", "play", "rewards", "advantages", "measure", "training")
+SHARED = (
+    *(f"sglib/{room}" for room in ROOMS),
+    *(f"sglib/{name}.py" for name in ("records", "envs/__init__", "envs/base", "envs/panels")),
+    *(f"sglib/experiments/{name}.py" for name in ("recipe", "starts", "experiment")),
+)
+TRAINING_SEED = 10_000  # training tasks have the seeds from here on
+REPLICATE_SEED = 1_000_003  # a replicate's seed is so far from the seeds that people choose
+STOP = "stop"  # a file that asks a training to end after its present iteration
+SHOWN = 16  # episodes kept of the trained policy
+# parameters that change no result: other recipes, names and places, memory, what is written besides
+WITHOUT = ("arms", "run", "size", "output_dir", "env", "win_reward", "batch_size", "report_to", "checkpoint_every")
+
+
+def sources(env: str) -> tuple[str | Path, ...]:
+    """The code that decides a result: what all environments have in common, and the one that is played."""
+    return (*SHARED, *envs.get(env).sources)
+
+
+@dataclass
+class Result:
+    """What an experiment has written so far.
+
+    Attributes:
+        arm: its recipe.
+        folder: where it worked.
+        curve: rows {arm, iteration, success, low, high, …} of the panel, iteration 0 before training.
+        batches: rows of the training batches, one an iteration; see `sglib.training.grpo.batch_metrics`.
+        before, after: outcome (0 or 1) per panel task before training and at the last evaluation so far.
+        start: the same after the recipe's `start`; empty where it has none.
+        card: the run card, see `run_card`; empty until it is complete.
+    """
+
+    arm: str
+    folder: Path
+    curve: list[dict] = field(default_factory=list)
+    batches: list[dict] = field(default_factory=list)
+    before: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)
+    start: list[int] = field(default_factory=list)
+    card: dict = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete."""
+        return bool(self.card)
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """Episodes of the trained policy on the first panel tasks."""
+        return read_trajectories(self.folder / "trajectories.jsonl")
+
+    @property
+    def last_batch(self) -> list[Trajectory]:
+        """The last training batch, with every reward and advantage as trained on; empty before it."""
+        files = sorted((self.folder / "trajectories").glob("*.jsonl"))
+        return read_trajectories(files[-1]) if files else []
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One recipe with one seed. The same seed means the same training tasks in the same order and the same evaluation,
+    whatever the recipe.
+
+    Attributes:
+        recipe: its name in `params/recipes`, or the path of its file.
+        params: how it is trained, and its seed.
+    """
+
+    recipe: str
+    params: GRPOParams
+
+    @property
+    def seed(self) -> int:
+        return self.params.seed
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.recipe).stem}-seed{self.seed}"
+
+    def load(self) -> Recipe:
+        """The recipe as it is trained here.
+
+        Raises:
+            ParameterError: naming what is wrong with its file, or what the environment lacks.
+        """
+        recipe = load_recipe(self.recipe).with_win_reward(self.params.win_reward)
+        check_environment(recipe, self.params.card)
+        return recipe
+
+    @property
+    def content(self) -> dict:
+        """Everything that a reader could change and that decides the result, as JSON data; not the code."""
+        p, card = self.params, self.params.card
+        usual = {"max_turns": card.turns, "task_size": card.size}
+        usual = [name for name, value in usual.items() if getattr(p, name) == value]
+        return {
+            "recipe": canonical(self.load(), without=("name",), env=p.env),  # its content counts, not its name
+            "params": canonical(p, without=(*WITHOUT, *usual), env=p.env),
+            "environment": {"name": card.name, "revision": card.revision},
+        }
+
+    @property
+    def key(self) -> str:
+        """12 hex digits of `content`."""
+        return digest(self.content)
+
+    @functools.cached_property  # a training stays in its folder when the code is edited meanwhile
+    def folder(self) -> Path:
+        return self.folder_of(digest([self.content, source_hash(*sources(self.params.env))]))
+
+    def folder_of(self, configuration: str) -> Path:
+        """The folder by the `configuration` of a run card, whatever code is here now."""
+        return output_root(self.params.output_dir) / "cache" / f"grpo-{Path(self.recipe).stem}-{configuration}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete."""
+        return (self.folder / "done.json").exists()
+
+    def how(self) -> dict:
+        """How the panel is played: arguments of `evaluate`."""
+        p = self.params
+        return {"format": self.load().format, "temperature": p.eval_temperature, "turns": p.turns, "seed": p.seed}
+
+    def base(self, name: str, make) -> dict:
+        """JSON data about the policy before training, made once for all experiments that begin with it alike.
+
+        Args:
+            name: of the folder in the cache.
+            make: returns the data.
+        """
+        p = self.params
+        key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
+        key.append(source_hash(*sources(p.env)))
+        folder = cached(name, key, lambda f: write_atomic(f / "base.json", json.dumps(make())), p.output_dir)
+        return json.loads((folder / "base.json").read_text(encoding="utf-8"))
+
+    def evaluate(self, policy: Policy, split: str | None = None, truth: bool = False) -> Report:
+        """A policy on the panel of a split; None takes the one that is reported by default."""
+        p = self.params
+        tasks = panel(p.env, split, p.eval_games, p.task_size)
+        return evaluate(policy, tasks, **self.how(), options=Options(batch_size=p.batch_size, truth=truth))
+
+    def train(self) -> None:
+        """Train, going on from what is there, to the end or until a file `stop` lies in the folder."""
+        p, folder, recipe = self.params, self.folder, self.load()
+        if self.done:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter(), time.process_time()
+        lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
+        policy = load_policy(p.model, env=p.env, lora=lora)
+        check_trainable(policy)  # before the base is evaluated
+        count = p.iterations * p.games_per_iteration  # every task is trained on once
+        tasks = p.card.tasks(count, seed=TRAINING_SEED + p.seed, size=p.task_size)
+
+        def measure(policy: Policy) -> dict:
+            report = self.evaluate(policy, truth=recipe.format != "act")
+            write_trajectories(folder / "trajectories.jsonl", report.trajectories[:SHOWN])
+            return report.numbers() | {"outcomes": report.outcomes}
+
+        if not (folder / "base.json").exists():
+            write_atomic(folder / "base.json", json.dumps(self.base("base", lambda: measure(policy))))
+        if recipe.start is not None:  # again after an interruption: same seed, same weights
+            recipe.start(policy, card=p.card, seed=p.seed, turns=p.turns, size=p.task_size)
+            if not (folder / "start.json").exists():
+                write_atomic(folder / "start.json", json.dumps(measure(policy)))
+        metrics = []
+        if recipe.components:
+            result = train(
+                policy, tasks, self.settings(recipe), recipe.components, recipe.estimator, evaluate_fn=measure,
+                run_dir=folder, stop=lambda: _asked_to_stop(folder),
+            )  # fmt: skip
+            if result.stopped:
+                return
+            metrics = result.metrics
+        policy.save(folder / "policy")
+        card = run_card(metrics, source_hash(*sources(p.env))) | {
+            "recipe": self.recipe,
+            "configuration": folder.name.rpartition("-")[2],
+            "seed": p.seed,
+            "seconds": round(time.perf_counter() - began[0], 1),
+            "cpu_seconds": round(time.process_time() - began[1], 1),
+            "threads": torch.get_num_threads(),
+        }
+        write_atomic(folder / "done.json", json.dumps(card))
+
+    def settings(self, recipe: Recipe) -> GRPOSettings:
+        """The trainer's settings: parameters of the same name as they are."""
+        p = self.params
+        same = {name: getattr(p, name) for name in GRPOSettings.model_fields if name in type(p).model_fields}
+        own = {
+            "max_turns": p.turns,
+            "epsilon": p.clip,
+            "format": recipe.format,
+            "save_trajectories_every": p.iterations,
+            "seed": (p.seed + REPLICATE_SEED * recipe.replicate) % 2**32,
+            "report_to": tuple(p.report_to),
+        }
+        return GRPOSettings(**same | own)
+
+    def read(self) -> Result:
+        """What it has written so far."""
+        result = Result(self.recipe, self.folder)
+        files = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
+        result.card = files.get("done", {})
+        if "base" in files:
+            row = files["base"]
+            result.before = result.after = row.pop("outcomes")
+            if "start" in files:
+                row = files["start"]
+                result.start = result.after = row.pop("outcomes")
+            result.curve.append({"arm": self.recipe, "iteration": 0, **row})
+        metrics = self.folder / "metrics.jsonl"
+        text = metrics.read_text() if metrics.exists() else ""
+        for line in text.split("\n")[:-1]:  # a line without its end is still being written
+            entry = json.loads(line)
+            result.batches.append({"arm": self.recipe, **{k: v for k, v in entry.items() if not k.startswith("eval/")}})
+            if "eval/success" in entry:
+                row = {k.removeprefix("eval/"): v for k, v in entry.items() if k.startswith("eval/")}
+                result.after = row.pop("outcomes")
+                result.curve.append({"arm": self.recipe, "iteration": entry["iteration"] + 1, **row})
+        return result
+
+
+def _asked_to_stop(folder: Path) -> bool:
+    """Whether a file says so, or nobody waits for this process any more (its kernel was restarted or killed)."""
+    parent = multiprocessing.parent_process()
+    return (folder / STOP).exists() or (parent is not None and not parent.is_alive())
+
+
+def run_card(metrics: Sequence[dict], source: str) -> dict:
+    """What a training run was made of and cost, from the rows of its batches.
+
+    Returns:
+        `checkpoint`: which policy is reported, always the last; `versions`, `machine`, `source` (hash of the code);
+        `episodes`: started, finished, and those without an advantage, which taught nothing; `env_steps` and
+        `policy_tokens` of training, and both per second of rollout; `peak_memory_mb` of the process. Evaluations and
+        what `start` played are not counted in these; they are in `seconds` and `cpu_seconds`, which are of the last
+        attempt where a run was interrupted.
+    """
+    total = {name: sum(row["episodes"] * row[f"{name}_mean"] for row in metrics) for name in ("turns", "policy_tokens")}
+    played = sum(row["rollout_seconds"] for row in metrics)
+    episodes = sum(row["episodes"] for row in metrics)
+    silent = sum(row["episodes"] * row["zero_advantage"] for row in metrics)
+    return {
+        "checkpoint": "last",
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": {"system": platform.platform(), "cores": os.cpu_count(), "cuda": torch.cuda.is_available()},
+        "source": source,
+        "episodes": {"started": episodes, "finished": episodes, "without_advantage": round(silent)},
+        "iterations": len(metrics),
+        "env_steps": round(total["turns"]),
+        "policy_tokens": round(total["policy_tokens"]),
+        "env_steps_per_second": round(total["turns"] / played, 1) if played else None,
+        "policy_tokens_per_second": round(total["policy_tokens"] / played, 1) if played else None,
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }

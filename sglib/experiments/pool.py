@@ -1,0 +1,129 @@
+"""Running several experiments at a time: one process each, with one thread each where there is no GPU.
+
+Two runs with one thread each finish more iterations an hour than one run with two.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+
+from sglib.experiments.experiment import STOP, Experiment, Result
+from sglib.experiments.params import GRPOParams
+from sglib.records import write_atomic
+
+
+def _work(experiment: Experiment, threads: int) -> None:
+    torch.set_num_threads(threads)
+    try:
+        experiment.train()
+    except Exception:
+        write_atomic(experiment.folder / "error.txt", traceback.format_exc())
+        raise
+
+
+def train_all(
+    experiments: Sequence[Experiment],
+    on_end: Callable[[int, str | None], None],
+    jobs: int | None = None,
+    on_poll: Callable[[], None] | None = None,
+    poll: float = 2.0,
+    paused: Callable[[], bool] | None = None,
+    threads: int | None = None,
+) -> None:
+    """Train experiments, several at a time; those that are complete are not run again.
+
+    Args:
+        on_end: called with each one's number when it is complete (None) or failed (its traceback); what it raises
+            stops the others.
+        jobs: processes at a time; None takes one a core without a GPU and one with.
+        on_poll: called every `poll` seconds.
+        paused: asked as often; while it says True, those that run end after their present iteration with a checkpoint,
+            and none is started; then they go on from there.
+        threads: of each process, which also decide the last bits of its sums; None takes one, or all of torch's for a
+            process alone.
+    """
+    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    threads = threads or (torch.get_num_threads() if jobs == 1 else 1)
+    waiting = list(enumerate(experiments))
+    running: dict[int, tuple[multiprocessing.process.BaseProcess, Experiment]] = {}
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    try:
+        while waiting or running:
+            resting = paused is not None and paused()
+            for _, experiment in running.values() if resting else ():
+                (experiment.folder / STOP).touch()
+            while waiting and len(running) < jobs and not resting:
+                number, experiment = waiting.pop(0)
+                if experiment.done:
+                    on_end(number, None)
+                    continue
+                experiment.folder.mkdir(parents=True, exist_ok=True)
+                for left in ("error.txt", STOP):
+                    (experiment.folder / left).unlink(missing_ok=True)
+                process = context.Process(target=_work, args=(experiment, threads))
+                process.start()
+                running[number] = process, experiment
+            if running or resting:
+                time.sleep(poll)
+            for number in [n for n, (process, _) in running.items() if not process.is_alive()]:
+                process, experiment = running.pop(number)
+                if not process.exitcode and not experiment.done:  # it was asked to stop
+                    waiting.insert(0, (number, experiment))
+                    continue
+                error = experiment.folder / "error.txt"
+                reason = error.read_text() if error.exists() else f"exit code {process.exitcode}"
+                on_end(number, reason if process.exitcode else None)
+            if on_poll:
+                on_poll()
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+            process.join()
+
+
+def train_recipes(
+    p: GRPOParams,
+    on_update: Callable[[dict[str, Result]], None] | None = None,
+    jobs: int | None = None,
+    poll: float = 2.0,
+    paused: Callable[[], bool] | None = None,
+) -> dict[str, Result]:
+    """Train every recipe of `p.arms`, several at a time; interrupted and called again, it goes on where it was.
+
+    Args:
+        p: see `sglib.experiments.params.GRPOParams`.
+        on_update: called every `poll` seconds with what every begun one has written.
+        jobs, poll, paused: see `train_all`.
+
+    Returns:
+        recipe -> result, in the order of `p.arms`.
+
+    Raises:
+        RuntimeError: one failed, with its traceback; the others' results stay.
+    """
+    experiments = {name: Experiment(name, p) for name in p.arms}
+    done = [name for name, experiment in experiments.items() if experiment.done]
+    if p.report_to and done:
+        warnings.warn(
+            f"{', '.join(done)}: trained before, so nothing goes to {', '.join(p.report_to)}; remove "
+            f"{experiments[done[0]].folder.parent}/grpo-* to train again",
+            stacklevel=2,
+        )
+
+    def end(number: int, error: str | None):
+        if error is not None:
+            raise RuntimeError(f"arm {p.arms[number]!r} failed:\n{error}")
+
+    def look():
+        if on_update:
+            on_update({name: e.read() for name, e in experiments.items() if e.folder.exists()})
+
+    train_all(list(experiments.values()), end, jobs, look, poll, paused)
+    return {name: experiment.read() for name, experiment in experiments.items()}
