@@ -190,6 +190,7 @@ class Environment:
         name: its name; that of its folder.
         revision: raised by one when a default or a meaning changes, so that earlier results count no more.
         splits: names of the splits; training draws from the first, the second is the one that is reported by default.
+        panels: names of further fixed lists of tasks, from which nothing is drawn; see `panel`.
         size: what `tasks(size=None)` takes; any JSON value that the environment understands.
         turns: actions that an episode may take unless something else is asked for.
         answer_tokens: tokens that an action of the environment's own small model has at most.
@@ -206,6 +207,7 @@ class Environment:
     name: str
     revision: int = 1
     splits: tuple[str, ...] = ("train", "valid")
+    panels: tuple[str, ...] = ()
     size: Any = None
     turns: int = 30
     answer_tokens: int = 12
@@ -294,9 +296,9 @@ class Environment:
         return isinstance(self.make(), CAPABILITIES[capability])
 
     def check_split(self, split: str) -> str:
-        """`split` as it is, or `ValueError` naming the splits that there are."""
-        if split not in self.splits:
-            raise ValueError(f"split={split!r}: allowed for {self.name}: {', '.join(self.splits)}")
+        """`split` as it is if it is a split or a panel, or `ValueError` naming those that there are."""
+        if split not in (*self.splits, *self.panels):
+            raise ValueError(f"split={split!r}: allowed for {self.name}: {', '.join((*self.splits, *self.panels))}")
         return split
 
 

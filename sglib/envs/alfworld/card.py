@@ -43,7 +43,8 @@ class Alfworld(Environment):
 
     name = "alfworld"
     revision = 1
-    splits = (*SPLITS, *OFFICIAL)
+    splits = SPLITS
+    panels = OFFICIAL
     size = 12
     turns = 30
     answer_tokens = 12
