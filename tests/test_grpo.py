@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+import sglib
 from sglib.experiments.params import GRPOParams
 from sglib.measure.batch import batch_metrics
 from sglib.records import Trajectory, Turn
@@ -600,6 +601,8 @@ def test_an_unknown_tracker_is_named():
 
 def test_a_training_by_hand_has_the_study_s_defaults():
     mine, study = GRPOSettings.model_fields, GRPOParams.model_fields
-    shared = set(mine) & set(study) - {"iterations", "eval_every", "report_to"}
+    shared = set(mine) & set(study) - {"iterations", "eval_every", "report_to", "max_turns"}
+    # the study's turns are the environment's, where nothing else is asked for
+    assert study["max_turns"].default is None and mine["max_turns"].default == sglib.envs.get("alfworld").turns
     assert {"loss_type", "lr_schedule", "learning_rate"} <= shared
     assert {name: mine[name].default for name in shared} == {name: study[name].default for name in shared}
