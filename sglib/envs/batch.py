@@ -12,7 +12,7 @@ class BatchEnv:
     """N environments behind one `reset` and one `step`; lists go in, lists come out, in the same order.
 
     Args:
-        make_env: makes one environment, e.g. `functools.partial(sglib.envs.make, "alfworld", max_steps=30)`.
+        make_env: makes one environment, e.g. `functools.partial(sglib.envs.make, "sokoban", max_steps=15)`.
 
     Environments are kept from one `reset` to the next. `batch.envs[i]` is the i-th (for its oracle, snapshot, expert).
     """

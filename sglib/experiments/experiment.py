@@ -66,7 +66,7 @@ class Result:
         arm: its recipe.
         folder: where it worked.
         curve: rows {arm, iteration, success, low, high, …} of the panel, iteration 0 before training.
-        batches: rows of the training batches, one an iteration; see `sglib.training.grpo.batch_metrics`.
+        batches: rows of the training batches, one an iteration; see `sglib.measure.batch.batch_metrics`.
         before, after: outcome (0 or 1) per panel task before training and at the last evaluation so far.
         start: the same after the recipe's `start`; empty where it has none.
         card: the run card, see `run_card`; empty until it is complete.

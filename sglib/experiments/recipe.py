@@ -8,7 +8,7 @@
       - {name: self_guide, schedule: self_guide}
     advantage: {kind: grpo}
 
-`start` says what is learned before (`sglib.training.starts`); without `components` that is all. `replicate: 1` plays
+`start` says what is learned before (`sglib.experiments.starts`); without `components` that is all. `replicate: 1` plays
 the same games in another order with other random numbers: the same method once more, to see what chance alone does.
 
 Every key is checked before anything runs: one that does not exist is an error, and so is a component that needs what

@@ -8,25 +8,11 @@ forward, which is also what `Decoder` is tested against.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-
-class Step(Protocol):
-    """What computes logits in place of the model's own forward; see `sglib.models.decoder.Decoder`."""
-
-    def __call__(
-        self,
-        cache: SlotCache,
-        tokens: Sequence[Sequence[int]],
-        counts: np.ndarray,
-        keep: np.ndarray,
-        aside: np.ndarray,
-    ) -> torch.Tensor: ...
 
 
 class SlotCache:
@@ -45,7 +31,7 @@ class SlotCache:
 
     is_compileable = False
 
-    def __init__(self, model, rows: int, capacity: int, decoder: Step | None = None):
+    def __init__(self, model, rows: int, capacity: int, decoder: Callable[..., torch.Tensor] | None = None):
         config, weight = model.config, next(model.parameters())
         heads = config.num_key_value_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -56,7 +56,7 @@ class Options:
             prefix.
         forks: one for each task; its episodes begin with the fork's recorded turns. All that was written before is
             their prompt; the spans of recorded turns are (0, 0).
-        make: further options for the environment's `make`, such as {"engine": "textworld"}.
+        make: further options for the environment's `make`, such as {"end_on_deadlock": True}.
     """
 
     batch_size: int = 256
@@ -119,6 +119,9 @@ class Episode:
             task.id, task.task_type, self.observation.goal, plan.format, group=group, seed=plan.seed,
             origin=task.origin, env=task.env, final_observation=self.observation.text,
         )  # fmt: skip
+        truth = plan.options.truth
+        self._has_distance = truth and isinstance(self.env, HasDistance)  # asked once: it is needed at every step
+        self._has_progress = truth and isinstance(self.env, HasProgress)
         self._look()
 
     def _look(self) -> None:
@@ -126,11 +129,10 @@ class Episode:
         trajectory, observation = self.trajectory, self.observation
         trajectory.won, trajectory.score = observation.won, observation.score
         trajectory.final_observation = observation.text
-        if self.plan.options.truth:
-            if isinstance(self.env, HasDistance):
-                trajectory.final_distance = self.env.distance()
-            elif isinstance(self.env, HasProgress):
-                trajectory.final_truth = self.env.progress()
+        if self._has_distance:
+            trajectory.final_distance = self.env.distance()
+        elif self._has_progress:
+            trajectory.final_truth = self.env.progress()
 
     def opening(self) -> list[dict]:
         """The messages before the first answer."""

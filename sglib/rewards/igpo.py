@@ -9,7 +9,7 @@ C_0 is the prompt; the gain is signed, not clipped, and a constant (no gradient 
 none: it carries the outcome, which is a component of its own. The paper's first version took the gain in probability,
 P_t = exp(s_t), r_t = P_t - P_{t-1}. Undiscounted, the gains of an episode sum to s_{T-1} - s_0.
 
-ALFWorld has no such answer (the task sentence is in the prompt already), so what stands for it is ours, not the
+Games have no such answer (the task sentence is in the prompt already), so what stands for it is ours, not the
 paper's; see `InformationGain.target`. Normalising gains and outcomes, each by its own mean and spread, and discounting
 afterwards, is `sglib.advantages.formulas.turn_level`, not this file.
 """

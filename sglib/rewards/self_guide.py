@@ -11,7 +11,7 @@ Who writes the labels that are paid is the paper's actor itself, or one of ours:
 | rated by the policy | its own labels, as published | a side reading by the same policy |
 | rated by `frozen` | a side reading by an earlier policy | a side reading by an earlier policy |
 
-A side reading (`sglib.play.rollout.rate`) goes through the recorded episode in the format `guide`, with the rater's own
+A side reading (`sglib.play.answers.rate`) goes through the recorded episode in the format `guide`, with the rater's own
 guidance and the recorded actions.
 """
 

@@ -2,7 +2,7 @@
 
 First the policy imitates the expert (`expert_examples`). Then, in cycles, *inspection* lets it answer where the expert
 answered (`inspect_steps`), and *reflection* learns from the difference, in one of two ways. Implicit: the expert's
-action is preferred over the policy's own (`implicit_loss`; `sglib.training.preference` trains on it). Inverse: the
+action is preferred over the policy's own (`implicit_loss`; `sglib.training.dpo` trains on it). Inverse: the
 policy is paid for what a discriminator takes for the expert's (`InverseReward`).
 
 The paper's printed equations were not at hand; these are the standard forms of what it describes. Ours, besides what

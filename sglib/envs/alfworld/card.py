@@ -12,13 +12,13 @@ from sglib.envs.alfworld.failures import FAILURES
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import SPLITS, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
-from sglib.envs.alfworld.official import official_panel
+from sglib.envs.alfworld.official import OFFICIAL_SPLITS, official_panel
 from sglib.envs.alfworld.words import BANNER, PHRASES, RULES, words
 from sglib.envs.base import Board, Demonstration, Environment, TextEnv
 from sglib.records import Trajectory
 
 ENGINES = ("fast", "textworld")
-OFFICIAL = ("official_valid_seen", "official_valid_unseen")
+OFFICIAL = tuple(f"official_{split}" for split in OFFICIAL_SPLITS)
 PRETRAINING = {
     "seed": 0,
     "steps": 1500,
