@@ -26,7 +26,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from sglib.envs.alfworld import SPLITS, Game, generate_games, load_games
 from sglib.envs.alfworld.games import pddl_name, receptacle_class, room_of, shipped
+from sglib.envs.alfworld.official import official_folder
 from sglib.experiments.runs import source_hash
 from sglib.records import Observation, write_atomic
 
@@ -524,12 +525,29 @@ def record(todo: list[Job], workers: int, limit: float = LIMIT) -> list[str]:
     return sorted(skipped)
 
 
-def compare(engine_factory: Callable[[], object], out: Path | None = None) -> list[str]:
-    """Compare every recording with an engine; prints what was compared, writes the counts to `out`, and returns the
-    differences."""
+def walkthroughs(engine, splits: dict[str, list[Game]]) -> dict:
+    """Play every game's own solution on an engine: games and wins by folder, and the games that are not won."""
+    found = {"games": {name: len(games) for name, games in splits.items()}, "won": Counter(), "not_won": []}
+    for name, games in splits.items():
+        for game in tqdm(games, desc=name, unit="game", mininterval=5):
+            seen = engine.reset(game)
+            for command in game.walkthrough or ():
+                seen = engine.step(command) if not seen.done else seen
+            found["won"][name] += seen.won
+            if not seen.won:
+                found["not_won"].append(game.id)
+    print(f"walkthroughs: {sum(found['won'].values())} of {sum(found['games'].values())} games are won")
+    return found
+
+
+def compare(
+    engine_factory: Callable[[], object], out: Path | None = None, files: Sequence[Path] | None = None, **more
+) -> list[str]:
+    """Compare recordings (None: all of `FOLDER`) with an engine; prints what was compared, writes the counts and
+    `more` to `out`, and returns the differences."""
     start, differences, steps = time.perf_counter(), [], 0
     rooms, tasks, verbs = Counter(), Counter(), {kind: Counter() for kind in KINDS}
-    files = sorted(FOLDER.glob("*.json.gz"))
+    files = sorted(FOLDER.glob("*.json.gz")) if files is None else files
     for file in tqdm(files, unit="game"):
         transcript = json.loads(gzip.decompress(file.read_bytes()))
         if difference := compare_with(engine_factory, transcript):
@@ -552,7 +570,7 @@ def compare(engine_factory: Callable[[], object], out: Path | None = None) -> li
         counts = {"games": len(files), "steps": steps, "games_that_differ": len(differences)}
         counts |= {"rooms": rooms, "tasks": tasks, "admissible_commands": verbs}
         packages = {name: importlib.metadata.version(name) for name in ("alfworld", "textworld")}
-        content = counts | {"engine": source_hash("sglib/envs"), "packages": packages}
+        content = counts | {"engine": source_hash("sglib/envs"), "packages": packages} | more
         write_atomic(out, json.dumps(content, indent=1) + "\n")
     return differences
 
@@ -561,7 +579,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--generated", type=int, default=320, help="walks through generated games")
     parser.add_argument("--derived", type=int, default=320, help="walks through ALFRED-derived games and variants")
-    parser.add_argument("--official", type=Path, metavar="FOLDER", help="json_2.1.1 of ALFWorld's data; games from there")  # noqa: E501
+    parser.add_argument("--official", type=Path, metavar="FOLDER", help="ALFWorld's own data: its walkthroughs, and walks")  # noqa: E501
     parser.add_argument("--games", type=int, default=240, help="walks through official games")
     parser.add_argument("--steps", type=int, default=130, help="actions a walk, at most")
     parser.add_argument("--limit", type=float, default=LIMIT, help="CPU seconds for one game")
@@ -572,17 +590,25 @@ def main() -> int:
     either.add_argument("--compare-only", action="store_true")
     parser.add_argument("--out", type=Path, help="a file for the counts")
     args = parser.parse_args()
-    if args.official:
-        todo = official_jobs(official_games(args.official), args.games, args.steps, args.seed)
-        record(todo, args.workers, args.limit)
-        return 0
-    if not args.compare_only:
-        record(jobs(args.generated, args.derived, args.steps, args.seed), args.workers, args.limit)
-    if args.record_only:
-        return 0
     from sglib import envs
 
-    return 1 if compare(lambda: envs.make("alfworld", engine="fast"), args.out) else 0
+    def engine():
+        return envs.make("alfworld", engine="fast")
+
+    files, more, lost = None, {}, []
+    if args.official:
+        splits = official_games(official_folder(args.official))
+        more = {"walkthroughs": walkthroughs(engine(), splits)}
+        lost = more["walkthroughs"]["not_won"]
+        todo = official_jobs(splits, args.games, args.steps, args.seed)
+        files = [job.path() for job in todo]
+    else:
+        todo = jobs(args.generated, args.derived, args.steps, args.seed)
+    if not args.compare_only:
+        record(todo, args.workers, args.limit)
+    if args.record_only:
+        return 0
+    return 1 if compare(engine, args.out, files and [file for file in files if file.exists()], **more) or lost else 0
 
 
 if __name__ == "__main__":
