@@ -346,7 +346,7 @@ def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs, monkeyp
     assert not unseen.missing and {c["panel"] for c in unseen.cells.values()} != {found.cells["grpo-seed1"]["panel"]}
     assert play_further(cells, UNSEEN) == (0, [])
     assert fill(cells) == (0, {})
-    (evidence.folders()[0] / "grpo-seed1.json").unlink()
+    (evidence.folders(cells[0].params)[0] / "grpo-seed1.json").unlink()
     assert fill(cells) == (1, {})  # from the arm that is complete, without training
     assert evidence.read_evidence(cells).cells["grpo-seed1"] == found.cells["grpo-seed1"]
 

@@ -165,7 +165,7 @@ def test_replaced_weights_are_another_arm_and_moved_ones_are_not(model, tmp_path
 
 def test_no_committed_cell_is_stale():
     cells = evidence.plan(repo_root() / "params" / "full.yaml")
-    reference = repo_root() / "outputs" / evidence.REFERENCE
+    reference = evidence.folders(cells[0].params)[1]
     found = evidence.read_evidence(cells, [reference])
     assert len(found.cells) == len(cells) == 163 and not (found.stale or found.missing or found.unknown)
     assert {json.loads(path.read_text())["key"] for path in reference.glob("*.json")} == {cell.key for cell in cells}

@@ -8,7 +8,7 @@
 Interrupted and started again, it goes on where it was; a cell that failed keeps its reason in a file next to the others
 and is tried again at the next start.
 
-Cells lie in `outputs/evidence/cells/<recipe>-seed<n>.json`; the committed ones in `outputs/reference/evidence/`. A cell
+Cells lie in `outputs/evidence/<env>/<recipe>-seed<n>.json`; committed ones in `outputs/reference/evidence/<env>/`. A cell
 counts only for the settings that it was made with: one that was made with others is listed as stale and not averaged
 in. The same policies' outcomes on the panel of another split lie in a folder of its name.
 """
@@ -35,8 +35,6 @@ from sglib.measure.stats import minimum_detectable_effect
 from sglib.models.policy import load_policy
 from sglib.records import write_atomic
 
-FOLDER = "evidence/cells"
-REFERENCE = "reference/evidence"
 FEWEST = 3  # paired seeds without which nothing is concluded
 # what a cell keeps of its training batches
 KEPT = re.compile(
@@ -172,9 +170,9 @@ def panels(found: Found, columns: Mapping[str, Mapping[str, str]]) -> tuple[dict
     return drawn, note + (f"<br>detectable with 80 % power, in the axis's units: {'; '.join(seen)}" if seen else "")
 
 
-def folders(output_dir: str | Path = "outputs") -> list[Path]:
-    """Where cells are looked for: this machine's, then the committed ones."""
-    return [output_root(output_dir) / FOLDER, repo_root() / "outputs" / REFERENCE]
+def folders(p: parameters.GRPOParams) -> list[Path]:
+    """Where an environment's cells are looked for: this machine's, then the committed ones."""
+    return [root / "evidence" / p.card.name for root in (output_root(p.output_dir), repo_root() / "outputs/reference")]
 
 
 def read_evidence(cells: Sequence[Experiment], where: Sequence[Path] | None = None, split: str | None = None) -> Found:
@@ -188,7 +186,7 @@ def read_evidence(cells: Sequence[Experiment], where: Sequence[Path] | None = No
     Raises:
         ValueError: a file is damaged, naming it.
     """
-    where = folders(cells[0].params.output_dir if cells else "outputs") if where is None else where
+    where = folders(cells[0].params) if where is None else where
     found, wanted = Found({}, [], [], {}, []), {cell.name: cell for cell in cells}
     for name, cell in wanted.items():
         contents = [_read_cell(folder, cell, split) for folder in where if (folder / f"{name}.json").exists()]
@@ -303,7 +301,7 @@ def fill(
     """
     found = read_evidence(cells)
     waiting = [cell for cell in cells if cell.name not in found.cells]
-    target, failed, ended = folders(cells[0].params.output_dir if cells else "outputs")[0], {}, []
+    target, failed, ended = folders(cells[0].params)[0], {}, []
 
     def end(number: int, error: str | None):
         cell = waiting[number]
@@ -337,7 +335,7 @@ def play_further(
     Returns:
         How many cells were played now, and the names of those whose policy is not on this machine.
     """
-    target = folders(cells[0].params.output_dir if cells else "outputs")[0]
+    target = folders(cells[0].params)[0]
     found, known = read_evidence(cells, [target]), read_evidence(cells, [target], split)
     played, absent = 0, []
     for cell in (cell for cell in cells if cell.name in found.cells and cell.name not in known.cells):
@@ -363,7 +361,7 @@ def play_further(
 
 def store(cells: Sequence[Experiment], on_update: Callable[[str], None] = print) -> None:
     """Copy this machine's complete cells, on all panels, to the committed ones."""
-    mine, reference = folders(cells[0].params.output_dir)
+    mine, reference = folders(cells[0].params)
     for split in (None, *further_splits(cells)):
         found = read_evidence(cells, [mine], split)
         for name in found.cells:

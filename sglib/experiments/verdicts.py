@@ -253,5 +253,6 @@ def write_readme() -> int:
 
 def committed() -> tuple[Found, Found]:
     """The committed cells of `params/full.yaml`, on the panel that training looks at and on that of the next split."""
-    cells, reference = plan(repo_root() / "params" / "full.yaml"), folders()[1:]
+    cells = plan(repo_root() / "params" / "full.yaml")
+    reference = folders(cells[0].params)[1:]
     return read_evidence(cells, reference), read_evidence(cells, reference, further_splits(cells)[0])

@@ -10,6 +10,23 @@ from sglib.envs.sokoban.engine import EXPERTS, SENTENCES, SokobanEnv
 from sglib.envs.sokoban.graph import COMMANDS, SYMBOLS, TooLarge, distance, read
 from sglib.records import Trajectory
 
+PRETRAINING = {
+    "seed": 0,
+    "steps": 1500,
+    "stop": 1000,
+    "transcripts_per_step": 16,
+    "max_turns": 15,
+    "size": None,
+    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1},
+    "with_example": 0.05,
+    "observation_weight": 0.1,
+    "muon_lr": 0.02,
+    "adamw_lr": 2e-3,
+    "warmup_steps": 100,
+    "habits": {"skill": 0.5, "noise": 0.6, "impossible": 0.08, "wrong_label": 0.3, "wrong_subgoal": 0.1},
+    "model": {"hidden": 128, "layers": 4},
+}
+
 
 def boards(trajectory: Trajectory) -> list[str] | None:
     """T + 1 boards, before each action and after the last one, as observations draw them; None where one does not."""
@@ -61,6 +78,7 @@ class Sokoban(Environment):
     )
     failures = {m.__name__: mean_of(m) for m in (deadlock, into_wall, back_and_forth)}
     experts = EXPERTS
+    pretraining = PRETRAINING
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size=None, start: int = 0) -> list[levels.Level]:
         """See `levels.tasks`."""
