@@ -45,7 +45,7 @@ print(p)
 # its PDDL domain and text grammar. The same seed gives the same games on any machine.
 
 # %%
-games = p.card.tasks(max(p.games, 2), seed=p.seed, split="train", size=p.task_size)
+games = sglib.envs.get("alfworld").tasks(max(p.games, 2), seed=p.seed, split="train")
 room = games[0]
 env = sglib.envs.make("alfworld", engine="fast")
 observation = env.reset(room)
@@ -133,7 +133,7 @@ for action in room.walkthrough:
 # turns is 500 to 700 tokens, so that the study fits on a laptop. Policy tokens are trained on; all others are masked out.
 
 # %%
-policy = sglib.load_policy(p.model, env=p.env)
+policy = sglib.load_policy(p.model, env="alfworld")
 trajectory = sglib.rollout(policy, [room], format=p.format, turns=p.turns, temperature=p.temperature, seed=p.seed)[0]
 ids, mask = trajectory.prompt_ids + trajectory.completion_ids, [0] * len(trajectory.prompt_ids) + trajectory.mask
 words = policy.tokenizer.convert_ids_to_tokens(ids)

@@ -60,12 +60,12 @@ panel = sglib.panel(p.env, n=p.games, size=p.task_size)
 def annotated_example(seed):
     """A won training episode as text, with the progress after each step: 100 (1 - d_t / d_0)."""
     game = p.card.tasks(1, seed=1000 + seed, size=p.task_size)[0]
-    env = sglib.envs.make("alfworld")
+    env = p.card.make()
     observation, turns = env.reset(game), []
-    for action in game.walkthrough:
+    for action in getattr(game, "walkthrough", None) or env.plan():
         turns.append(sglib.Turn(observation.text, action, action, True, distance=env.distance()))
         observation = env.step(action)
-    episode = sglib.Trajectory(game.id, game.task_type, observation.goal, "act", turns, True, "Outcome: success", 0)
+    episode = sglib.Trajectory(game.id, game.task_type, observation.goal, "act", turns, True, "Outcome: success", 0, env=p.env)
     progress = [10 * round(x / 10) for x in sglib.formats.true_progress(episode)]
     return sglib.formats.example_message(episode, progress)
 

@@ -81,13 +81,14 @@ run.figure("success", sglib.figures.bars(
 def share_with_interval(what, lost):
     """A share of the lost episodes (Wilson), or of their actions (whole episodes resampled), with its interval."""
     value = sglib.summarize(lost).numbers()[what]
-    if what in ("looping", "wrong_object"):
+    if what in ("looping", "wrong_object", "deadlock"):
         return value, *sglib.stats.wilson(round(value * len(lost)), len(lost))
     return value, *sglib.stats.cluster_interval(lambda i: sglib.summarize([lost[j] for j in i]).numbers()[what], np.arange(len(lost)), seed=p.seed, resamples=400)
 
 
 figure, rows = None, []
-named = {"looping": "looping (of lost episodes)", "wrong_object": "wrong object (of lost episodes)", "redundant": "redundant (of their `go to`)", "invalid": "not admissible (of their actions)"}
+of = {"wrong_object": "lost episodes", "redundant": "their `go to`", "deadlock": "lost episodes"}  # else of their actions
+named = {"looping": "looping (of lost episodes)"} | {f: f"{f.replace('_', ' ')} (of {of.get(f, 'their actions')})" for f in p.card.failures} | {"invalid": "not admissible (of their actions)"}
 failures = {name: [t for t in r.trajectories if not t.won] for name, r in reports.items()}
 for name, lost in failures.items():
     if lost:

@@ -140,7 +140,7 @@ def success(policy: Policy, env: str, recipe: Mapping, games: int) -> dict[str, 
 
 
 def pretrain(
-    env: str, recipe: Mapping, out: Path, *, minutes: float = math.inf, every: int = 500, games: int = 128
+    env: str, recipe: Mapping, out: Path, *, minutes: float = math.inf, points: int = 4, games: int = 128
 ) -> Policy:
     """Train a base model and write it to `out`: weights, tokenizer, and a `card.json` with recipe, curve and machine.
 
@@ -149,7 +149,7 @@ def pretrain(
         recipe: see the top of this file.
         out: folder.
         minutes: training ends after so long, even before the recipe's `stop`.
-        every: steps between two points of the curve; the last step is one.
+        points: of the curve, evenly spaced; the last step is one.
         games: tasks of the panel that each point is measured on; 0 measures nothing.
 
     Raises:
@@ -176,7 +176,7 @@ def pretrain(
             raise FloatingPointError(f"step {step}: loss is {recent[-1]}")
         seconds = time.perf_counter() - began
         ended = step + 1 == recipe["stop"] or seconds > 60 * minutes
-        if ended or (step + 1) % every == 0:
+        if ended or (step + 1) % math.ceil(recipe["stop"] / points) == 0:
             row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": round(seconds, 1)}
             if games:
                 row["success"] = success(policy, env, recipe, games)
