@@ -86,7 +86,7 @@ def test_the_committed_base_has_the_vocabulary_and_the_recipe_of_the_card():
 
 
 def test_same_recipe_same_model_and_its_card(tmp_path):
-    one = pretrain.pretrain("alfworld", TINY, tmp_path / "a", every=2, games=2)
+    one = pretrain.pretrain("alfworld", TINY, tmp_path / "a", points=2, games=2)
     two = pretrain.pretrain("alfworld", TINY, tmp_path / "b", games=0)
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
     card = json.loads((tmp_path / "a" / "card.json").read_text())

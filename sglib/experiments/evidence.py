@@ -8,9 +8,9 @@
 Interrupted and started again, it goes on where it was; a cell that failed keeps its reason in a file next to the others
 and is tried again at the next start.
 
-Cells lie in `outputs/evidence/<env>/<recipe>-seed<n>.json`; committed ones in `outputs/reference/evidence/<env>/`. A cell
-counts only for the settings that it was made with: one that was made with others is listed as stale and not averaged
-in. The same policies' outcomes on the panel of another split lie in a folder of its name.
+Cells lie in `outputs/evidence/<env>/<recipe>-seed<n>.json`; committed ones in `outputs/reference/evidence/<env>/`. A
+cell counts only for the settings that it was made with: one that was made with others is listed as stale and not
+averaged in. The same policies' outcomes on the panel of another split lie in a folder of its name.
 """
 
 from __future__ import annotations
