@@ -13,7 +13,7 @@ from sglib.records import Trajectory
 PRETRAINING = {
     "seed": 0,
     "steps": 1500,
-    "stop": 260,
+    "stop": 290,
     "transcripts_per_step": 8,
     "max_turns": 15,
     "size": None,
