@@ -1,6 +1,5 @@
-"""The fast engine beyond parity: forks, the goal-condition score, experts, batches, and what it refuses to play."""
+"""The fast engine beyond parity: forks, the goal-condition score, experts, and what it refuses to play."""
 
-import functools
 import random
 import re
 from dataclasses import replace
@@ -140,27 +139,6 @@ def test_the_explorer_knows_nothing_that_it_was_not_told():
 def test_unknown_expert():
     with pytest.raises(ValueError, match="kind='lazy': allowed: 'explore', 'optimal'"):
         FastAlfworld().expert("lazy")
-
-
-# -- batches ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_batch_is_its_environments():
-    """One game after the other and all at once give the same observations."""
-    rng = random.Random(0)
-    batch = envs.BatchEnv(functools.partial(envs.make, "alfworld", max_steps=15))
-    singles = [FastAlfworld(max_steps=15) for _ in GAMES]
-    seen = batch.reset(GAMES)
-    assert seen == [env.reset(game) for env, game in zip(singles, GAMES)]
-    while not batch.done:
-        actions = [None if o.done or rng.random() < 0.1 else rng.choice(o.admissible) for o in seen]
-        expected = [o if a is None else env.step(a) for env, a, o in zip(singles, actions, seen)]
-        seen = batch.step(actions)
-        assert seen == expected
-    assert batch.step(["look"] * len(GAMES)) == seen  # done episodes stay as they are
-    assert len(batch.reset(GAMES[:3])) == len(batch) == len(batch.envs) == 3
-    with pytest.raises(ValueError, match="actions: 2 were given for 3 episodes"):
-        batch.step(["look", "look"])
 
 
 def test_without_admissible_commands():

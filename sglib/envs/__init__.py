@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sglib.envs.base import Environment, Task, TextEnv, task_hash
-from sglib.envs.batch import BatchEnv
 from sglib.records import Trajectory
 
-__all__ = ["BatchEnv", "Environment", "Task", "TextEnv", "get", "make", "names", "of", "replay", "task_hash", "task_of"]
+__all__ = ["Environment", "Task", "TextEnv", "get", "make", "names", "of", "replay", "task_hash", "task_of"]
 
 
 _FILES: set[str] = set()  # environments in files of the user's that `get` was asked for
