@@ -10,7 +10,7 @@ sglib.inspect(trajectories)
 from sglib import advantages, envs, formats, rewards
 from sglib.envs.panels import panel
 from sglib.experiments import params, runs
-from sglib.measure import stats
+from sglib.measure import intervals, power
 from sglib.measure.evaluate import Report, evaluate, progress_error, summarize
 from sglib.models.policy import Policy, load_policy
 from sglib.play.answers import generate
@@ -39,16 +39,17 @@ __all__ = [
     "formats",
     "generate",
     "inspect",
+    "intervals",
     "load_policy",
     "panel",
     "params",
+    "power",
     "progress_bar",
     "progress_error",
     "read_trajectories",
     "rewards",
     "rollout",
     "runs",
-    "stats",
     "summarize",
     "write_trajectories",
 ]

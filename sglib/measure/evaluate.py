@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sglib import envs
 from sglib.envs.panels import panel_hash
 from sglib.formats import true_progress
-from sglib.measure.stats import wilson
+from sglib.measure.intervals import wilson
 from sglib.models.policy import Policy
 from sglib.play.episode import Options
 from sglib.play.rollout import rollout
