@@ -1,9 +1,9 @@
 """Step-level internal rewards for language agents: the whole study on a laptop, the same code on GPUs.
 
 import sglib
-policy = sglib.load_policy("base")
-games = sglib.envs.alfworld.generate_games(64, seed=0)
-trajectories = sglib.rollout(policy, games, format="guide")
+policy = sglib.load_policy("base", env="sokoban")
+levels = sglib.panel("sokoban", n=64)
+trajectories = sglib.rollout(policy, levels, format="guide")
 sglib.inspect(trajectories)
 """
 
