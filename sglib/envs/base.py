@@ -97,11 +97,7 @@ class HasPlan(Protocol):
 class HasExpert(Protocol):
     """Has experts that can be asked in any state; `Environment.experts` names their kinds."""
 
-    def expert(self, kind: str) -> Expert: ...
-
-
-class Expert(Protocol):
-    def act(self) -> str:
+    def expert(self, kind: str) -> str:
         """The action that this expert would take in the present state."""
         ...
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sglib.envs.alfworld import room
 from sglib.envs.alfworld.demonstrators import Habits, demonstrate
+from sglib.envs.alfworld.experts import EXPERTS
 from sglib.envs.alfworld.failures import FAILURES
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import SPLITS, Game
@@ -50,7 +51,7 @@ class Alfworld(Environment):
     answer_tokens = 12
     rules = RULES
     banner = BANNER
-    experts = ("optimal", "explore")
+    experts = tuple(EXPERTS)
     answers = ("facts",)
     pretraining = PRETRAINING
     failures = FAILURES

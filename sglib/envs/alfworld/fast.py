@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sglib.envs.alfworld.experts import Expert, make_expert
+from sglib.envs.alfworld.experts import EXPERTS
 from sglib.envs.alfworld.games import Game
 from sglib.envs.alfworld.grammar import CONTENT, PLACE, UnsupportedGame
 from sglib.envs.alfworld.oracle import Situation, shortest_plan
@@ -181,17 +181,12 @@ class FastAlfworld:
         self.near, self.left, self.props = near.copy(), left.copy(), props.copy()
         self.seen, self.met = seen.copy(), met.copy()
 
-    def expert(self, kind: str = "optimal") -> Expert:
-        """A policy that follows this environment: `expert.act()` is its command in the present state.
-
-        Args:
-            kind: "optimal" plans with full knowledge; "explore" knows only what the agent has been told so far, and
-                looks on where that does not suffice.
-
-        Raises:
-            ValueError: an unknown kind.
-        """
-        return make_expert(self, kind)
+    def expert(self, kind: str) -> str:
+        """What an expert would do now: "optimal" plans with full knowledge; "explore" knows only what the agent has
+        seen, and looks on where that does not suffice."""
+        if kind not in EXPERTS:
+            raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
+        return EXPERTS[kind](self)
 
     # -- what there is to say ------------------------------------------------------------------------------------
 

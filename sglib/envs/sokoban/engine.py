@@ -45,17 +45,6 @@ class Snapshot(NamedTuple):
     observation: Observation
 
 
-class Optimal:
-    """The first command of a shortest plan; in a deadlock the first command that does something."""
-
-    def __init__(self, env: SokobanEnv):
-        self.env = env
-
-    def act(self) -> str:
-        plan = self.env.plan()
-        return plan[0] if plan else next(iter(self.env.admissible()), COMMANDS[0])
-
-
 class SokobanEnv:
     """The `TextEnv` of Sokoban.
 
@@ -145,15 +134,11 @@ class SokobanEnv:
         """The commands of a shortest plan; None in a deadlock. Raises as `distance`."""
         return graph.plan(self.maze, self.player, self.boxes)
 
-    def expert(self, kind: str = "optimal") -> Optimal:
-        """A policy that follows this environment: `expert.act()` is its command in the present state.
-
-        Raises:
-            ValueError: an unknown kind.
-        """
+    def expert(self, kind: str) -> str:
+        """The first command of a shortest plan; in a deadlock the first command that does something."""
         if kind not in EXPERTS:
             raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
-        return Optimal(self)
+        return (self.plan() or [*self.admissible(), COMMANDS[0]])[0]
 
     def snapshot(self) -> Snapshot:
         """The present moment, to come back to by `restore`; changes nothing."""
