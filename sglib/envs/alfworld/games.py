@@ -179,17 +179,6 @@ def pddl_name(id_: str) -> str:
     return id_
 
 
-def goal_pddl(task_type: str, params: dict) -> str:
-    """The `(:goal …)` of a task from alfworld's goal library, filled in with ALFRED's `pddl_params`."""
-    from alfworld.gen import goal_library
-
-    text = goal_library.gdict[task_type]["pddl"].format(
-        obj=params["object_target"], recep=params["parent_target"], toggle=params["toggle_target"], mrecep=""
-    )
-    text = text.replace("#", "-").strip()
-    return text[: text.rindex(")")].rstrip()  # the library's text also closes the problem
-
-
 def goal_sentence(task_type: str, params: dict, template: int) -> str:
     """The task sentence from the goal library's template number `template` (there are two)."""
     from alfworld.gen import goal_library
@@ -220,7 +209,7 @@ def write_problem(
         objects: id -> (class, id of the receptacle that holds it).
         agent: where the agent starts.
     """
-    from alfworld.gen import constants
+    from alfworld.gen import constants, goal_library
 
     action = constants.VAL_ACTION_OBJECTS
     location = {r: "loc|{}|{}|{}|{}".format(*at) for r, at in receptacles.items()}
@@ -244,20 +233,20 @@ def write_problem(
         facts += [f"canContain {kind}Type {o}Type" for o in otypes if o in accepts]
     for o, (kind, r) in sorted(objects.items()):
         facts += [f"objectType {o} {kind}Type", f"inReceptacle {o} {r}", f"objectAtLocation {o} {location[r]}"]
-        if kind in action["Toggleable"]:
-            facts.append(f"toggleable {o}")
-        else:
-            facts.append(f"pickupable {o}")
-        facts += [
-            f"{verb.lower()} {o}" for verb in ("Cleanable", "Heatable", "Coolable", "Sliceable") if kind in action[verb]
-        ]
+        facts.append(f"{'toggleable' if kind in action['Toggleable'] else 'pickupable'} {o}")
+        facts += [f"{v.lower()} {o}" for v in ("Cleanable", "Heatable", "Coolable", "Sliceable") if kind in action[v]]
         if kind in constants.MOVABLE_RECEPTACLES_SET:
             facts.append(f"isReceptacleObject {o}")
+    goal = goal_library.gdict[task_type]["pddl"].format(
+        obj=params["object_target"], recep=params["parent_target"], toggle=params["toggle_target"], mrecep=""
+    )
+    goal = goal.replace("#", "-").strip()
+    goal = goal[: goal.rindex(")")].rstrip()  # the library's text also closes the problem
     spaced = "\n        "
     names = [pddl_name(d[: d.rindex(" - ")]) + d[d.rindex(" - ") :] for d in declared]
     return (
         f"(define (problem {name})\n    (:domain alfred)\n"
         f"    (:objects\n        {spaced.join(names)}\n    )\n"
         f"    (:init\n        (= (total-cost) 0)\n        {spaced.join(f'({pddl_name(f)})' for f in facts)}\n    )\n"
-        f"    {goal_pddl(task_type, params)}\n    (:metric minimize (total-cost))\n)\n"
+        f"    {goal}\n    (:metric minimize (total-cost))\n)\n"
     )

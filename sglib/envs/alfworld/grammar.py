@@ -279,6 +279,11 @@ class Grammar:
         parts = self.rules[rule][alternative]
         return "".join([values[part] if i % 2 else part for i, part in enumerate(parts)])
 
+    def tell(self, rule: str, things: str, name: str = "", alternative: int = 0) -> str:
+        """As `say`, with `things` where the rule has a list "[...]", and `name` for its other symbols."""
+        parts = self.rules[rule][alternative]
+        return "".join([(things if p[0] == "[" else name) if i % 2 else p for i, p in enumerate(parts)])
+
     def listing(self, things: list[str]) -> str:
         """ "a, b, and c" in the grammar's words."""
         if not things:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from sglib.envs.alfworld.world import PROCESSES, Fact, World
 
 Step = tuple[str, ...]  # (action, ids...)
-ACTION = {"isclean": "cleanobject", "ishot": "heatobject", "iscool": "coolobject"}
 
 
 class Situation(NamedTuple):
@@ -210,7 +209,7 @@ class _Search:
             elif kind in PROCESSES and object_ == held:
                 for r in world.does[kind]:
                     gone = {"ishot": "iscool", "iscool": "ishot"}.get(kind)
-                    yield self._do(state, r, (ACTION[kind], held, r), inside=False, add=fact, remove=(gone, held))
+                    yield self._do(state, r, (PROCESSES[kind][0], held, r), inside=False, add=fact, remove=(gone, held))
             elif kind == "issliced" and held in world.knives:
                 for _, place in sorted(pair for pair in state.near if pair[0] == object_):
                     if place == state.location or place in world.at:
