@@ -24,11 +24,7 @@ SIZES = {"small": 128, "full": 512}
 
 
 def panel_hash(tasks: Sequence[Task]) -> str:
-    """12 hex digits of a set of tasks, whatever their order.
-
-    Raises:
-        ValueError: a task is in it twice.
-    """
+    """12 hex digits of a set of tasks, whatever their order; `ValueError` where one is in it twice."""
     if repeated := [id_ for id_, count in Counter(task.id for task in tasks).items() if count > 1]:
         raise ValueError(f"tasks: {repeated[0]!r} is there more than once; allowed: each task once")
     return hashlib.sha256("".join(sorted(map(task_hash, tasks))).encode()).hexdigest()[:12]
@@ -36,9 +32,6 @@ def panel_hash(tasks: Sequence[Task]) -> str:
 
 def manifest(name: str, split: str) -> list[dict[str, str]]:
     """The rows of a panel's manifest, `number`, `id`, `hash` of each of its tasks, in order; empty where there is none.
-
-    Raises:
-        ValueError: an unknown environment or split.
     """
     file = get(name).folder / "panels" / f"{get(name).check_split(split)}.csv"
     return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
@@ -52,11 +45,7 @@ def write_manifest(name: str, split: str, tasks: Sequence[Task]) -> None:
 
 
 def verified(name: str, split: str, tasks: list[Task]) -> list[Task]:
-    """`tasks` as they are, if they are the first of the panel's.
-
-    Raises:
-        RuntimeError: naming the first that is another.
-    """
+    """`tasks` as they are, if they are the first of the panel's; else `RuntimeError` naming the first that is not."""
     for row, task in zip(manifest(name, split), tasks):
         if row["hash"] != task_hash(task):
             raise RuntimeError(

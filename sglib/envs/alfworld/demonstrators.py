@@ -135,15 +135,7 @@ class Explorer:
 def demonstrate(
     env: FastAlfworld, game: Game, rng: random.Random, habits: Habits, max_turns: int
 ) -> tuple[list[Demonstration], bool]:
-    """Play one game; returns the steps and whether it was won.
-
-    Args:
-        env: the fast engine.
-        game: what to play.
-        rng: source of every choice.
-        habits: see `Habits`.
-        max_turns: the episode ends after so many actions.
-    """
+    """Play one game; returns the steps and whether it was won."""
     observation = env.reset(game)
     explorer = Explorer(env, game, rng, ordered=rng.random() < habits.ordered)
     noise = rng.random() * habits.noise

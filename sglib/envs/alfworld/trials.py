@@ -152,12 +152,8 @@ class PassedOver(Exception):
 
 
 def read_game(file: Path) -> Game:
-    """The game in a `game.tw-pddl` and the `traj_data.json` beside it.
-
-    Raises:
-        PassedOver: it has another task type, or is marked unsolvable.
-        ValueError: naming the file and the key that is missing or broken.
-    """
+    """The game in a `game.tw-pddl` and the `traj_data.json` of its folder; `PassedOver`, or `ValueError` naming the
+    file and what is missing or broken."""
     traj_file = file.with_name("traj_data.json")
     if not traj_file.exists():
         raise ValueError(f"{file}: traj_data.json is missing beside it")

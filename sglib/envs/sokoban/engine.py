@@ -77,11 +77,7 @@ class SokobanEnv:
         self.level, self.maze, self.player, self.boxes, self.steps = level, read(level.board)[0], player, boxes, steps
 
     def step(self, action: str) -> Observation:
-        """Take one action: a command in any case, blanks around it ignored.
-
-        Raises:
-            RuntimeError: the episode is over.
-        """
+        """Take one action: a command in any case, blanks around it ignored."""
         if self.done:
             raise RuntimeError("the episode is over: call reset(level) before step")
         self.steps += 1
@@ -141,7 +137,7 @@ class SokobanEnv:
         return (self.plan() or [*self.admissible(), COMMANDS[0]])[0]
 
     def snapshot(self) -> Snapshot:
-        """The present moment, to come back to by `restore`; changes nothing."""
+        """The present moment, to come back to by `restore`."""
         return Snapshot(self.level, self.player, self.boxes, self.observation)
 
     def restore(self, snapshot: Snapshot) -> Observation:
