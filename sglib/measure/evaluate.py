@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,19 +89,15 @@ def label_agreement(trajectories: Sequence[Trajectory]) -> tuple[int, int]:
 
 
 def summarize(trajectories: Sequence[Trajectory]) -> Report:
-    """The numbers of `Report` from recorded episodes.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The numbers of `Report` from recorded episodes, at least one."""
     if not trajectories:
         raise ValueError("trajectories: none to summarize")
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     outcomes = [int(t.won) for t in trajectories]
     low, high = wilson(sum(outcomes), len(outcomes))
     by_task: dict[str, list[int]] = defaultdict(list)
-    for trajectory in trajectories:
-        by_task[trajectory.task_type].append(int(trajectory.won))
+    for trajectory, won in zip(trajectories, outcomes):
+        by_task[trajectory.task_type].append(won)
     labelled = [turn.label for turn in turns if turn.label is not None]
     agree, counted = label_agreement(trajectories)
     n = len(trajectories)
@@ -134,30 +131,17 @@ def evaluate(
     seed: int = 0,
     options: Options | None = None,
 ) -> Report:
-    """Play each task exactly once and sum up; the result does not depend on the order of the tasks.
-
-    Args:
-        policy, tasks, format, temperature, turns, seed, options: see `sglib.rollout`.
-
-    Raises:
-        ValueError: a bad argument, no tasks, or a task that is there twice.
-    """
+    """Play each task exactly once (arguments as for `sglib.rollout`) and sum up; the result does not depend on the
+    order of the tasks, and none may be there twice."""
     if not tasks:
         raise ValueError("tasks: none to evaluate on")
-    known = panel_hash(tasks)
-    report = summarize(
-        rollout(policy, tasks, format=format, temperature=temperature, turns=turns, seed=seed, options=options)
-    )
-    report.panel = known
-    return report
+    panel = panel_hash(tasks)
+    played = rollout(policy, tasks, format=format, temperature=temperature, turns=turns, seed=seed, options=options)
+    return dataclasses.replace(summarize(played), panel=panel)
 
 
 def progress_error(trajectories: Sequence[Trajectory]) -> float | None:
-    """Mean |stated - true| progress in points of 0..100, over turns that state a number; None where none does.
-
-    Raises:
-        ValueError: a trajectory was recorded without the truth.
-    """
+    """Mean |stated - true| progress in points of 0..100, over turns that state a number; None where none does."""
     errors = []
     for trajectory in trajectories:
         truth = [0.0, *true_progress(trajectory)]
