@@ -1,6 +1,6 @@
 """ALFWorld: games and engines. `textworld` is the reference engine, `fast` the one to learn with."""
 
-from sglib.envs.alfworld.fast import FastAlfworld, Snapshot
+from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import SPLITS, TASK_TYPES, UNSEEN_SCENES, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
 from sglib.envs.alfworld.grammar import UnsupportedGame
@@ -13,7 +13,6 @@ __all__ = [
     "UNSEEN_SCENES",
     "FastAlfworld",
     "Game",
-    "Snapshot",
     "UnsupportedGame",
     "from_alfred_trials",
     "generate_games",

@@ -19,7 +19,6 @@ import functools
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
 from sglib.envs.alfworld.experts import EXPERTS
 from sglib.envs.alfworld.games import Game
@@ -28,7 +27,7 @@ from sglib.envs.alfworld.oracle import Situation, shortest_plan
 from sglib.envs.alfworld.world import PROCESSES, Fact, World, world_of
 from sglib.records import Observation
 
-__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame"]
+__all__ = ["FastAlfworld", "UnsupportedGame"]
 
 NOTHING = "Nothing happens."
 ON, INSIDE = "On the {1}, you see a {0}.", "The {1} is open. In it, you see a {0}."  # where a thing lies
@@ -47,14 +46,6 @@ def _keep(cache: dict, key, value, most: int):
 def _info(score: float) -> Mapping[str, float]:
     """`Observation.info`, one read-only object per score: made at every step, it must cost nothing."""
     return MappingProxyType({"goal_conditions": score})
-
-
-class Snapshot(NamedTuple):
-    """A moment of an episode; good for any number of `FastAlfworld.restore`s, on any instance."""
-
-    world: World
-    state: tuple
-    observation: Observation
 
 
 class FastAlfworld:
@@ -149,11 +140,11 @@ class FastAlfworld:
             _keep(world.choices, key, found, MAX_CACHED)
         return found
 
-    def snapshot(self) -> Snapshot:
-        """The present moment, to come back to by `restore`."""
-        return Snapshot(self.world, self._state(), self.observation)
+    def snapshot(self) -> tuple[World, tuple, Observation]:
+        """The present moment; good for any number of `restore`s, on any instance."""
+        return self.world, self._state(), self.observation
 
-    def restore(self, snapshot: Snapshot) -> Observation:
+    def restore(self, snapshot: tuple[World, tuple, Observation]) -> Observation:
         """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
         self.world, state, self.observation = snapshot
         self._set(state)

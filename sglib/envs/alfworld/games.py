@@ -128,11 +128,12 @@ def receptacle_class(id_: str) -> str:
 
 @dataclass(frozen=True)
 class FloorPlan:
-    """One of the 120 rooms: receptacle id -> location (x, z, rotation, horizon), and the classes of things found in
-    it."""
+    """One of the 120 rooms: receptacle id -> location (x, z, rotation, horizon), those of them whose id is a true
+    position, and the classes of things found in it."""
 
     scene: int
     receptacles: dict[str, tuple[int, int, int, int]]
+    placed: tuple[str, ...]
     objects: tuple[str, ...]
     floor: tuple[tuple[int, int], ...]
 
@@ -145,17 +146,17 @@ def floor_plan(scene: int) -> FloorPlan:
     from alfworld.gen import constants
 
     folder = importlib.resources.files("alfworld") / "gen" / "layouts"
-    placed = json.loads((folder / f"FloorPlan{scene}-openable.json").read_text())
+    positions = json.loads((folder / f"FloorPlan{scene}-openable.json").read_text())
     present = json.loads((folder / f"FloorPlan{scene}-objects.json").read_text())
     with importlib.resources.as_file(folder / f"FloorPlan{scene}-layout.npy") as path:
         floor = sorted({(round(x * 4), round(z * 4)) for x, z in np.load(path, allow_pickle=False)[:, :2].tolist()})
     fixed = constants.RECEPTACLES - constants.MOVABLE_RECEPTACLES_SET
     receptacles = {}
-    for id_, (x, z, rotation, horizon) in sorted(placed.items()):
+    for id_, (x, z, rotation, horizon) in sorted(positions.items()):
         if receptacle_class(id_) in fixed:
             receptacles[id_] = (round(x * 4), round(z * 4), round(rotation), round(horizon))
     rng = random.Random(f"floor plan {scene}")
-    known = {receptacle_class(id_) for id_ in receptacles}
+    placed, known = tuple(receptacles), {receptacle_class(id_) for id_ in receptacles}
     for kind, count in UNPLACED.items():
         if kind in present and kind not in known:
             for _ in range(count):
@@ -163,7 +164,8 @@ def floor_plan(scene: int) -> FloorPlan:
                 receptacles[object_id(kind, x / 4, 0.9, z / 4, rng)] = (x, z, 90 * rng.randrange(4), 30)
     things = set(constants.OBJECTS_SET) - constants.RECEPTACLES | constants.MOVABLE_RECEPTACLES_SET
     holds = set().union(*(constants.VAL_RECEPTACLE_OBJECTS[receptacle_class(r)] for r in receptacles))
-    return FloorPlan(scene, receptacles, tuple(sorted(things & set(present) & (holds | {"DeskLamp"}))), tuple(floor))
+    objects = tuple(sorted(things & set(present) & (holds | {"DeskLamp"})))
+    return FloorPlan(scene, receptacles, placed, objects, tuple(floor))
 
 
 def object_id(kind: str, x: float, y: float, z: float, rng: random.Random) -> str:

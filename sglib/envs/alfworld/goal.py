@@ -33,15 +33,10 @@ class Goal:
 
     def ground(self, goal) -> list[frozenset[Fact]]:
         variables, literals = {}, []
-        if self._flatten(goal, variables, literals):
-            bindings = self._join(variables, literals)
-        else:
-            bindings = self._expand(goal, {})
-        # a binding that asks for more than another can be left out
+        flat = self._flatten(goal, variables, literals)
+        bindings = self._join(variables, literals) if flat else self._expand(goal, {})
         unique = sorted(dict.fromkeys(bindings), key=len)
-        if unique and not unique[0]:
-            return unique[:1]
-        return unique
+        return unique[:1] if unique and not unique[0] else unique  # nothing to do is enough
 
     def _flatten(self, node, variables: dict[str, str], literals: list) -> bool:
         """Collect a goal made of `and` and `exists` only; False where it has more, or uses a variable's name twice."""

@@ -7,9 +7,7 @@ holds them nor where lamps stand: both are inferred, so these games are "ALFRED-
 
 from __future__ import annotations
 
-import functools
 import gzip
-import importlib.resources
 import json
 import logging
 import math
@@ -278,12 +276,8 @@ def _lamp_of_plan(data: dict, lamp: str) -> tuple[float, float, float] | None:
     return tuple(map(float, found.groups())) if found else None
 
 
-@functools.cache
-def _positions(scene: int) -> dict[str, tuple[float, float, float]]:
-    """Receptacles of a floor plan that alfworld gives a position (in the id), in metres."""
-    folder = importlib.resources.files("alfworld") / "gen" / "layouts"
-    known = json.loads((folder / f"FloorPlan{scene}-openable.json").read_text(encoding="utf-8"))
-    return {r: tuple(map(float, r.split("|")[1:4])) for r in floor_plan(scene).receptacles if r in known}
+def _position(receptacle: str) -> tuple[float, ...]:
+    return tuple(map(float, receptacle.split("|")[1:4]))
 
 
 def _holder(kind: str, at: tuple[float, float, float], scene: int) -> str | None:
@@ -296,14 +290,14 @@ def _holder(kind: str, at: tuple[float, float, float], scene: int) -> str | None
             return holder in LAMP_HOLDERS
         return kind in constants.VAL_RECEPTACLE_OBJECTS[holder]
 
-    able = [(math.dist(at, position), r) for r, position in _positions(scene).items() if fits(r)]
+    able = [(math.dist(at, _position(r)), r) for r in floor_plan(scene).placed if fits(r)]
     return min(able)[1] if able else None
 
 
 def _lamp_holder(scene: int) -> str | None:
     """Where a desk lamp of unknown position is put: the first, in the order of `LAMP_HOLDERS`, that the room has."""
-    ranked = sorted((LAMP_HOLDERS.index(k), r) for r in _positions(scene) if (k := receptacle_class(r)) in LAMP_HOLDERS)
-    return ranked[0][1] if ranked else None
+    placed = [(k, r) for r in floor_plan(scene).placed if (k := receptacle_class(r)) in LAMP_HOLDERS]
+    return min((LAMP_HOLDERS.index(k), r) for k, r in placed)[1] if placed else None
 
 
 def _object_id(kind: str, at: tuple[float, float, float], taken: dict) -> str:
@@ -322,7 +316,7 @@ def _place(trial: _Trial) -> dict[str, tuple[str, str]]:
     if trial.params["toggle_target"] == "DeskLamp":
         r = _holder("DeskLamp", trial.lamp, trial.scene) if trial.lamp else _lamp_holder(trial.scene)
         if r is not None:
-            at = trial.lamp or tuple(map(float, r.split("|")[1:4]))
+            at = trial.lamp or _position(r)
             objects[_object_id("DeskLamp", at, objects)] = ("DeskLamp", r)
     return objects
 

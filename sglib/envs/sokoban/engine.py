@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from sglib.envs.sokoban import graph
 from sglib.envs.sokoban.graph import COMMANDS, read
@@ -34,15 +33,6 @@ _DIRECTIONS = {command: direction for direction, command in enumerate(COMMANDS)}
 def _info(on_target: int, boxes: int) -> Mapping[str, float]:
     """`Observation.info`, one read-only object for each share."""
     return MappingProxyType({"boxes_on_target": on_target / boxes})
-
-
-class Snapshot(NamedTuple):
-    """A moment of an episode; good for any number of `SokobanEnv.restore`s, on any instance."""
-
-    level: Level
-    player: int
-    boxes: int
-    observation: Observation
 
 
 class SokobanEnv:
@@ -136,11 +126,11 @@ class SokobanEnv:
             raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
         return (self.plan() or [*self.admissible(), COMMANDS[0]])[0]
 
-    def snapshot(self) -> Snapshot:
-        """The present moment, to come back to by `restore`."""
-        return Snapshot(self.level, self.player, self.boxes, self.observation)
+    def snapshot(self) -> tuple[Level, int, int, Observation]:
+        """The present moment; good for any number of `restore`s, on any instance."""
+        return self.level, self.player, self.boxes, self.observation
 
-    def restore(self, snapshot: Snapshot) -> Observation:
+    def restore(self, snapshot: tuple[Level, int, int, Observation]) -> Observation:
         """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
         level, player, boxes, self.observation = snapshot
         self._set(level, player, boxes, self.observation.steps)
