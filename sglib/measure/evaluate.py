@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,10 +69,7 @@ def is_looping(trajectory: Trajectory) -> bool:
     """One action at least five times in a row, or in at least half of the steps (Self-Guide's definition; of ten
     steps or more)."""
     actions = [turn.action for turn in trajectory.turns]
-    run = longest = 1
-    for last, now in zip(actions, actions[1:]):
-        run = run + 1 if now == last else 1
-        longest = max(longest, run)
+    longest = max((len(list(run)) for _, run in itertools.groupby(actions)), default=0)
     return longest >= 5 or (len(actions) >= 10 and max(Counter(actions).values()) >= len(actions) / 2)
 
 

@@ -8,15 +8,6 @@ from sglib.envs.alfworld.official import official_panel
 from sglib.envs.alfworld.trials import from_alfred_trials, load_games
 
 __all__ = [
-    "SPLITS",
-    "TASK_TYPES",
-    "UNSEEN_SCENES",
-    "FastAlfworld",
-    "Game",
-    "UnsupportedGame",
-    "from_alfred_trials",
-    "generate_games",
-    "load_games",
-    "official_panel",
-    "regenerate",
-]
+    "SPLITS", "TASK_TYPES", "UNSEEN_SCENES", "FastAlfworld", "Game", "UnsupportedGame", "from_alfred_trials",
+    "generate_games", "load_games", "official_panel", "regenerate",
+]  # fmt: skip

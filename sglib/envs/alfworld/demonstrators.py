@@ -80,13 +80,10 @@ class Explorer:
 
     def find(self, kind: str):
         """Look for a kind of thing: where it was seen, else the next receptacle not yet looked into."""
-        goal = f"find {kind}"
         for r in self.order:
             if r not in self.visited:
-                if self.world.place[r] != self.env.location:
-                    return f"go to {self.world.names[r]}", goal
-                return f"open {self.world.names[r]}", goal
-        return self.rng.choice(self.env.admissible()), goal
+                return self.reach(r, f"find {kind}", ("openobject", r), inside=False)
+        return self.rng.choice(self.env.admissible()), f"find {kind}"
 
     def act(self) -> tuple[str, str]:
         """(command, sub-goal) from what has been seen so far."""

@@ -43,10 +43,8 @@ class Goal:
         kind = self._kind(node)
         if kind == "exists":
             new = self._variables(node)
-            if new.keys() & variables.keys() and any(variables.get(v, t) != t for v, t in new.items()):
-                return False
-            # the same name in two quantifiers means two things, unless both sides only differ in who is the agent
-            if any(v in variables and t != "agent" for v, t in new.items()):
+            # the same name in two quantifiers means two things, unless both are the agent
+            if any(v in variables and not variables[v] == t == "agent" for v, t in new.items()):
                 return False
             variables.update(new)
             return self._flatten(node[2], variables, literals)

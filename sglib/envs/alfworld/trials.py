@@ -146,7 +146,7 @@ def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
 
 
 class PassedOver(Exception):
-    """A game that alfworld's `AlfredTWEnv` does not play either."""
+    """A game that alfworld's `AlfredTWEnv` does not play either, or a trial of which no game can be made."""
 
 
 def read_game(file: Path) -> Game:
@@ -229,11 +229,10 @@ def from_alfred_trials(
             break
         if split is not None and trial.split != split:
             continue
-        game, reason = _game(trial, sentences, env)
-        if game is None:
-            dropped[reason] += 1
-        else:
-            games.append(game)
+        try:
+            games.append(_game(trial, sentences, env))
+        except PassedOver as reason:
+            dropped[str(reason)] += 1
     if dropped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
         log.info("%s: %d ALFRED-derived games; %d trials dropped: %s", path, len(games), dropped.total(), reasons)
@@ -330,24 +329,23 @@ def _sentence(trial: _Trial, sentences: str) -> str:
     return goal_sentence(trial.task_type, trial.params, zlib.crc32(trial.name.encode()))
 
 
-def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> tuple[Game | None, str]:
+def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> Game:
     if trial.task_type not in TASK_TYPES:
-        return None, "of another task type"
+        raise PassedOver("of another task type")
     if trial.params["object_sliced"] or trial.params["mrecep_target"]:
-        return None, "with sliced things or a movable receptacle"
+        raise PassedOver("with sliced things or a movable receptacle")
     objects = _place(trial)
     wanted = {trial.params["object_target"], *filter(None, [trial.params["toggle_target"]])}
     if wanted - {kind for kind, _ in objects.values()}:
-        return None, "whose target lies in no receptacle"
+        raise PassedOver("whose target lies in no receptacle")
     a = trial.agent
     agent = (round(a["x"] / _STEP), round(a["z"] / _STEP), round(a["rotation"]) % 360, round(a["horizon"]))
     receptacles = floor_plan(trial.scene).receptacles
-    target = trial.params["parent_target"]
+    target, name = trial.params["parent_target"], trial.name.rpartition("/")[2]
     if target and target not in map(receptacle_class, receptacles):
-        return None, "without a solution"
-    name = f"plan_{trial.name.rpartition('/')[2]}"
+        raise PassedOver("without a solution")
     traj_data = {
-        "task_id": trial.name.rpartition("/")[2],
+        "task_id": name,
         "task_type": trial.task_type,
         "pddl_params": trial.params,
         "scene": {"floor_plan": f"FloorPlan{trial.scene}", "scene_num": trial.scene, "init_action": trial.agent},
@@ -360,12 +358,11 @@ def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> tuple[Game | None
         goal=_sentence(trial, sentences),
         split=trial.split,
         scene=trial.scene,
-        problem=write_problem(name, trial.task_type, trial.params, receptacles, objects, agent),
+        problem=write_problem(f"plan_{name}", trial.task_type, trial.params, receptacles, objects, agent),
         traj_data=traj_data,
     )
     if env.reset(game).won:
-        return None, "already won at the start"
-    plan = env.plan()
-    if not plan:
-        return None, "without a solution"
-    return replace(game, walkthrough=tuple(plan)), ""
+        raise PassedOver("already won at the start")
+    if not (plan := env.plan()):
+        raise PassedOver("without a solution")
+    return replace(game, walkthrough=tuple(plan))
