@@ -5,15 +5,14 @@ same actions, in one process.
     python benchmarks/alfworld_engine.py --quick          # smoke run, under half a minute; too few games to judge by
     python benchmarks/alfworld_engine.py --out engine.json
 
-Measured in rooms of at most 10 receptacles and in whole rooms: steps, load + reset, memory, many environments in one
-batch, the oracle, snapshots; and making games. What each line means is printed with the results.
+Measured in rooms of at most 10 receptacles and in whole rooms: steps, load + reset, memory, many environments in
+lock-step, the oracle, snapshots; and making games. What each line means is printed with the results.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import gc
 import json
 import platform
@@ -27,7 +26,6 @@ from time import process_time as clock
 from tqdm.auto import tqdm
 
 from sglib import envs
-from sglib.envs import BatchEnv
 from sglib.envs.alfworld import world as alfworld_world
 from sglib.envs.alfworld.generate import generate_games
 from sglib.envs.alfworld.world import world_of
@@ -54,7 +52,7 @@ Memory    Fast engine: what Python allocates (tracemalloc) for a game compiled, 
           caches included, the game's text left out; then for each further environment on that game, played as long with
           other actions; the range is over games. Reference: growth of the process (resident set) per further instance
           with a game loaded; Linux only.
-Batch     BatchEnv in 40 rounds of actions chosen beforehand, different in every environment. "first pass": caches
+Batch     Environments in lock-step: 40 rounds of actions chosen beforehand, different in each. "first pass": caches
           emptied, games loaded, then the rounds timed. "second pass": the same games, other actions.
 Oracle    env.distance() at every step of random walks; snapshots at every tenth.
 Making    generate_games with its defaults: draw, write, solve, play the solution. The value is the mean of parts of the
@@ -112,11 +110,11 @@ def fresh(game):
 def record(games, rounds: int, seed) -> list[list[str | None]]:
     """Random admissible actions, one episode a game: [round][game]; None where the episode is over."""
     rngs = [random.Random(f"{seed} {i}") for i in range(len(games))]
-    batch, played = BatchEnv(functools.partial(envs.make, "alfworld")), []
-    seen = batch.reset(games)
+    playing, played = [envs.make("alfworld") for _ in games], []
+    seen = [env.reset(game) for env, game in zip(playing, games)]
     for _ in range(rounds):
         played.append([None if o.done else rng.choice(o.admissible) for rng, o in zip(rngs, seen)])
-        seen = batch.step(played[-1])
+        seen = [o if action is None else env.step(action) for env, action, o in zip(playing, played[-1], seen)]
     return played
 
 
@@ -206,17 +204,22 @@ def memory(games, seed) -> tuple[list[float], list[float]]:
 
 
 def batch_rates(games, passes, admissible: bool, repetitions: int) -> list[list[float]]:
-    """Steps per CPU-second of a BatchEnv: for each pass, one number a repetition."""
+    """Steps per CPU-second of environments in lock-step: for each pass, one number a repetition."""
     rates = [[] for _ in passes]
     for _ in range(repetitions):
         world_of.cache_clear()
-        batch = BatchEnv(functools.partial(envs.make, "alfworld", admissible=admissible))
+        playing = [envs.make("alfworld", admissible=admissible) for _ in games]
+
+        def step(actions, playing=playing):
+            return [None if action is None else env.step(action) for env, action in zip(playing, actions)]
+
         for found, rounds in zip(rates, passes):
-            batch.reset(games)
+            for env, game in zip(playing, games):
+                env.reset(game)
             texts = json.loads(json.dumps(rounds))
             settle()
             count = sum(action is not None for actions in rounds for action in actions)
-            found.append(count / seconds_of(batch.step, texts))
+            found.append(count / seconds_of(step, texts))
     return rates
 
 

@@ -5,7 +5,7 @@
     python benchmarks/official.py --quick                                          # smoke run, on generated games
 
 Each model plays each game of each panel once per evaluation seed. Success has the two-way interval of
-`sglib.stats.success`, for other seeds and other games.
+`sglib.intervals.success`, for other seeds and other games.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 import sglib
 from sglib.envs.alfworld import official_panel
 from sglib.envs.panels import panel_hash
-from sglib.measure.stats import points, success, wilson
+from sglib.measure.intervals import points, success, wilson
 from sglib.records import write_atomic
 
 LINE = "{:<12} {:<22} {:>11}  {}"

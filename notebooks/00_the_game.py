@@ -115,9 +115,9 @@ print(f"TextWorld took {slow / quick:,.0f} times as long (loading each game for 
 env = sglib.envs.make("alfworld")
 for kind in ("explore", "optimal"):
     observation = env.reset(room)
-    start, expert, actions = env.snapshot(), env.expert(kind), []
+    start, actions = env.snapshot(), []
     while not observation.done:
-        actions.append(expert.act())
+        actions.append(env.expert(kind))
         observation = env.step(actions[-1])
     print(f"{kind:8s} {len(actions):2d} actions: {'; '.join(actions)}")
 
@@ -170,7 +170,7 @@ observation = env.reset(level)
 start = env.snapshot()
 print(f"{observation.text}\n{env.distance()} moves left: {', '.join(env.plan())}\n")
 while not observation.done:
-    observation = env.step(env.expert("optimal").act())
+    observation = env.step(env.expert("optimal"))
 print(f"{observation.text}\nwon: {observation.won}\n")
 
 # %%

@@ -108,7 +108,7 @@ rows = []
 for name, report in reports.items():
     row = {"condition": name, **report.numbers()}
     if name != first:  # the same games, so the difference is paired
-        gap = sglib.stats.difference(report.outcomes, reports[first].outcomes)
+        gap = sglib.intervals.difference(report.outcomes, reports[first].outcomes)
         row |= {"minus": first, "difference": gap.estimate, "difference_low": gap.low, "difference_high": gap.high, "p": gap.p_value}
     rows.append(row)
 run.write_table("conditions.csv", rows)

@@ -82,8 +82,8 @@ def share_with_interval(what, lost):
     """A share of the lost episodes (Wilson), or of their actions (whole episodes resampled), with its interval."""
     value = sglib.summarize(lost).numbers()[what]
     if what in ("looping", "wrong_object", "deadlock"):
-        return value, *sglib.stats.wilson(round(value * len(lost)), len(lost))
-    return value, *sglib.stats.cluster_interval(lambda i: sglib.summarize([lost[j] for j in i]).numbers()[what], np.arange(len(lost)), seed=p.seed, resamples=400)
+        return value, *sglib.intervals.wilson(round(value * len(lost)), len(lost))
+    return value, *sglib.intervals.cluster_interval(lambda i: sglib.summarize([lost[j] for j in i]).numbers()[what], np.arange(len(lost)), seed=p.seed, resamples=400)
 
 
 figure, rows = None, []
@@ -135,7 +135,7 @@ if "guide" in reports:
 # %%
 results = {"success": {name: r.success for name, r in reports.items()}}
 if {"act", "guide"} <= set(reports):
-    gap = sglib.stats.difference(reports["guide"].outcomes, reports["act"].outcomes)
+    gap = sglib.intervals.difference(reports["guide"].outcomes, reports["act"].outcomes)
     verdict = "more" if gap.low > 0 else "less" if gap.high < 0 else "neither clearly more nor clearly less"
     print(f"guide wins {verdict} than act: {100 * gap.estimate:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], n = {p.games} paired games")
     results |= {"difference": gap.estimate, "low": gap.low, "high": gap.high}

@@ -86,7 +86,7 @@ def hindsight(policy, trajectories):
     varied = paid.std() > 0 and true_gain.std() > 0
     found = rewards.discrimination([t for t, _ in rated])
     owner = np.repeat(np.arange(len(rated)), [len(g) for _, g in rated])
-    interval = sglib.stats.correlation_interval(paid, true_gain, cluster=owner, seed=p.seed)[1:] if varied and len(rated) > 2 else (float("nan"),) * 2
+    interval = sglib.intervals.correlation_interval(paid, true_gain, cluster=owner, seed=p.seed)[1:] if varied and len(rated) > 2 else (float("nan"),) * 2
     return {
         "readable": len(rated) / len(trajectories),
         "readable_won": sum(t.won for t, _ in rated),
@@ -154,7 +154,7 @@ run.figure("success", sglib.figures.bars(
 # ## What was found
 
 # %%
-gap = sglib.stats.difference(after.outcomes, before.outcomes)
+gap = sglib.intervals.difference(after.outcomes, before.outcomes)
 verdict = "raised" if gap.low > 0 else "lowered" if gap.high < 0 else "neither clearly raised nor clearly lowered"
 print(f"The warmup {verdict} success: {100 * gap.estimate:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], n = {after.n} paired games.")
 print(f"Error of the progress stated online: {truth_before['online_error']:.1f} -> {truth_after['online_error']:.1f} points of 0-100.")

@@ -139,7 +139,7 @@ run.figure("success", draw(results))
 # %%
 summary = []
 for arm, r in results.items():
-    gap = sglib.stats.difference(r.after, r.before)
+    gap = sglib.intervals.difference(r.after, r.before)
     summary.append({"arm": arm, "n": gap.n, "before": np.mean(r.before), "after": np.mean(r.after), "rise": gap.estimate,
                     "rise_low": gap.low, "rise_high": gap.high, "p": gap.p_value})  # fmt: skip
     for name, key in (("positive", "label_positive"), ("auroc", "calibration/label/auroc")):  # five batches each
@@ -177,10 +177,10 @@ def verdict(text, gap):
 
 claims = {}
 if "grpo" in results:
-    claims["plain GRPO learns"] = sglib.stats.difference(results["grpo"].after, results["grpo"].before)
+    claims["plain GRPO learns"] = sglib.intervals.difference(results["grpo"].after, results["grpo"].before)
 for a, b in (("guide", "grpo"), ("self_guide", "guide"), ("self_guide", "immediate"), ("guide", "immediate")):
     if a in results and b in results:
-        claims[f"{a} ends above {b}"] = sglib.stats.difference(results[a].after, results[b].after)
+        claims[f"{a} ends above {b}"] = sglib.intervals.difference(results[a].after, results[b].after)
 for text, gap in claims.items():
     verdict(text, gap)
 

@@ -194,7 +194,7 @@ for name, who in (("before", policy), ("after", student)):
     alike[name] = np.array([state not in differ for state in states], dtype=float)
 alike["gain"] = alike["after"] - alike["before"]  # both answer in the same states
 for name, values in alike.items():
-    share, low, high = sglib.stats.cluster_mean(values, game_of, seed=p.seed)
+    share, low, high = sglib.intervals.cluster_mean(values, game_of, seed=p.seed)
     print(f"{name:6s} on {len(after)} other games: {100 * share:.0f} % of {len(states)} steps as the expert [{100 * low:.0f}, {100 * high:.0f}], whole games resampled")
 
 # %% [markdown]
@@ -214,7 +214,7 @@ for name, values in table.items():
     internal = np.array(values) - won
     if np.ptp(internal) == 0 or np.ptp(truth) == 0 or len(episodes) < 3:  # grpo and gigpo pay nothing but success
         continue
-    found, low, high = sglib.stats.correlation_interval(internal, truth, cluster=episode, seed=p.seed)
+    found, low, high = sglib.intervals.correlation_interval(internal, truth, cluster=episode, seed=p.seed)
     rows.append({"reward": name, "correlation": found, "low": low, "high": high, "turns": len(truth)})
 run.write_table("truth.csv", rows)
 names_of = [row["reward"] for row in rows]

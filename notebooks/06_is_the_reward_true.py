@@ -139,8 +139,8 @@ for signal in ("oracle", "label", "online", "retrospective", "igpo", "step_agent
     pairs = np.array([(row[signal], row["advantage"]) for row in values if row.get(signal) is not None])
     origin = np.array([f"{row['format']}-{row['episode']}" for row in values if row.get(signal) is not None])
     if len(set(origin)) >= calibration.FEWEST and np.ptp(pairs[:, 0]) > 0 and np.ptp(pairs[:, 1]) > 0:
-        estimate, low, high = sglib.stats.correlation_interval(*pairs.T, origin, seed=p.seed)
-        print(f"{signal:13s} with the counterfactual advantage: r = {estimate:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} steps of {len(set(origin))} episodes, k = {p.k}; detectable |r| {sglib.stats.detectable_correlation(len(pairs)):.2f}")
+        estimate, low, high = sglib.intervals.correlation_interval(*pairs.T, origin, seed=p.seed)
+        print(f"{signal:13s} with the counterfactual advantage: r = {estimate:+.2f} [{low:+.2f}, {high:+.2f}], {len(pairs)} steps of {len(set(origin))} episodes, k = {p.k}; detectable |r| {sglib.power.detectable_correlation(len(pairs)):.2f}")
     else:
         print(f"{signal:13s} too few episodes say anything of these steps, or always the same")
 clear = sum(row["low"] > 0 or row["high"] < 0 for row in values)
@@ -233,7 +233,7 @@ over, note = evidence.panels(found, {title: dict.fromkeys(tried, key) for title,
 for recipe in tried:
     outcomes = found.outcomes(recipe)
     if len(outcomes) >= evidence.FEWEST:
-        x = sglib.stats.success(outcomes)
+        x = sglib.intervals.success(outcomes)
         print(f"{recipe:18s} {100 * x.estimate:5.1f} % [{100 * x.low:.1f}, {100 * x.high:.1f}] of {x.tasks} held-out games, {x.seeds} seeds")
     else:
         print(f"{recipe:18s} {len(outcomes)} seeds so far")
@@ -242,7 +242,7 @@ if over:
 
 # %%
 for arm in p.remedies:  # -p remedies '[remedy_length]' trains one here, beside the arms above
-    print(f"{arm} ends above immediate:", sglib.stats.difference(trained[arm].after, trained["immediate"].after))
+    print(f"{arm} ends above immediate:", sglib.intervals.difference(trained[arm].after, trained["immediate"].after))
 
 # %% [markdown]
 # ## Calibration over training

@@ -32,7 +32,7 @@ import pandas as pd
 
 import sglib
 from sglib.experiments import claims, verdicts
-from sglib.measure import stats
+from sglib.measure import intervals, power
 from sglib.experiments import evidence
 
 p = sglib.params.check("07_how_sure", globals())
@@ -45,14 +45,14 @@ print(p)
 # A success rate of 72.7 % on 128 episodes, as the field reports them:
 
 # %%
-low, high = stats.wilson(93, 128)
+low, high = intervals.wilson(93, 128)
 print(f"93 of 128 = 72.7 %: 95 % interval {100 * low:.1f} to {100 * high:.1f} %")
-print(f"games that show 75 -> 80 % with 80 % power, no correlation between the two policies: {stats.how_many_tasks(0.75, 0.05)}")
-print(f"the same if the policies win much the same games (correlation 0.5): {stats.how_many_tasks(0.75, 0.05, correlation=0.5)}")
+print(f"games that show 75 -> 80 % with 80 % power, no correlation between the two policies: {power.how_many_tasks(0.75, 0.05)}")
+print(f"the same if the policies win much the same games (correlation 0.5): {power.how_many_tasks(0.75, 0.05, correlation=0.5)}")
 
 # %% [markdown]
 # And that is for *these two policies*. A claim about a *method* must hold for another training seed, too. The interval for that treats seeds and games
-# as drawn at random, both (`sglib.stats.compare`). What it promises, tried on data where the truth is known: two methods that are equal, ten seeds, 128
+# as drawn at random, both (`sglib.intervals.compare`). What it promises, tried on data where the truth is known: two methods that are equal, ten seeds, 128
 # games, seeds whose luck differs by some 8 points (assumed; measured below).
 
 # %%
@@ -70,10 +70,10 @@ trials = 400
 naive = honest = 0
 for _ in range(trials):
     a, b = two_equal_methods()
-    honest += stats.compare(a, b).p_value < 0.05
-    naive += stats.difference(a[0], b[0]).p_value < 0.05
+    honest += intervals.compare(a, b).p_value < 0.05
+    naive += intervals.difference(a[0], b[0]).p_value < 0.05
 for text, count in (("one seed each, McNemar over games", naive), ("ten seeds x games", honest)):
-    low, high = stats.wilson(count, trials)
+    low, high = intervals.wilson(count, trials)
     print(f"{text:34s}: 'significant' in {100 * count / trials:4.1f} % of {trials} comparisons of equal methods [{100 * low:.1f}, {100 * high:.1f}]; promised: 5 %")
 
 # %% [markdown]
@@ -108,16 +108,16 @@ else:
     band = verdicts.noise_band(found)
     one, two = found.outcomes(verdicts.METHOD), found.outcomes(verdicts.AGAIN)
     for s in sorted(set(one) & set(two)):
-        print(f"seed {s}: {100 * one[s].mean():.1f} and {100 * two[s].mean():.1f} %; over games alone: {stats.difference(two[s], one[s])}")
+        print(f"seed {s}: {100 * one[s].mean():.1f} and {100 * two[s].mean():.1f} %; over games alone: {intervals.difference(two[s], one[s])}")
     print(f"\nover seeds and games: {same}\nA/A band: {100 * band:.1f} points")
     draws = 2000
-    rate = stats.rejection_rate(two, one, draws=draws, seed=p.seed)
-    low, high = stats.wilson(round(rate * draws), draws)
+    rate = power.rejection_rate(two, one, draws=draws, seed=p.seed)
+    low, high = intervals.wilson(round(rate * draws), draws)
     print(f"with the two names dealt anew to each seed: 'significant' in {100 * rate:.1f} % of {draws} tables [{100 * low:.1f}, {100 * high:.1f}]; promised: at most 5 %")
     tables = [np.stack([of[s] for s in sorted(set(one) & set(two))]) for of in (one, two)]
     luck = np.sqrt(sum(x.var(0, ddof=1).mean() for x in tables) / tables[0].shape[1])
     print(f"(seeds' differences spread by {100 * same.sd:.1f} points; the luck of the games' draws alone would spread them by about {100 * luck:.1f})")
-    alone = [stats.difference(two[s], one[s]).p_value < 0.05 for s in sorted(set(one) & set(two))]
+    alone = [intervals.difference(two[s], one[s]).p_value < 0.05 for s in sorted(set(one) & set(two))]
     print(f"by games alone, one seed each: 'significant' in {sum(alone)} of {len(alone)} pairs of runs of the same method")
 
 # %% [markdown]
@@ -142,10 +142,10 @@ for recipe in recipes:
     outcomes = found.outcomes(recipe)
     row = {"recipe": recipe, "seeds": len(outcomes), "planned": int(planned[recipe]), "games": len(next(iter(outcomes.values()))) if outcomes else 0}
     if len(outcomes) >= evidence.FEWEST:
-        s = stats.success(outcomes)
+        s = intervals.success(outcomes)
         row |= {"success": s.estimate, "low": s.low, "high": s.high, "sd": s.sd}
     if len(outcomes) >= 5:
-        row |= dict(zip(("iqm", "iqm_low", "iqm_high"), stats.iqm(by_task_type(outcomes), seed=p.seed)))
+        row |= dict(zip(("iqm", "iqm_low", "iqm_high"), intervals.iqm(by_task_type(outcomes), seed=p.seed)))
     table.append(row)
 run.write_table("cells.csv", table)
 print(f"{'recipe':26s} {'success [95 %]':22s} {'iqm [95 %]':22s} {'sd':>5s}  seeds")
@@ -164,7 +164,7 @@ if complete:
     run.figure("success", sglib.figures.bars(
         [f"{row['recipe']} ({row['seeds']})" for row in complete], [row["success"] for row in complete], [row["low"] for row in complete],
         [row["high"] for row in complete], title="Success after training (seeds in brackets)", n=complete[0]["games"],
-        detectable=None if same is None else same.detectable(seeds=fewest), pair=f"two of {fewest} seeds that differ as plain GRPO from itself",
+        detectable=None if same is None else power.detectable(same, seeds=fewest), pair=f"two of {fewest} seeds that differ as plain GRPO from itself",
     ))  # fmt: skip
 
 # %% [markdown]
@@ -175,17 +175,17 @@ if complete:
 # number does. A *verdict* asks for more, an estimate beyond the A/A band: the report's *detectable* counts that in and is the larger.
 
 # %%
-power = []
+gaps = []
 for claim in claims.CLAIMS:
     a, b = found.outcomes(claim.a, claim.a_when), found.outcomes(claim.b, claim.b_when)
     if len(set(a) & set(b)) >= evidence.FEWEST:
-        gap = stats.compare(a, b)
-        power.append(dict(zip("ab", claim.names)) | {"seeds": gap.seeds, "sd": gap.sd, "error": gap.error, "mde": gap.detectable(), "seeds_for_3_points": gap.how_many_seeds(0.03)})
-        need = power[-1]["seeds_for_3_points"]
-        print(f"{claim.names[0]:24s} against {claim.names[1]:28s}: {gap.seeds} seeds, standard error {100 * gap.error:.1f} points, detectable {100 * power[-1]['mde']:.1f} points; 3 points take {need or 'more games, not only more'} seeds")
-if not power:
+        gap = intervals.compare(a, b)
+        gaps.append(dict(zip("ab", claim.names)) | {"seeds": gap.seeds, "sd": gap.sd, "error": gap.error, "mde": power.detectable(gap), "seeds_for_3_points": power.how_many_seeds(gap, 0.03)})
+        need = gaps[-1]["seeds_for_3_points"]
+        print(f"{claim.names[0]:24s} against {claim.names[1]:28s}: {gap.seeds} seeds, standard error {100 * gap.error:.1f} points, detectable {100 * gaps[-1]['mde']:.1f} points; 3 points take {need or 'more games, not only more'} seeds")
+if not gaps:
     print("fewer than three pairs of seeds anywhere")
-_ = run.write_table("power.csv", pd.DataFrame(power, columns=["a", "b", "seeds", "sd", "error", "mde", "seeds_for_3_points"]))
+_ = run.write_table("power.csv", pd.DataFrame(gaps, columns=["a", "b", "seeds", "sd", "error", "mde", "seeds_for_3_points"]))
 
 # %% [markdown]
 # ## What it cost

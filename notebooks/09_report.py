@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 
 import sglib
 from sglib.experiments import claims, verdicts
-from sglib.measure import hacking as probes, stats
+from sglib.measure import hacking as probes, intervals, power
 from sglib.experiments import evidence
 
 p = sglib.params.check("09_report", globals())
@@ -65,13 +65,13 @@ for recipe in dict.fromkeys(cell.recipe for cell in plan):
     if have < want:
         print(f"  {recipe}: {have} of {want} seeds")
 band, same = verdicts.noise_band(there), verdicts.same_method_twice(there)
-print("A/A:", "no band yet" if same is None else f"{same}; band {100 * band:.1f} points; a true difference of {100 * same.detectable(beyond=band):.1f} points would get a verdict four times of five where a pair varies as little as this one")
+print("A/A:", "no band yet" if same is None else f"{same}; band {100 * band:.1f} points; a true difference of {100 * power.detectable(same, beyond=band):.1f} points would get a verdict four times of five where a pair varies as little as this one")
 
 
 def seen(rows):
     """Difference that comparisons like the A/A's would show with the fewest seeds among `rows`, for a figure's note."""
     seeds = min(row["seeds"] for row in rows)
-    return {"detectable": None if same is None else same.detectable(beyond=band, seeds=seeds), "pair": f"two of {seeds} seeds that differ as plain GRPO from itself"}
+    return {"detectable": None if same is None else power.detectable(same, beyond=band, seeds=seeds), "pair": f"two of {seeds} seeds that differ as plain GRPO from itself"}
 
 
 # %% [markdown]
@@ -110,7 +110,7 @@ if pictured := verdicts.drawn(verdicts.headline(judged)):
 def beside(others, name):
     """The claims that `others`, rows of `verdicts.judge` on other games, have enough seeds for, beside the verdicts above."""
     rows = [
-        {"paper": row["paper"], "claim": row["claim"], "all games (points)": stats.points(all_["estimate"], all_["low"], all_["high"]), f"{name} (points)": stats.points(row["estimate"], row["low"], row["high"]),
+        {"paper": row["paper"], "claim": row["claim"], "all games (points)": intervals.points(all_["estimate"], all_["low"], all_["high"]), f"{name} (points)": intervals.points(row["estimate"], row["low"], row["high"]),
          "seeds": row["seeds"], "verdict": all_["verdict"], f"on {name}": row["verdict"]} for row, all_ in zip(others, judged) if row["seeds"] >= evidence.FEWEST and row["games"]
     ]  # fmt: skip
     if rows:
@@ -136,7 +136,7 @@ for recipe in dict.fromkeys(cell.recipe for cell in plan):
     inside, outside = (found.outcomes(recipe) for found in (there, elsewhere))
     common = sorted(set(inside) & set(outside))
     if len(common) >= evidence.FEWEST:
-        x, y = (stats.success({seed: of[seed] for seed in common}) for of in (inside, outside))
+        x, y = (intervals.success({seed: of[seed] for seed in common}) for of in (inside, outside))
         unseen_rates.append({"recipe": recipe, "seen": x.estimate, "seen_low": x.low, "seen_high": x.high, "unseen": y.estimate, "unseen_low": y.low, "unseen_high": y.high, "seeds": y.seeds, "games": y.tasks})
 run.write_table("unseen.csv", pd.DataFrame(unseen_rates, columns=["recipe", "seen", "seen_low", "seen_high", "unseen", "unseen_low", "unseen_high", "seeds", "games"]))
 if unseen_rates:
@@ -189,7 +189,7 @@ rates = []
 for recipe in dict.fromkeys(cell.recipe for cell in plan):
     outcomes = there.outcomes(recipe)
     if len(outcomes) >= evidence.FEWEST:
-        x = stats.success(outcomes)
+        x = intervals.success(outcomes)
         rates.append({"recipe": recipe, "success": x.estimate, "low": x.low, "high": x.high, "seeds": x.seeds, "games": x.tasks})
 run.write_table("rates.csv", pd.DataFrame(rates, columns=["recipe", "success", "low", "high", "seeds", "games"]))
 if rates:
@@ -269,7 +269,7 @@ def row(source, text, theirs, gap, n, found, positive=True, verdict=None, why=""
     estimate, low, high = gap
     claimed, opposite = (low > 0, high < 0) if positive else (high < 0, low > 0)
     verdict = verdict or ("holds" if claimed else "does not hold" if opposite else "inconclusive")
-    return {"paper": source, "claim": text, "theirs (points)": theirs, "ours (points)": stats.points(estimate, low, high),
+    return {"paper": source, "claim": text, "theirs (points)": theirs, "ours (points)": intervals.points(estimate, low, high),
             "n games": int(n), "verdict": verdict, "run": found["run"], "why": why}  # fmt: skip
 
 
@@ -311,7 +311,7 @@ def training_claims(found):
     ):
         if a in outcomes and (b is None or b in outcomes):
             other = outcomes[a]["before"] if b is None else outcomes[b]["after"]
-            gap = sglib.stats.difference(outcomes[a]["after"], other)
+            gap = sglib.intervals.difference(outcomes[a]["after"], other)
             yield row("Self-Guide, trained", text, theirs, (gap.estimate, gap.low, gap.high), gap.n, found, verdict="one seed")
 
 
@@ -360,7 +360,7 @@ for source in sources:
         success = found["results"].get("success")
         for key, value in success.items() if isinstance(success, dict) else []:
             n = found["params"].get("eval_games") or found["params"]["games"]  # the panel
-            low, high = sglib.stats.wilson(round(value * n), n)
+            low, high = sglib.intervals.wilson(round(value * n), n)
             rows.append({"run": found["run"], "notebook": name, "what": key, "success": value, "low": low, "high": high, "n": n})
 run.write_table("success.csv", rows)
 for x in rows:

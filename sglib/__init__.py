@@ -1,16 +1,16 @@
 """Step-level internal rewards for language agents: the whole study on a laptop, the same code on GPUs.
 
 import sglib
-policy = sglib.load_policy("base")
-games = sglib.envs.alfworld.generate_games(64, seed=0)
-trajectories = sglib.rollout(policy, games, format="guide")
+policy = sglib.load_policy("base", env="sokoban")
+levels = sglib.panel("sokoban", n=64)
+trajectories = sglib.rollout(policy, levels, format="guide")
 sglib.inspect(trajectories)
 """
 
 from sglib import advantages, envs, formats, rewards
 from sglib.envs.panels import panel
 from sglib.experiments import params, runs
-from sglib.measure import stats
+from sglib.measure import intervals, power
 from sglib.measure.evaluate import Report, evaluate, progress_error, summarize
 from sglib.models.policy import Policy, load_policy
 from sglib.play.answers import generate
@@ -24,31 +24,8 @@ from sglib.view.inspect import inspect
 __version__ = "0.1.0"
 
 __all__ = [
-    "LABELS",
-    "Fork",
-    "Observation",
-    "Options",
-    "Policy",
-    "Report",
-    "Trajectory",
-    "Turn",
-    "advantages",
-    "envs",
-    "evaluate",
-    "figures",
-    "formats",
-    "generate",
-    "inspect",
-    "load_policy",
-    "panel",
-    "params",
-    "progress_bar",
-    "progress_error",
-    "read_trajectories",
-    "rewards",
-    "rollout",
-    "runs",
-    "stats",
-    "summarize",
+    "LABELS", "Fork", "Observation", "Options", "Policy", "Report", "Trajectory", "Turn", "advantages", "envs",
+    "evaluate", "figures", "formats", "generate", "inspect", "intervals", "load_policy", "panel", "params", "power",
+    "progress_bar", "progress_error", "read_trajectories", "rewards", "rollout", "runs", "summarize",
     "write_trajectories",
-]
+]  # fmt: skip

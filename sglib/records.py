@@ -90,7 +90,7 @@ class Turn:
     truth: float | None = None
 
     def detail(self, name: str) -> float | None:
-        """What a component has noted beside its value, as "repro/retrospective" for `name` "retrospective"; None where
+        """What a component has noted with its value, as "repro/retrospective" for `name` "retrospective"; None where
         none has."""
         return next((value for key, value in self.rewards.items() if key.endswith(f"/{name}")), None)
 
@@ -168,11 +168,7 @@ class Trajectory:
 
     @classmethod
     def from_dict(cls, data: dict) -> Trajectory:
-        """Inverse of `to_dict`.
-
-        Raises:
-            ValueError: naming a field that is unknown, missing, or of another type.
-        """
+        """Inverse of `to_dict`; `ValueError` names a field that is unknown, missing, or of another type."""
         data = dict(data)
         if "recipe" in data:  # the name of `origin` in earlier files
             data["origin"] = data.pop("recipe")
@@ -214,8 +210,7 @@ def write_atomic(path: str | Path, text: str | bytes) -> Path:
 
 @contextlib.contextmanager
 def uncollected():
-    """No garbage collection inside: a million new objects make the collector look through all of them again and again,
-    and find nothing."""
+    """No garbage collection inside: among a million new objects the collector would search again and again in vain."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -238,11 +233,7 @@ def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> 
 
 
 def iter_trajectories(path: str | Path) -> Iterator[Trajectory]:
-    """Yield the trajectories of a JSON-lines file one by one.
-
-    Raises:
-        ValueError: naming the file and line that is no trajectory.
-    """
+    """Yield the trajectories of a JSON-lines file one by one; `ValueError` names a line that is none."""
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -258,9 +249,6 @@ def read_trajectories(path: str | Path, tokens: bool = True) -> list[Trajectory]
 
     Args:
         tokens: False leaves token ids, mask and log-probabilities empty; faster still, and half the memory.
-
-    Raises:
-        ValueError: naming the file and line that is no trajectory.
     """
     with uncollected():
         try:
@@ -271,7 +259,7 @@ def read_trajectories(path: str | Path, tokens: bool = True) -> list[Trajectory]
             if found and (first if tokens else without_tokens(first)) == found[0]:
                 return found
         except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # numbers that are not finite, which JSON proper does not have; or no trajectory, which is told below
+            pass  # numbers that are not finite, which JSON proper does not have; or no trajectory, which is named below
         return [t if tokens else without_tokens(t) for t in iter_trajectories(path)]
 
 

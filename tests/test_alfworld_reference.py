@@ -11,7 +11,7 @@ import pytest
 
 from sglib.envs.alfworld.games import SPLITS, TASK_TYPES, UNSEEN_SCENES
 from sglib.envs.alfworld.generate import generate_games
-from sglib.envs.alfworld.textworld import TextWorldAlfworld, planner_plan
+from sglib.envs.alfworld.textworld import TextWorldAlfworld
 from sglib.envs.alfworld.trials import load_games
 
 DIGEST = """
@@ -103,7 +103,8 @@ def test_planner_agrees_and_walkthroughs_are_no_longer(saved):
     """alfworld's planner finds a plan that wins, and it is nowhere shorter than ours."""
     env, argv = TextWorldAlfworld(), list(sys.argv)
     for game in saved[1]:
-        plan = planner_plan(game)
+        env.reset(game)
+        plan = env.plan()
         assert plan, f"{game.id}: the planner finds no plan"
         assert len(game.walkthrough) <= len(plan), f"{game.id}: planner {plan}, ours {game.walkthrough}"
         env.reset(game)

@@ -91,7 +91,7 @@ def player(games, write):
         for message in request["messages"]:
             if message["role"] == "assistant":
                 env.step(formats.parse("act", message["content"]).action)
-        return write(env.expert("optimal").act())
+        return write(env.expert("optimal"))
 
     return script
 

@@ -12,7 +12,7 @@ from sglib.experiments import claims, evidence, params, verdicts
 from sglib.experiments.evidence import fill, play_further
 from sglib.experiments.params import ParameterError
 from sglib.experiments.runs import repo_root
-from sglib.measure.stats import minimum_detectable_effect
+from sglib.measure.power import minimum_detectable_effect
 
 UNSEEN = "valid_unseen"
 TEXT = """
@@ -222,7 +222,7 @@ def test_the_verdict_follows_the_rule(file, tmp_path):
 
 
 def test_inside_the_band_nothing_is_claimed():
-    from sglib.measure.stats import Comparison
+    from sglib.measure.intervals import Comparison
 
     gap = Comparison(0.03, 0.01, 0.05, 0.01, 10, 512, 0.02, 9)
     claim = claims.CLAIMS[1]

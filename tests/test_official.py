@@ -28,7 +28,9 @@ from sglib.envs.alfworld import (
     official_panel,
 )
 from sglib.envs.alfworld import official as alfworld_official
-from sglib.envs.panels import panel_hash
+from sglib.envs.alfworld.card import Alfworld
+from sglib.envs.base import task_hash
+from sglib.envs.panels import manifest, panel, panel_hash, write_manifest
 
 
 def rewrite(folder: Path, **changes) -> Path:
@@ -183,7 +185,7 @@ def test_nothing_to_load_is_an_error_that_names_the_path(tmp_path):
 
 @pytest.mark.parametrize(("split", "count"), [("valid_seen", 140), ("valid_unseen", 134)])
 def test_the_manifests_list_alfworlds_validation_games(split, count):
-    rows = alfworld_official.official_manifest(split)
+    rows = manifest("alfworld", f"official_{split}")
     assert [int(row["number"]) for row in rows] == list(range(count))
     assert len({row["id"] for row in rows}) == len({row["hash"] for row in rows}) == count
     for row in rows:
@@ -196,11 +198,12 @@ def test_the_manifests_list_alfworlds_validation_games(split, count):
 @pytest.fixture
 def small(tmp_path, monkeypatch) -> Path:
     """A data set of three games in each split, with manifests of its own."""
-    monkeypatch.setattr(alfworld_official, "FOLDER", tmp_path / "manifests")
+    monkeypatch.setattr(Alfworld, "folder", tmp_path)
     for split in alfworld_official.OFFICIAL_SPLITS:
-        for game in generate_games(3, seed=9, split=split, max_receptacles=6):
+        games = generate_games(3, seed=9, split=split, max_receptacles=6)
+        for game in games:
             game.save(tmp_path / "data" / "json_2.1.1")
-    alfworld_official.write_manifests(tmp_path / "data")
+        write_manifest("alfworld", f"official_{split}", sorted(games, key=task_hash))
     return tmp_path / "data"
 
 
@@ -208,23 +211,26 @@ def test_a_panel_has_each_game_once_in_the_manifests_order(small, monkeypatch):
     for name in ("SGLIB_ALFWORLD_DATA", "ALFWORLD_DATA"):
         monkeypatch.delenv(name, raising=False)
     games = official_panel("valid_seen", small)
-    assert [game.id for game in games] == [row["id"] for row in alfworld_official.official_manifest("valid_seen")]
+    assert [game.id for game in games] == [row["id"] for row in manifest("alfworld", "official_valid_seen")]
     assert official_panel("valid_seen", small / "json_2.1.1") == games
     for name in ("ALFWORLD_DATA", "SGLIB_ALFWORLD_DATA"):
         monkeypatch.setenv(name, str(small))
-        assert official_panel("valid_seen") == games
+        assert official_panel("valid_seen") == panel("alfworld", "official_valid_seen") == games
+        assert panel("alfworld", "official_valid_seen", 2) == games[:2]
         monkeypatch.setenv("ALFWORLD_DATA", "/nowhere")
 
 
 def test_missing_and_different_games_are_named(small, monkeypatch):
-    first, second, third = (row["id"] for row in alfworld_official.official_manifest("valid_unseen"))
+    first, second, third = (row["id"] for row in manifest("alfworld", "official_valid_unseen"))
     root = small / "json_2.1.1"
-    shutil.rmtree(root / first)
     rewrite(root / second, pddl_problem=json.loads((root / second / "game.tw-pddl").read_text())["pddl_problem"] + " ")
-    (root / third / "traj_data.json").unlink()
-    with pytest.raises(ValueError, match="3 of the 3 games of official_valid_unseen") as caught:
+    with pytest.raises(RuntimeError, match=f"panel official_valid_unseen, task 1: {second} has the hash"):
         official_panel("valid_unseen", small)
-    for text in (f"{first} is missing", f"{second} differs", f"{third} is broken"):
+    shutil.rmtree(root / first)
+    (root / third / "traj_data.json").unlink()
+    with pytest.raises(ValueError, match="2 of the 3 games of official_valid_unseen") as caught:
+        official_panel("valid_unseen", small)
+    for text in (f"{first} is missing", f"{third} is broken"):
         assert text in str(caught.value)
     assert len(official_panel("valid_seen", small)) == 3
     with pytest.raises(ValueError, match="split='train': must be one of valid_seen, valid_unseen"):

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sglib.envs.base import Environment, Task, TextEnv, task_hash
-from sglib.envs.batch import BatchEnv
 from sglib.records import Trajectory
 
-__all__ = ["BatchEnv", "Environment", "Task", "TextEnv", "get", "make", "names", "of", "replay", "task_hash", "task_of"]
+__all__ = ["Environment", "Task", "TextEnv", "get", "make", "names", "of", "replay", "task_hash", "task_of"]
 
 
 _FILES: set[str] = set()  # environments in files of the user's that `get` was asked for
@@ -27,14 +26,7 @@ def names() -> tuple[str, ...]:
 
 @functools.cache
 def get(name: str) -> Environment:
-    """An environment's card.
-
-    Args:
-        name: one of `names()`, or the path of a Python file with an object `ENVIRONMENT`.
-
-    Raises:
-        ValueError: there is no such environment; the message names those that there are.
-    """
+    """The card of one of `names()`, or of a Python file with an object `ENVIRONMENT`, by its path."""
     if name in names():
         return importlib.import_module(f"sglib.envs.{name}.card").ENVIRONMENT
     path = Path(name)
@@ -56,9 +48,6 @@ def of(trajectory: Trajectory) -> Environment:
 
     A recording may come from anybody, so the name in it never makes a file run: an environment in a file has to be
     loaded with `get` first.
-
-    Raises:
-        ValueError: the environment is neither shipped nor loaded.
     """
     if trajectory.env:
         if trajectory.env not in (*names(), *_FILES):
@@ -74,11 +63,7 @@ def make(name: str, **options) -> TextEnv:
 
 
 def task_of(trajectory: Trajectory, tasks: Mapping[str, Task] | None = None) -> Task:
-    """The task that an episode was played on: from `tasks` (by id), else made again.
-
-    Raises:
-        ValueError: it is neither among them nor one that can be made again.
-    """
+    """The task that an episode was played on: from `tasks` (by id), else made again."""
     if tasks and trajectory.game_id in tasks:
         return tasks[trajectory.game_id]
     if trajectory.origin is None:

@@ -51,12 +51,8 @@ def task_hash(task: Task) -> str:
 
 @runtime_checkable
 class TextEnv(Protocol):
-    """A running environment: it reads and answers text.
-
-    `reset(task)` starts an episode, `step(action)` takes one action. An action that does nothing, or that cannot be
-    read, is a turn with `Observation.valid` False, never an exception. Stepping a finished episode raises
-    `RuntimeError`.
-    """
+    """A running environment. An action that does nothing, or that cannot be read, is a turn with `Observation.valid`
+    False, never an exception. Stepping a finished episode raises `RuntimeError`."""
 
     def reset(self, task) -> Observation: ...
 
@@ -68,8 +64,6 @@ class TextEnv(Protocol):
 
 @runtime_checkable
 class HasDistance(Protocol):
-    """Knows the way to the goal exactly."""
-
     def distance(self) -> int | None:
         """Fewest actions from here to the goal with full knowledge; None where it can no longer be reached."""
         ...
@@ -86,10 +80,8 @@ class HasProgress(Protocol):
 
 @runtime_checkable
 class HasPlan(Protocol):
-    """Can plan with full knowledge."""
-
     def plan(self) -> list[str] | None:
-        """The actions of a shortest way to the goal; None where there is none."""
+        """The actions of a shortest way to the goal with full knowledge; None where there is none."""
         ...
 
 
@@ -97,19 +89,14 @@ class HasPlan(Protocol):
 class HasExpert(Protocol):
     """Has experts that can be asked in any state; `Environment.experts` names their kinds."""
 
-    def expert(self, kind: str) -> Expert: ...
-
-
-class Expert(Protocol):
-    def act(self) -> str:
+    def expert(self, kind: str) -> str:
         """The action that this expert would take in the present state."""
         ...
 
 
 @runtime_checkable
 class HasAnswer(Protocol):
-    """Knows texts whose probability under the policy says how much the policy knows; `Environment.answers` names
-    them."""
+    """Has texts whose likelihood says how much the policy knows; `Environment.answers` names them."""
 
     def answer(self, name: str) -> str:
         """The text in the present state, "" where there is none."""
@@ -135,13 +122,12 @@ CAPABILITIES = {
 
 
 class Box(NamedTuple):
-    """A place in a drawing: what it is called, what was seen in it (None: not looked into yet), a word on its state,
-    whether the agent is there."""
+    """A place in a drawing."""
 
     name: str
-    things: Sequence[str] | None = None
+    things: Sequence[str] | None = None  # seen in it; None: not looked into yet
     state: str = ""
-    here: bool = False
+    here: bool = False  # whether the agent is there
 
 
 class Board(NamedTuple):
@@ -194,8 +180,8 @@ class Environment:
         size: what `tasks(size=None)` takes; any JSON value that the environment understands.
         turns: actions that an episode may take unless something else is asked for.
         answer_tokens: tokens that an action of the environment's own small model has at most.
-        turn_tokens: tokens that a turn has, roughly; rollouts set aside memory for so many.
-        rules: what a language model is told: where it is and which actions there are.
+        turn_tokens: tokens that a turn has, roughly; rollouts set aside that much memory.
+        rules: what a language model reads first: where it is and which actions there are.
         banner: a text at the start of first observations that no policy needs to read, "" for none.
         experts: kinds of `HasExpert`, the one that knows most first.
         answers: names of `HasAnswer`.
@@ -232,17 +218,12 @@ class Environment:
         return sorted(file.parent.glob("*.py")) if file.name in ("__init__.py", "card.py") else [file]
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Task]:
-        """`n` tasks; same arguments, same tasks, on any machine.
+        """`n` tasks; same arguments, same tasks, on any machine, and a longer list begins with a shorter one's.
 
         Args:
-            n: how many, at least 0.
-            seed: >= 0; the first tasks of a longer list are the same.
             split: one of `splits`, which share no task.
             size: how large or hard; None takes `self.size`.
             start: number of the first draw, to continue a list.
-
-        Raises:
-            ValueError: naming the argument, its value and what is allowed.
         """
         raise NotImplementedError
 
@@ -254,18 +235,13 @@ class Environment:
         """A running environment.
 
         Args:
-            max_steps: an episode is over after so many actions; None for no limit.
-            admissible: whether observations list the actions that do something now; False where that costs time and
-                nobody asks.
+            max_steps: an episode is over after that many actions; None for no limit.
+            admissible: whether observations list the actions that do something now, which costs time.
         """
         raise NotImplementedError
 
     def remake(self, id: str, origin: dict) -> Task:
-        """The task with this id from its `origin`.
-
-        Raises:
-            ValueError: there is no such task.
-        """
+        """The task with this id from its `origin`, or `ValueError` where there is none."""
         raise ValueError(f"{self.name}: {id!r} cannot be made again")
 
     def board(self, trajectory: Trajectory, turn: int) -> Board | None:
@@ -280,11 +256,8 @@ class Environment:
     def demonstrate(
         self, env: TextEnv, task: Task, rng: random.Random, habits: Mapping[str, float], max_turns: int
     ) -> tuple[list[Demonstration], bool]:
-        """An imperfect demonstrator's episode and whether it was won, for pre-training.
-
-        Args:
-            habits: how it behaves, by the environment's own names; every value is a probability.
-        """
+        """An imperfect demonstrator's episode and whether it was won, for pre-training; `habits` are probabilities, by
+        the environment's own names."""
         raise NotImplementedError(f"{self.name} has no demonstrators")
 
     def shown(self, observation: str) -> str:

@@ -31,7 +31,7 @@ from sglib.experiments import params as parameters
 from sglib.experiments.experiment import Experiment, Result
 from sglib.experiments.pool import train_all
 from sglib.experiments.runs import output_root, repo_root
-from sglib.measure.stats import minimum_detectable_effect
+from sglib.measure.power import minimum_detectable_effect
 from sglib.models.policy import load_policy
 from sglib.records import write_atomic
 

@@ -2,7 +2,7 @@
 
     python -m sglib verdicts           # writes README.md's part on the evidence from the committed cells
 
-Each claim is a paired difference of two recipes over seeds and games (`sglib.measure.stats.compare`). The verdict:
+Each claim is a paired difference of two recipes over seeds and games (`sglib.measure.intervals.compare`). The verdict:
 
 - **holds**: the 95 % interval lies on the claimed side of zero, and the estimate is beyond the A/A band;
 - **does not hold**: the interval lies on the other side of zero, and the estimate is beyond the band;
@@ -26,7 +26,8 @@ from sglib.experiments.evidence import FEWEST, Found, folders, further_splits, p
 from sglib.experiments.runs import repo_root
 from sglib.experiments.tables import markdown_table
 from sglib.measure.hacking import ends
-from sglib.measure.stats import Comparison, compare, holm, points
+from sglib.measure.intervals import Comparison, compare, holm, points
+from sglib.measure.power import detectable
 from sglib.records import write_atomic
 
 METHOD = "grpo"
@@ -102,7 +103,7 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
                 "high": gap and gap.high,
                 "p": gap and gap.p_value,
                 "sd": gap and gap.sd,
-                "detectable": gap and gap.detectable(beyond=band or 0.0),
+                "detectable": gap and detectable(gap, beyond=band or 0.0),
                 "left": gap and max(claim.sign * gap.low, claim.sign * gap.high, 0.0),
                 "seeds": len(set(a) & set(b)),
                 "games": gap.tasks if gap else 0,

@@ -46,10 +46,7 @@ def opening(
 ) -> list[dict]:
     """The messages before the first answer: instructions, an optional worked example, the first observation.
 
-    Args:
-        name: the format.
-        card: of the environment, whose rules a language model is given.
-        compact: True for the shipped small models, which know formats by name.
+    `compact`: True for the shipped small models, which know a format by its name and need no rules.
     """
     messages = [{"role": "system", "content": name if compact else f"{card.rules} {FORMATS[name].INSTRUCTION}"}]
     if example is not None:
@@ -65,11 +62,6 @@ def format_response(
 
 
 def parse(name: str, response: str) -> Parsed:
-    """Read a response. Total: never raises on any text.
-
-    Args:
-        name: the format, one of `FORMATS`.
-        response: what the policy wrote, the prefix included.
-    """
+    """Read what the policy wrote, the prefix included. Never raises on any text."""
     check_format(name)
     return FORMATS[name].parse(response) if response.strip() else Parsed("", error="empty_response")

@@ -16,13 +16,8 @@ INSTRUCTION = (
 
 def transcript(trajectory: Trajectory, progress: list[float] | None = None) -> str:
     """An episode as plain text, one line an observation and one an action, with progress in percent after each action
-    if given.
-
-    Raises:
-        ValueError: `progress` has another length than the episode.
-    """
-    if progress is not None and len(progress) != len(trajectory):
-        raise ValueError(f"progress: {len(progress)} numbers for {len(trajectory)} turns")
+    if given (T numbers)."""
+    assert progress is None or len(progress) == len(trajectory)
     card, lines = envs.of(trajectory), []
     for t, turn in enumerate(trajectory.turns):
         note = "" if progress is None else f" Progress: {round(progress[t])}"
@@ -44,7 +39,7 @@ def retrospect_messages(trajectory: Trajectory, compact: bool) -> list[dict]:
 
 
 def parse_retrospect(response: str, steps: int) -> tuple[list[float] | None, str | None]:
-    """Read one progress number per step: (numbers or None, name of the failure or None). Total."""
+    """One progress number per step: (numbers or None, name of the failure or None). Never raises on any text."""
     text = fields(response).get("progress", response)
     numbers = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", text)]
     if len(numbers) != steps:
@@ -55,11 +50,7 @@ def parse_retrospect(response: str, steps: int) -> tuple[list[float] | None, str
 
 
 def true_progress(trajectory: Trajectory) -> list[float]:
-    """True progress after each step in percent, 0..100 (our decision for RePro's annotator; see
-    `Trajectory.progress`).
-
-    Raises:
-        ValueError: the trajectory was recorded without the truth.
+    """True progress after each step in percent, 0..100 (our decision for RePro's annotator), see `Trajectory.progress`.
     """
     found = trajectory.progress()
     if found is None:

@@ -63,22 +63,18 @@ def what_if(
     seed: int = 0,
     games: Mapping[str, Task] | None = None,
 ) -> WhatIf:
-    """Change one turn of a recorded episode and let the policy go on, k times; beside it k times without the change.
+    """Change one turn of a recorded episode and let the policy go on, k times, and k times without the change.
 
     Exactly one change: another `action` (the guidance or progress written before it stays), another `guidance` and
-    `label` behind which the policy chooses its action anew, or none of it (`delete_guidance`). What it is compared with
+    `label` after which the policy chooses its action again, or none of it (`delete_guidance`). What it is compared with
     is the recorded action where the action changes, and the recorded guidance where that does.
 
     Args:
         policy: what plays on, with the tokenizer of the recording.
         trajectory: recorded, with its tokens.
         turn: counted from 0.
-        k: episodes of each kind, at least 1.
-        max_turns, temperature, seed: see `sglib.rollout`; `max_turns` counts the recorded turns too.
+        max_turns: counts the recorded turns too.
         games: the game by id, if it was not generated here.
-
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
     """
     Fork(trajectory, turn)  # checks the turn
     changes = [action is not None, guidance is not None or label is not None, delete_guidance]
@@ -105,12 +101,8 @@ def what_if(
         )  # fmt: skip
         forks = [Fork(trajectory, turn, prefix=before), Fork(trajectory, turn, prefix=after)]
     episodes = _play(policy, forks, k, max_turns, temperature, seed, games)
-    kept, changed = ([t.won for t in part] for part in (episodes[:k], episodes[k:]))
-    low, high = _interval(sum(changed), sum(kept), k)
-    return WhatIf(
-        float(np.mean(kept)), float(np.mean(changed)), k, float(np.mean(changed) - np.mean(kept)), low, high,
-        episodes[k:],
-    )  # fmt: skip
+    kept, changed = (sum(t.won for t in part) for part in (episodes[:k], episodes[k:]))
+    return WhatIf(kept / k, changed / k, k, changed / k - kept / k, *_interval(changed, kept, k), episodes[k:])
 
 
 def _guidance(guidance: str, label: str) -> str:
@@ -170,30 +162,21 @@ def step_values(
         trajectories: of one format, with their tokens.
         steps: (index of the trajectory, turn from 0).
         others: see `what_if`.
-
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
     """
     if k < 1:
         raise ValueError(f"k={k!r}: must be at least 1")
     if not steps:
         return []
-    forks = [
-        fork
-        for i, t in steps
-        for fork in (
-            Fork(trajectories[i], t, response=trajectories[i].turns[t].response),
-            Fork(trajectories[i], t),
-        )
-    ]
+    forks = []
+    for i, t in steps:
+        forks += [Fork(trajectories[i], t, response=trajectories[i].turns[t].response), Fork(trajectories[i], t)]
     if len({fork.trajectory.format for fork in forks}) > 1:
         raise ValueError("trajectories: several formats; allowed: one")
     won = np.array([t.won for t in _play(policy, forks, k, max_turns, temperature, seed, games)]).reshape(-1, 2, k)
-    found = []
-    for (i, t), (kept, redrawn) in zip(steps, won.sum(2).tolist(), strict=True):
-        low, high = _interval(kept, redrawn, k)
-        found.append(StepValue(i, t, kept / k, redrawn / k, (kept - redrawn) / k, low, high, k))
-    return found
+    return [
+        StepValue(i, t, kept / k, redrawn / k, (kept - redrawn) / k, *_interval(kept, redrawn, k), k)
+        for (i, t), (kept, redrawn) in zip(steps, won.sum(2).tolist(), strict=True)
+    ]
 
 
 def sample_steps(trajectories: Sequence[Trajectory], n: int, seed: int = 0) -> list[tuple[int, int]]:

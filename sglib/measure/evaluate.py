@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from dataclasses import dataclass, field
 from sglib import envs
 from sglib.envs.panels import panel_hash
 from sglib.formats import true_progress
-from sglib.measure.stats import wilson
+from sglib.measure.intervals import wilson
 from sglib.models.policy import Policy
 from sglib.play.episode import Options
 from sglib.play.rollout import rollout
@@ -67,10 +69,7 @@ def is_looping(trajectory: Trajectory) -> bool:
     """One action at least five times in a row, or in at least half of the steps (Self-Guide's definition; of ten
     steps or more)."""
     actions = [turn.action for turn in trajectory.turns]
-    run = longest = 1
-    for last, now in zip(actions, actions[1:]):
-        run = run + 1 if now == last else 1
-        longest = max(longest, run)
+    longest = max((len(list(run)) for _, run in itertools.groupby(actions)), default=0)
     return longest >= 5 or (len(actions) >= 10 and max(Counter(actions).values()) >= len(actions) / 2)
 
 
@@ -88,19 +87,15 @@ def label_agreement(trajectories: Sequence[Trajectory]) -> tuple[int, int]:
 
 
 def summarize(trajectories: Sequence[Trajectory]) -> Report:
-    """The numbers of `Report` from recorded episodes.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The numbers of `Report` from recorded episodes, at least one."""
     if not trajectories:
         raise ValueError("trajectories: none to summarize")
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     outcomes = [int(t.won) for t in trajectories]
     low, high = wilson(sum(outcomes), len(outcomes))
     by_task: dict[str, list[int]] = defaultdict(list)
-    for trajectory in trajectories:
-        by_task[trajectory.task_type].append(int(trajectory.won))
+    for trajectory, won in zip(trajectories, outcomes):
+        by_task[trajectory.task_type].append(won)
     labelled = [turn.label for turn in turns if turn.label is not None]
     agree, counted = label_agreement(trajectories)
     n = len(trajectories)
@@ -134,30 +129,17 @@ def evaluate(
     seed: int = 0,
     options: Options | None = None,
 ) -> Report:
-    """Play each task exactly once and sum up; the result does not depend on the order of the tasks.
-
-    Args:
-        policy, tasks, format, temperature, turns, seed, options: see `sglib.rollout`.
-
-    Raises:
-        ValueError: a bad argument, no tasks, or a task that is there twice.
-    """
+    """Play each task exactly once (arguments as for `sglib.rollout`) and sum up; the result does not depend on the
+    order of the tasks, and none may be there twice."""
     if not tasks:
         raise ValueError("tasks: none to evaluate on")
-    known = panel_hash(tasks)
-    report = summarize(
-        rollout(policy, tasks, format=format, temperature=temperature, turns=turns, seed=seed, options=options)
-    )
-    report.panel = known
-    return report
+    panel = panel_hash(tasks)
+    played = rollout(policy, tasks, format=format, temperature=temperature, turns=turns, seed=seed, options=options)
+    return dataclasses.replace(summarize(played), panel=panel)
 
 
 def progress_error(trajectories: Sequence[Trajectory]) -> float | None:
-    """Mean |stated - true| progress in points of 0..100, over turns that state a number; None where none does.
-
-    Raises:
-        ValueError: a trajectory was recorded without the truth.
-    """
+    """Mean |stated - true| progress in points of 0..100, over turns that state a number; None where none does."""
     errors = []
     for trajectory in trajectories:
         truth = [0.0, *true_progress(trajectory)]

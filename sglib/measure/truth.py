@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sglib.measure.stats import cluster_interval
+from sglib.measure.intervals import cluster_interval
 from sglib.records import Trajectory
 from sglib.rewards.repro import discrimination
 
@@ -128,7 +128,7 @@ def calibrate(trajectories: Sequence[Trajectory]) -> dict[str, float | int | Non
 
 
 def with_interval(
-    signal: Signal, measure: str = "correlation", resamples: int = 1000, seed: int = 0, level: float = 0.95
+    signal: Signal, measure: str = "correlation", resamples: int = 1000, seed: int = 0
 ) -> tuple[float | None, float | None, float | None]:
     """(estimate, low, high) of one of `MEASURES`; the percentile interval resamples whole episodes, since the turns of
     one are not independent. Below `FEWEST` episodes it would be far too narrow: low and high are None.
@@ -145,7 +145,7 @@ def with_interval(
     if len(np.unique(signal.episode)) < FEWEST:
         return estimate, None, None
     sampled = cluster_interval(
-        lambda i: function(signal.value[i], signal.progress[i]), signal.episode, seed, level, resamples
+        lambda i: function(signal.value[i], signal.progress[i]), signal.episode, seed, resamples
     )
     return estimate, *sampled
 

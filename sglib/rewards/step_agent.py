@@ -63,7 +63,7 @@ def expert_turns(game: Task, expert: str = "optimal", max_turns: int = 30) -> li
     _check_expert(game, expert)
     env, turns = next(replay(game, ())), []
     while not env.done and len(turns) < max_turns:
-        turns.append((env.observation.text, env.expert(expert).act()))
+        turns.append((env.observation.text, env.expert(expert)))
         env.step(turns[-1][1])
     return turns
 
@@ -71,7 +71,7 @@ def expert_turns(game: Task, expert: str = "optimal", max_turns: int = 30) -> li
 def expert_answers(game: Task, actions: Sequence[str], expert: str = "optimal") -> list[str]:
     """What the expert would have done in the place of each action of an episode."""
     _check_expert(game, expert)
-    return [env.expert(expert).act() for _, env in zip(actions, replay(game, actions))]
+    return [env.expert(expert) for _, env in zip(actions, replay(game, actions))]
 
 
 def _check_expert(game: Task, expert: str) -> None:

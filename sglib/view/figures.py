@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sglib.measure.stats import detectable_difference
+from sglib.measure.power import detectable_difference
 from sglib.view.still import COLOURS, NOTHING, mimebundle
 
 MOST_STANDING = 5  # vertical bars in a figure

@@ -310,7 +310,7 @@ class Inspector(anywidget.AnyWidget):
             plan = env.plan()
             advice["shortest plan"] = "none: the goal is out of reach" if plan is None else plan[0] if plan else ""
         if isinstance(env, HasExpert):
-            advice |= {f"expert {kind}": env.expert(kind).act() for kind in card.experts}
+            advice |= {f"expert {kind}": env.expert(kind) for kind in card.experts}
         return "", observation.admissible, advice
 
     @cached_property

@@ -101,7 +101,7 @@ def test_inspection_along_the_expert_against_one_prompt_at_a_time(policy, games)
                 ids = policy.prompt_ids([{"role": "system", "content": "act"}, {"role": "user", "content": text}])
                 ids = ids + policy.encode("Action:")
             own = generate(policy, [ids], max_new_tokens=12, temperature=0)[0]
-            wanted = env.expert("optimal").act()
+            wanted = env.expert("optimal")
             answers = [policy.encode(text) + policy.stop_ids for text in (wanted, own)]
             if own != wanted:
                 expected.append((ids, *answers, wanted, own, game.id, turn))
@@ -125,7 +125,7 @@ def test_inspection_along_the_policy(policy, games, played):
         assert pair.prompt_ids + answer == t.prompt_ids + t.completion_ids[: turn.span[1]]
         assert pair.agent_ids == answer and pair.agent_action == turn.action != pair.expert_action
         *_, env = replay(by_id[pair.game_id], [u.action for u in t.turns[: pair.turn]])
-        assert pair.expert_action == env.expert("explore").act()
+        assert pair.expert_action == env.expert("explore")
     steps = [turn for t in episodes.values() for turn in t.turns]
     assert counts["compared"] == len(steps) and counts["identical"] == len(steps) - len(pairs) and pairs
     assert inspect_steps(policy, games, prefix="own", expert="explore", max_turns=6, seed=5)[0] == pairs

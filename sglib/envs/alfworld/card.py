@@ -8,11 +8,12 @@ from typing import Any
 
 from sglib.envs.alfworld import room
 from sglib.envs.alfworld.demonstrators import Habits, demonstrate
+from sglib.envs.alfworld.experts import EXPERTS
 from sglib.envs.alfworld.failures import FAILURES
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import SPLITS, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
-from sglib.envs.alfworld.official import OFFICIAL_SPLITS, official_panel
+from sglib.envs.alfworld.official import OFFICIAL_SPLITS, read_official
 from sglib.envs.alfworld.words import BANNER, PHRASES, RULES, words
 from sglib.envs.base import Board, Demonstration, Environment, TextEnv
 from sglib.records import Trajectory
@@ -50,7 +51,7 @@ class Alfworld(Environment):
     answer_tokens = 12
     rules = RULES
     banner = BANNER
-    experts = ("optimal", "explore")
+    experts = tuple(EXPERTS)
     answers = ("facts",)
     pretraining = PRETRAINING
     failures = FAILURES
@@ -64,9 +65,9 @@ class Alfworld(Environment):
         return generate_games(n, seed=seed, split=split, max_receptacles=size, start=start)
 
     def panel(self, n: int, split: str, size: Any = None) -> list[Game]:
-        """The official splits are ALFWorld's own games, from the user's copy (`official.official_panel`)."""
+        """The official panels are ALFWorld's own games, from the user's copy (`official.official_folder`)."""
         if split in OFFICIAL:
-            return official_panel(split.removeprefix("official_"))[:n]
+            return read_official(split.removeprefix("official_"), n=n)
         return super().panel(n, split, size)
 
     def make(self, *, max_steps: int | None = None, admissible: bool = True, engine: str = "fast") -> TextEnv:

@@ -80,13 +80,10 @@ class Explorer:
 
     def find(self, kind: str):
         """Look for a kind of thing: where it was seen, else the next receptacle not yet looked into."""
-        goal = f"find {kind}"
         for r in self.order:
             if r not in self.visited:
-                if self.world.place[r] != self.env.location:
-                    return f"go to {self.world.names[r]}", goal
-                return f"open {self.world.names[r]}", goal
-        return self.rng.choice(self.env.admissible()), goal
+                return self.reach(r, f"find {kind}", ("openobject", r), inside=False)
+        return self.rng.choice(self.env.admissible()), f"find {kind}"
 
     def act(self) -> tuple[str, str]:
         """(command, sub-goal) from what has been seen so far."""
@@ -135,15 +132,7 @@ class Explorer:
 def demonstrate(
     env: FastAlfworld, game: Game, rng: random.Random, habits: Habits, max_turns: int
 ) -> tuple[list[Demonstration], bool]:
-    """Play one game; returns the steps and whether it was won.
-
-    Args:
-        env: the fast engine.
-        game: what to play.
-        rng: source of every choice.
-        habits: see `Habits`.
-        max_turns: the episode ends after so many actions.
-    """
+    """Play one game; returns the steps and whether it was won."""
     observation = env.reset(game)
     explorer = Explorer(env, game, rng, ordered=rng.random() < habits.ordered)
     noise = rng.random() * habits.noise

@@ -1,5 +1,5 @@
 """ALFWorld in pure Python: the same `game.tw-pddl`, the same text, admissible commands and outcome, at the speed of
-learning. The reference is TextWorld's `PddlEnv` (`alfworld_textworld.py`); `tests/test_engine_parity.py` plays both in
+learning. The reference is TextWorld's `PddlEnv` (`textworld.py`); `tests/test_engine_parity.py` plays both in
 lock-step, and `make parity` does so at scale. What looks odd below is the reference's behaviour, found by reading and
 playing it:
 
@@ -19,20 +19,18 @@ import functools
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
 
-from sglib.envs.alfworld.experts import Expert, make_expert
+from sglib.envs.alfworld.experts import EXPERTS
 from sglib.envs.alfworld.games import Game
 from sglib.envs.alfworld.grammar import CONTENT, PLACE, UnsupportedGame
 from sglib.envs.alfworld.oracle import Situation, shortest_plan
 from sglib.envs.alfworld.world import PROCESSES, Fact, World, world_of
 from sglib.records import Observation
 
-__all__ = ["FastAlfworld", "Snapshot", "UnsupportedGame"]
+__all__ = ["FastAlfworld", "UnsupportedGame"]
 
 NOTHING = "Nothing happens."
 ON, INSIDE = "On the {1}, you see a {0}.", "The {1} is open. In it, you see a {0}."  # where a thing lies
-_VERBS = {"cleanobject": "isclean", "heatobject": "ishot", "coolobject": "iscool"}
 MAX_CACHED = 192  # texts, and lists of admissible commands, kept for a game
 MAX_DISTANCES = 1024
 
@@ -48,14 +46,6 @@ def _keep(cache: dict, key, value, most: int):
 def _info(score: float) -> Mapping[str, float]:
     """`Observation.info`, one read-only object per score: made at every step, it must cost nothing."""
     return MappingProxyType({"goal_conditions": score})
-
-
-class Snapshot(NamedTuple):
-    """A moment of an episode; good for any number of `FastAlfworld.restore`s, on any instance."""
-
-    world: World
-    state: tuple
-    observation: Observation
 
 
 class FastAlfworld:
@@ -81,11 +71,7 @@ class FastAlfworld:
     # -- the protocol --------------------------------------------------------------------------------------------
 
     def reset(self, game: Game) -> Observation:
-        """Start an episode.
-
-        Raises:
-            UnsupportedGame: the game uses a construct that this engine does not know.
-        """
+        """Start an episode. Raises `UnsupportedGame` where the game has a construct that this engine does not know."""
         self.done = True
         self.world = world = world_of(game.problem, game.goal, game.grammar, game.domain)
         if world.start is None:
@@ -125,11 +111,7 @@ class FastAlfworld:
         self._judge()
 
     def step(self, action: str) -> Observation:
-        """Take one action; what is not admissible answers "Nothing happens.".
-
-        Raises:
-            RuntimeError: the episode is over.
-        """
+        """Take one action; what is not admissible answers "Nothing happens."."""
         if self.done:
             raise RuntimeError("the episode is over: call reset(game) before step")
         if not isinstance(action, str):
@@ -158,11 +140,11 @@ class FastAlfworld:
             _keep(world.choices, key, found, MAX_CACHED)
         return found
 
-    def snapshot(self) -> Snapshot:
-        """The present moment, to come back to by `restore`. Costs microseconds; changes nothing."""
-        return Snapshot(self.world, self._state(), self.observation)
+    def snapshot(self) -> tuple[World, tuple, Observation]:
+        """The present moment; good for any number of `restore`s, on any instance."""
+        return self.world, self._state(), self.observation
 
-    def restore(self, snapshot: Snapshot) -> Observation:
+    def restore(self, snapshot: tuple[World, tuple, Observation]) -> Observation:
         """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
         self.world, state, self.observation = snapshot
         self._set(state)
@@ -181,17 +163,12 @@ class FastAlfworld:
         self.near, self.left, self.props = near.copy(), left.copy(), props.copy()
         self.seen, self.met = seen.copy(), met.copy()
 
-    def expert(self, kind: str = "optimal") -> Expert:
-        """A policy that follows this environment: `expert.act()` is its command in the present state.
-
-        Args:
-            kind: "optimal" plans with full knowledge; "explore" knows only what the agent has been told so far, and
-                looks on where that does not suffice.
-
-        Raises:
-            ValueError: an unknown kind.
-        """
-        return make_expert(self, kind)
+    def expert(self, kind: str) -> str:
+        """What an expert would do now: "optimal" plans with full knowledge; "explore" knows only what the agent has
+        seen, and looks on where that does not suffice."""
+        if kind not in EXPERTS:
+            raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
+        return EXPERTS[kind](self)
 
     # -- what there is to say ------------------------------------------------------------------------------------
 
@@ -228,8 +205,8 @@ class FastAlfworld:
                 found += [formats["toggleobject"][0] % names[o] for o in inside if o in world.toggleable]
         if held is not None:
             found.append(formats["examineobject"][0] % names[held])
-            for action, prop in _VERBS.items():
-                if held in world.can_be[PROCESSES[prop][1]]:
+            for prop, (action, able) in PROCESSES.items():
+                if held in world.can_be[able]:
                     found += [world.command(action, held, r) for r in world.does[prop] if r in here]
             found += [world.command("sliceobject", o, held) for o in sliceable]
         found = sorted(set(found))  # a lamp in two receptacles at one place would be used twice
@@ -243,8 +220,7 @@ class FastAlfworld:
         world = self.world
         alternative = 2 if receptacle not in world.openable else 0 if receptacle in self.opened else 1
         things = world.grammar.listing([f"a {world.names[o]}" for o in self.inside[receptacle]])
-        parts, name = world.grammar.rules["examineReceptacle.feedback"][alternative], world.names[receptacle]
-        return "".join([(things if p[0] == "[" else name) if i % 2 else p for i, p in enumerate(parts)])
+        return world.grammar.tell("examineReceptacle.feedback", things, world.names[receptacle], alternative)
 
     def _introduction(self) -> str:
         world, grammar = self.world, self.world.grammar
@@ -301,20 +277,17 @@ class FastAlfworld:
             _keep(texts, key, found, MAX_CACHED)
         return found
 
+    def _at_door(self, receptacle: str) -> bool:
+        return self.world.place.get(receptacle) == self.location and receptacle in self.world.openable
+
     def _open(self, receptacle: str, answer: list[str]) -> str | None:
-        world = self.world
-        if world.place.get(receptacle) != self.location or receptacle not in world.openable:
-            return None
-        if receptacle in self.opened:
+        if not self._at_door(receptacle) or receptacle in self.opened:
             return None
         self.opened.add(receptacle)
         return self._see(receptacle).join(answer)
 
     def _close(self, receptacle: str, answer: str) -> str | None:
-        world = self.world
-        if world.place.get(receptacle) != self.location or receptacle not in world.openable:
-            return None
-        if receptacle not in self.opened:
+        if not self._at_door(receptacle) or receptacle not in self.opened:
             return None
         self.opened.discard(receptacle)
         return answer
@@ -409,31 +382,24 @@ class FastAlfworld:
             object_ in world.sliceable and is_sliced,
             True,
         ]
-        alternative, rule = conditions.index(True), "examineObject.feedback"
         inner = world.grammar.listing([f"a {world.names[o]}" for o in world.inner.get(object_, ())])
-        parts = world.grammar.rules[rule][alternative]
-        values = {part: inner if part[0] == "[" else world.names[object_] for part in parts[1::2]}
-        return world.grammar.say(rule, values, alternative)
+        return world.grammar.tell("examineObject.feedback", inner, world.names[object_], conditions.index(True))
 
     def _look(self, answer: None = None) -> str:
         world, grammar = self.world, self.world.grammar
         here = world.at.get(self.location)
         if not here:
             return grammar.say("look.feedback", {"#list_appliances#": grammar.listing([])}, 1)
-        facing = grammar.listing([world.names[r] for r in here])
-        parts = grammar.rules["look-variations"][0]
-        facing = grammar.say("look-variations", {parts[1]: facing})
+        facing = grammar.tell("look-variations", grammar.listing([world.names[r] for r in here]))
         floor = grammar.listing(
             [f"a {world.names[o]}" for o, r in sorted(self.left) if r in here and (o, self.location) in self.near]
         )
         return grammar.say("look.feedback", {"#look-variations#": facing, "#list_objects_on_the_floor#": floor}, 0)
 
     def _inventory(self, answer: None) -> str:
-        grammar = self.world.grammar
-        parts = grammar.rules["inventory.feedback"][0]
         if self.held is None:
-            return grammar.say("inventory.feedback", {}, 1)
-        return grammar.say("inventory.feedback", {parts[1]: grammar.listing([f"a {self.world.names[self.held]}"])})
+            return self.world.grammar.say("inventory.feedback", {}, 1)
+        return self.world.grammar.tell("inventory.feedback", f"a {self.world.names[self.held]}")
 
     def _help(self, answer: str) -> str:
         return answer
@@ -522,19 +488,15 @@ class FastAlfworld:
         return None if plan is None else [self.world.command(*step) for step in plan]
 
 
-def _process(prop: str, env: FastAlfworld, object_: str, receptacle: str, answer: str) -> str | None:
-    return env._process(prop, object_, receptacle, answer)
-
-
 _METHODS = {
     "gotolocation": FastAlfworld._go,
     "openobject": FastAlfworld._open,
     "closeobject": FastAlfworld._close,
     "pickupobject": FastAlfworld._take,
     "putobject": FastAlfworld._move,
-    "cleanobject": functools.partial(_process, "isclean"),
-    "heatobject": functools.partial(_process, "ishot"),
-    "coolobject": functools.partial(_process, "iscool"),
+    "cleanobject": lambda env, *arguments: env._process("isclean", *arguments),
+    "heatobject": lambda env, *arguments: env._process("ishot", *arguments),
+    "coolobject": lambda env, *arguments: env._process("iscool", *arguments),
     "toggleobject": FastAlfworld._use,
     "sliceobject": FastAlfworld._slice,
     "examinereceptacle": FastAlfworld._examine_receptacle,

@@ -128,11 +128,12 @@ def receptacle_class(id_: str) -> str:
 
 @dataclass(frozen=True)
 class FloorPlan:
-    """One of the 120 rooms: receptacle id -> location (x, z, rotation, horizon), and the classes of things found in
-    it."""
+    """One of the 120 rooms: receptacle id -> location (x, z, rotation, horizon), those of them whose id is a true
+    position, and the classes of things found in it."""
 
     scene: int
     receptacles: dict[str, tuple[int, int, int, int]]
+    placed: tuple[str, ...]
     objects: tuple[str, ...]
     floor: tuple[tuple[int, int], ...]
 
@@ -145,17 +146,17 @@ def floor_plan(scene: int) -> FloorPlan:
     from alfworld.gen import constants
 
     folder = importlib.resources.files("alfworld") / "gen" / "layouts"
-    placed = json.loads((folder / f"FloorPlan{scene}-openable.json").read_text())
+    positions = json.loads((folder / f"FloorPlan{scene}-openable.json").read_text())
     present = json.loads((folder / f"FloorPlan{scene}-objects.json").read_text())
     with importlib.resources.as_file(folder / f"FloorPlan{scene}-layout.npy") as path:
         floor = sorted({(round(x * 4), round(z * 4)) for x, z in np.load(path, allow_pickle=False)[:, :2].tolist()})
     fixed = constants.RECEPTACLES - constants.MOVABLE_RECEPTACLES_SET
     receptacles = {}
-    for id_, (x, z, rotation, horizon) in sorted(placed.items()):
+    for id_, (x, z, rotation, horizon) in sorted(positions.items()):
         if receptacle_class(id_) in fixed:
             receptacles[id_] = (round(x * 4), round(z * 4), round(rotation), round(horizon))
     rng = random.Random(f"floor plan {scene}")
-    known = {receptacle_class(id_) for id_ in receptacles}
+    placed, known = tuple(receptacles), {receptacle_class(id_) for id_ in receptacles}
     for kind, count in UNPLACED.items():
         if kind in present and kind not in known:
             for _ in range(count):
@@ -163,7 +164,8 @@ def floor_plan(scene: int) -> FloorPlan:
                 receptacles[object_id(kind, x / 4, 0.9, z / 4, rng)] = (x, z, 90 * rng.randrange(4), 30)
     things = set(constants.OBJECTS_SET) - constants.RECEPTACLES | constants.MOVABLE_RECEPTACLES_SET
     holds = set().union(*(constants.VAL_RECEPTACLE_OBJECTS[receptacle_class(r)] for r in receptacles))
-    return FloorPlan(scene, receptacles, tuple(sorted(things & set(present) & (holds | {"DeskLamp"}))), tuple(floor))
+    objects = tuple(sorted(things & set(present) & (holds | {"DeskLamp"})))
+    return FloorPlan(scene, receptacles, placed, objects, tuple(floor))
 
 
 def object_id(kind: str, x: float, y: float, z: float, rng: random.Random) -> str:
@@ -177,17 +179,6 @@ def pddl_name(id_: str) -> str:
     for sign, word in (("|", "_bar_"), ("-", "_minus_"), ("+", "_plus_"), (".", "_dot_"), (",", "_comma_")):
         id_ = id_.replace(sign, word)
     return id_
-
-
-def goal_pddl(task_type: str, params: dict) -> str:
-    """The `(:goal …)` of a task from alfworld's goal library, filled in with ALFRED's `pddl_params`."""
-    from alfworld.gen import goal_library
-
-    text = goal_library.gdict[task_type]["pddl"].format(
-        obj=params["object_target"], recep=params["parent_target"], toggle=params["toggle_target"], mrecep=""
-    )
-    text = text.replace("#", "-").strip()
-    return text[: text.rindex(")")].rstrip()  # the library's text also closes the problem
 
 
 def goal_sentence(task_type: str, params: dict, template: int) -> str:
@@ -220,7 +211,7 @@ def write_problem(
         objects: id -> (class, id of the receptacle that holds it).
         agent: where the agent starts.
     """
-    from alfworld.gen import constants
+    from alfworld.gen import constants, goal_library
 
     action = constants.VAL_ACTION_OBJECTS
     location = {r: "loc|{}|{}|{}|{}".format(*at) for r, at in receptacles.items()}
@@ -244,20 +235,20 @@ def write_problem(
         facts += [f"canContain {kind}Type {o}Type" for o in otypes if o in accepts]
     for o, (kind, r) in sorted(objects.items()):
         facts += [f"objectType {o} {kind}Type", f"inReceptacle {o} {r}", f"objectAtLocation {o} {location[r]}"]
-        if kind in action["Toggleable"]:
-            facts.append(f"toggleable {o}")
-        else:
-            facts.append(f"pickupable {o}")
-        facts += [
-            f"{verb.lower()} {o}" for verb in ("Cleanable", "Heatable", "Coolable", "Sliceable") if kind in action[verb]
-        ]
+        facts.append(f"{'toggleable' if kind in action['Toggleable'] else 'pickupable'} {o}")
+        facts += [f"{v.lower()} {o}" for v in ("Cleanable", "Heatable", "Coolable", "Sliceable") if kind in action[v]]
         if kind in constants.MOVABLE_RECEPTACLES_SET:
             facts.append(f"isReceptacleObject {o}")
+    goal = goal_library.gdict[task_type]["pddl"].format(
+        obj=params["object_target"], recep=params["parent_target"], toggle=params["toggle_target"], mrecep=""
+    )
+    goal = goal.replace("#", "-").strip()
+    goal = goal[: goal.rindex(")")].rstrip()  # the library's text also closes the problem
     spaced = "\n        "
     names = [pddl_name(d[: d.rindex(" - ")]) + d[d.rindex(" - ") :] for d in declared]
     return (
         f"(define (problem {name})\n    (:domain alfred)\n"
         f"    (:objects\n        {spaced.join(names)}\n    )\n"
         f"    (:init\n        (= (total-cost) 0)\n        {spaced.join(f'({pddl_name(f)})' for f in facts)}\n    )\n"
-        f"    {goal_pddl(task_type, params)}\n    (:metric minimize (total-cost))\n)\n"
+        f"    {goal}\n    (:metric minimize (total-cost))\n)\n"
     )

@@ -140,29 +140,21 @@ def generate_games(
     """Make `n` new games; same arguments, same games, byte for byte, on any machine.
 
     Every game is won by its `walkthrough`, a shortest plan with full knowledge, played on the fast engine before the
-    game
-    is handed out; a draw that has none is drawn again under the next number.
+    game is handed out; a draw that has none is drawn again under the next number.
 
     Args:
-        n: how many, at least 0.
-        seed: of the random numbers; each game has its own stream, so the first games of a longer list are the same.
+        seed: each game has its own stream of random numbers, so a longer list begins with a shorter one's games.
         split: "train", "valid_seen" (the same rooms) or "valid_unseen" (scenes 10, 219, 308, 424).
         tasks: task types to draw from, equally often; None for all six.
-        max_receptacles: at most so many receptacles a room (at least 4); None for the whole room (up to 54).
+        max_receptacles: most receptacles of a room, at least 4; None for the whole room (up to 54).
         start: number of the first draw, to continue a list.
-
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
     """
     if n < 0:
         raise ValueError(f"n={n!r}: must be 0 or more")
     split_scenes(split)
     tasks = TASK_TYPES if tasks is None else tuple(tasks)
-    for task in tasks:
-        if task not in TASK_TYPES:
-            raise ValueError(f"tasks: {task!r} is not a task type; allowed: {', '.join(TASK_TYPES)}")
-    if not tasks:
-        raise ValueError("tasks=(): must name at least one task type, or be None for all")
+    if not tasks or not set(tasks) <= set(TASK_TYPES):
+        raise ValueError(f"tasks={tasks!r}: allowed: None, or at least one of {', '.join(TASK_TYPES)}")
     if max_receptacles is not None and max_receptacles < 4:
         raise ValueError(f"max_receptacles={max_receptacles!r}: must be at least 4, or None for the whole room")
     games, number, env = [], start, FastAlfworld(admissible=False)
@@ -182,19 +174,11 @@ def generate_games(
 
 
 def regenerate(game_id: str, origin: dict) -> Game:
-    """Make a game again from what a trajectory keeps of it: its id and `traj_data["generator"]`.
-
-    Raises:
-        ValueError: the origin does not lead to that id (it comes from another version, or was changed).
-    """
+    """Make a game again from what a trajectory keeps of it: its id and `traj_data["generator"]`; `ValueError` where
+    these do not fit together (from another version, or changed)."""
     try:
         game = generate_games(
-            1,
-            seed=origin["seed"],
-            split=game_id.partition("/")[0],
-            tasks=origin["tasks"],
-            max_receptacles=origin["max_receptacles"],
-            start=origin["number"],
+            1, origin["seed"], game_id.partition("/")[0], origin["tasks"], origin["max_receptacles"], origin["number"]
         )[0]
     except (KeyError, TypeError) as error:
         raise ValueError(f"origin={origin!r}: must have seed, number, tasks and max_receptacles") from error

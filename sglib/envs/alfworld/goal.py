@@ -33,25 +33,18 @@ class Goal:
 
     def ground(self, goal) -> list[frozenset[Fact]]:
         variables, literals = {}, []
-        if self._flatten(goal, variables, literals):
-            bindings = self._join(variables, literals)
-        else:
-            bindings = self._expand(goal, {})
-        # a binding that asks for more than another can be left out
+        flat = self._flatten(goal, variables, literals)
+        bindings = self._join(variables, literals) if flat else self._expand(goal, {})
         unique = sorted(dict.fromkeys(bindings), key=len)
-        if unique and not unique[0]:
-            return unique[:1]
-        return unique
+        return unique[:1] if unique and not unique[0] else unique  # nothing to do is enough
 
     def _flatten(self, node, variables: dict[str, str], literals: list) -> bool:
         """Collect a goal made of `and` and `exists` only; False where it has more, or uses a variable's name twice."""
         kind = self._kind(node)
         if kind == "exists":
             new = self._variables(node)
-            if new.keys() & variables.keys() and any(variables.get(v, t) != t for v, t in new.items()):
-                return False
-            # the same name in two quantifiers means two things, unless both sides only differ in who is the agent
-            if any(v in variables and t != "agent" for v, t in new.items()):
+            # the same name in two quantifiers means two things, unless both are the agent
+            if any(v in variables and not variables[v] == t == "agent" for v, t in new.items()):
                 return False
             variables.update(new)
             return self._flatten(node[2], variables, literals)

@@ -24,11 +24,7 @@ class UnsupportedGame(ValueError):
 
 
 def parse_sexpr(text: str) -> list:
-    """Parse one s-expression into nested lists of lower-case words. Comments (`;`) are dropped.
-
-    Raises:
-        UnsupportedGame: the brackets do not match.
-    """
+    """Parse one s-expression into nested lists of lower-case words. Comments (`;`) are dropped."""
     tokens = re.findall(r"[()]|[^\s()]+", re.sub(r";[^\n]*", "", text).lower())
     stack: list[list] = [[]]
     for token in tokens:
@@ -132,10 +128,7 @@ def read_domain(text: str | None = None) -> Domain:
     """The domain of a game; None for the one that alfworld ships. Actions may be missing (data 2.1.1 has no `help`).
 
     In the published data, things are cleaned in a receptacle of SinkType, too; in the shipped domain that line is a
-    comment.
-
-    Raises:
-        UnsupportedGame: naming the action, predicate or type that differs from the shipped domain's.
+    comment. `UnsupportedGame` names any other action, predicate or type that differs from the shipped domain's.
     """
     known = _parse_domain(shipped("alfred.pddl"))
     if text is None:
@@ -173,18 +166,11 @@ _FLAT = {
     "GotoLocation.feedback": {"{r.name}", "{lend.name}", _SELF},
     "OpenObject.feedback": {"{r.name}", _SELF},
     "CloseObject.feedback": {"{r.name}"},
-    **{
-        rule: {"{o.name}", "{r.name}"}
-        for rule in ("PickupObject.feedback", "PutObject.feedback", "heatObject.feedback", "cleanObject.feedback",
-                     "coolObject.feedback")
-    },
+    **dict.fromkeys(("PickupObject.feedback", "PutObject.feedback", "heatObject.feedback", "cleanObject.feedback",
+                     "coolObject.feedback"), {"{o.name}", "{r.name}"}),
     "toggleObject.feedback": {"{o.name}"},
     "sliceObject.feedback": {"{co.name}", "{ko.name}"},
-    "task": set(),
-    "help.feedback": set(),
-    "list_empty": set(),
-    "list_separator": set(),
-    "list_last_separator": set(),
+    **dict.fromkeys(("task", "help.feedback", "list_empty", "list_separator", "list_last_separator"), set()),
 }  # fmt: skip
 # rules whose conditions and symbols must be the shipped ones, in that order
 _FIXED = ("intro", "inventory.feedback", "examineReceptacle.feedback", "examineObject.feedback", "look.feedback",
@@ -193,21 +179,11 @@ Parts = tuple[str, ...]  # text, symbol, text, symbol, ..., text
 
 # the variables of each action's command, in the order in which the engine hands them round
 VARIABLES = {
-    "gotolocation": ("r",),
-    "openobject": ("r",),
-    "closeobject": ("r",),
-    "pickupobject": ("o", "r"),
-    "putobject": ("o", "r"),
-    "cleanobject": ("o", "r"),
-    "heatobject": ("o", "r"),
-    "coolobject": ("o", "r"),
-    "toggleobject": ("o",),
+    **dict.fromkeys(("gotolocation", "openobject", "closeobject", "examinereceptacle"), ("r",)),
+    **dict.fromkeys(("pickupobject", "putobject", "cleanobject", "heatobject", "coolobject"), ("o", "r")),
+    **dict.fromkeys(("toggleobject", "examineobject"), ("o",)),
     "sliceobject": ("co", "ko"),
-    "examinereceptacle": ("r",),
-    "examineobject": ("o",),
-    "look": (),
-    "inventory": (),
-    "help": (),
+    **dict.fromkeys(("look", "inventory", "help"), ()),
 }
 # actions whose answer depends on the state by more than the names of what it was done with
 _SEEING = {"examinereceptacle", "examineobject", "look", "inventory"}
@@ -278,6 +254,11 @@ class Grammar:
         """The text of a rule's alternative, its symbols replaced; `values` maps symbols such as "{o.name}" to text."""
         parts = self.rules[rule][alternative]
         return "".join([values[part] if i % 2 else part for i, part in enumerate(parts)])
+
+    def tell(self, rule: str, things: str, name: str = "", alternative: int = 0) -> str:
+        """As `say`, with `things` where the rule has a list "[...]", and `name` for its other symbols."""
+        parts = self.rules[rule][alternative]
+        return "".join([(things if p[0] == "[" else name) if i % 2 else p for i, p in enumerate(parts)])
 
     def listing(self, things: list[str]) -> str:
         """ "a, b, and c" in the grammar's words."""
@@ -383,9 +364,6 @@ def read_grammar(text: str | None, goal: str) -> tuple[Grammar, str]:
     Args:
         text: the game's grammar; None for the one that alfworld ships.
         goal: the task sentence where `text` is None.
-
-    Raises:
-        UnsupportedGame: naming the rule or action that is missing, broken or unknown.
     """
     if text is None:
         text = shipped("alfred.twl2")

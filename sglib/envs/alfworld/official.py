@@ -1,22 +1,20 @@
-"""ALFWorld's own validation games as panels: the lists that published numbers are of, each game with its content hash.
+"""ALFWorld's own validation games as panels: the lists that published numbers are of.
 
-The games are read from the user's copy of the data set; `panels/official_<split>.csv` holds ids and hashes
-only. Sorted by hash, so that any first part of a panel is like the whole.
+The games are read from the user's copy of the data set; the manifests (`sglib.envs.panels`) hold ids and hashes only,
+sorted by hash, so that any first part of a panel is like the whole. They were written by
+`write_manifest("alfworld", f"official_{split}", sorted(load_games(official_folder() / split), key=task_hash))`.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 from pathlib import Path
 
 from sglib.envs.alfworld.games import Game
-from sglib.envs.alfworld.trials import PassedOver, load_games, read_game
-from sglib.envs.base import task_hash
-from sglib.records import write_atomic
+from sglib.envs.alfworld.trials import PassedOver, read_game
+from sglib.envs.panels import manifest, verified
 
 OFFICIAL_SPLITS = ("valid_seen", "valid_unseen")
-FOLDER = Path(__file__).resolve().parent / "panels"
 _LAYOUT = "json_2.1.1"
 _NAMED = 5  # games that an error names
 
@@ -50,41 +48,28 @@ def official_panel(split: str, data: str | Path | None = None) -> list[Game]:
         data: where the data set is, see `official_folder`.
 
     Raises:
-        ValueError: another split, no data set, or games that are missing or differ from the manifest's: counted, and
-            the first five named.
+        ValueError: another split, no data set, or games that are missing or broken: counted, and the first five named.
+        RuntimeError: a game differs from the manifest's.
     """
+    return verified("alfworld", f"official_{split}", read_official(split, data))
+
+
+def read_official(split: str, data: str | Path | None = None, n: int | None = None) -> list[Game]:
+    """The first `n` (None: all) games of `official_panel`, not compared with the manifest."""
     if split not in OFFICIAL_SPLITS:
         raise ValueError(f"split={split!r}: must be one of {', '.join(OFFICIAL_SPLITS)}")
     folder, games, wrong = official_folder(data), [], []
-    rows = official_manifest(split)
+    rows = manifest("alfworld", f"official_{split}")[:n]
     for row in rows:
         file = folder / row["id"] / "game.tw-pddl"
+        if not file.exists():
+            wrong.append(f"{row['id']} is missing")
+            continue
         try:
-            game = read_game(file) if file.exists() else None
+            games.append(read_game(file))
         except (ValueError, PassedOver) as error:
             wrong.append(f"{row['id']} is broken ({error})")
-            continue
-        if game is None:
-            wrong.append(f"{row['id']} is missing")
-        elif task_hash(game) != row["hash"]:
-            wrong.append(f"{row['id']} differs: hash {task_hash(game)}, not {row['hash']}")
-        else:
-            games.append(game)
     if wrong:
         named = "; ".join(wrong[:_NAMED]) + ("; ..." if len(wrong) > _NAMED else "")
         raise ValueError(f"{folder}: {len(wrong)} of the {len(rows)} games of official_{split} are not there: {named}")
     return games
-
-
-def official_manifest(split: str) -> list[dict[str, str]]:
-    """The rows of a panel's manifest: `number`, `id` and `hash` of each game, in order."""
-    with open(FOLDER / f"official_{split}.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def write_manifests(data: str | Path | None = None) -> None:
-    """Write both manifests from a copy of the data set; only ever for another release of it."""
-    for split in OFFICIAL_SPLITS:
-        games = sorted(load_games(official_folder(data) / split), key=task_hash)
-        rows = [f"{number},{game.id},{task_hash(game)}" for number, game in enumerate(games)]
-        write_atomic(FOLDER / f"official_{split}.csv", "\n".join(["number,id,hash", *rows]) + "\n")

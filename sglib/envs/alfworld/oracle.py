@@ -14,7 +14,6 @@ from typing import NamedTuple
 from sglib.envs.alfworld.world import PROCESSES, Fact, World
 
 Step = tuple[str, ...]  # (action, ids...)
-ACTION = {"isclean": "cleanobject", "ishot": "heatobject", "iscool": "coolobject"}
 
 
 class Situation(NamedTuple):
@@ -57,18 +56,6 @@ def shortest_plan(s: Situation) -> list[Step] | None:
         found = search.solve(len(best) if best is not None else _NEVER)
         best = best if found is None else found
     return best
-
-
-def _approach(s: Situation, steps: list[Step], location: str, opened: frozenset[str], receptacle: str, inside=True):
-    """Append the steps that bring the agent to a receptacle (and open it); returns its place and what is open then."""
-    world = s.world
-    if world.place[receptacle] != location:
-        steps.append(("gotolocation", receptacle))
-        location = world.place[receptacle]
-    if inside and receptacle in world.openable and receptacle not in opened:
-        steps.append(("openobject", receptacle))
-        opened = opened | {receptacle}
-    return location, opened
 
 
 # -- search ---------------------------------------------------------------------------------------------------------
@@ -210,7 +197,7 @@ class _Search:
             elif kind in PROCESSES and object_ == held:
                 for r in world.does[kind]:
                     gone = {"ishot": "iscool", "iscool": "ishot"}.get(kind)
-                    yield self._do(state, r, (ACTION[kind], held, r), inside=False, add=fact, remove=(gone, held))
+                    yield self._do(state, r, (PROCESSES[kind][0], held, r), inside=False, add=fact, remove=(gone, held))
             elif kind == "issliced" and held in world.knives:
                 for _, place in sorted(pair for pair in state.near if pair[0] == object_):
                     if place == state.location or place in world.at:
@@ -237,10 +224,15 @@ class _Search:
         return (*state.where[:i], receptacles, *state.where[i + 1 :])
 
     def _do(self, state: _State, receptacle: str, step: Step, inside=True, add=None, remove=None):
-        steps: list[Step] = []
-        location, opened = _approach(self.s, steps, state.location, state.opened, receptacle, inside)
+        """A step at a receptacle, after those that bring the agent there (and open it); and the state then."""
+        place, opened, steps = self.world.place[receptacle], state.opened, []
+        if place != state.location:
+            steps.append(("gotolocation", receptacle))
+        if inside and receptacle in self.world.openable and receptacle not in opened:
+            steps.append(("openobject", receptacle))
+            opened = opened | {receptacle}
         props = (state.props - {remove}) | {add} if add else state.props
-        return [*steps, step], state._replace(location=location, opened=opened, props=props)
+        return [*steps, step], state._replace(location=place, opened=opened, props=props)
 
     def _rooms_for(self, state: _State, todo: list[Fact]) -> list[str]:
         """Receptacles worth putting the held thing into: where the goal wants it; else, to free the hand, the cheapest

@@ -57,11 +57,8 @@ class TextWorldAlfworld:
         self._done = True
 
     def reset(self, game: Game) -> Observation:
-        """Start `game`: 0.5 to 4 seconds the first time, half of it when the same game object is reset again.
-
-        Raises:
-            ValueError: naming the game that TextWorld cannot load.
-        """
+        """Start `game`: 0.5 to 4 seconds the first time, half of it when the same game object is reset again. Raises
+        `ValueError` naming a game that TextWorld cannot load."""
         self._done = True
         with _translating(game):
             if game is not self._game:
@@ -74,11 +71,7 @@ class TextWorldAlfworld:
         return self._observe(state)
 
     def step(self, action: str) -> Observation:
-        """Take one action. What is no admissible command (or no string) is a turn in which nothing happens.
-
-        Raises:
-            RuntimeError: when no episode is running.
-        """
+        """Take one action. What is no admissible command (or no string) is a turn in which nothing happens."""
         if self._done:
             raise RuntimeError("the episode is over: call reset(game) before step(action)")
         valid = action in self._admissible
@@ -90,12 +83,7 @@ class TextWorldAlfworld:
         """Commands of the engine's own planner from here to the goal (not always the fewest); None where it finds none.
 
         Runs inside Fast Downward, not interruptible: 0.02 s for simple tasks, minutes for some pick_two kitchens.
-
-        Raises:
-            RuntimeError: when no game is loaded.
         """
-        if self._game is None:
-            raise RuntimeError("no game is loaded: call reset(game) first")
         if self._env.state["won"]:
             return []
         core = self._env.unwrapped
@@ -116,14 +104,3 @@ class TextWorldAlfworld:
             score=1.0 if won else 0.0,
             valid=valid,
         )
-
-
-def planner_plan(game: Game) -> list[str] | None:
-    """Commands that win `game` by TextWorld's planner, None where it finds no plan. Cost: see `TextWorldAlfworld.plan`.
-
-    Raises:
-        ValueError: naming the game that TextWorld cannot load.
-    """
-    env = TextWorldAlfworld()
-    env.reset(game)
-    return env.plan()

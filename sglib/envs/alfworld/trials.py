@@ -7,9 +7,7 @@ holds them nor where lamps stand: both are inferred, so these games are "ALFRED-
 
 from __future__ import annotations
 
-import functools
 import gzip
-import importlib.resources
 import json
 import logging
 import math
@@ -21,6 +19,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
 
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import (
@@ -42,38 +43,44 @@ log = logging.getLogger(__name__)
 _STEP = 0.25  # metres; ALFRED's locations count these
 _TASK = re.compile(r'"rhs":\s*"Your task is to: (.*)\."')
 _HEAVY = ("images", "plan")  # of ALFRED's JSON: 95 % of its bytes, and nothing that a text game needs
-_REQUIRED = ("object_target", "parent_target", "toggle_target", "mrecep_target")
 _NAMED = 10  # broken files that a message names
 _GRAMMAR_SIGNS = re.compile(r'[;<>"\\#{}\[\]|]')
 
 
-# -- checked access to JSON -------------------------------------------------------------------------------------------
+# -- the fields that files must have ----------------------------------------------------------------------------------
 
 
-def _read_json(file: Path):
+def _fields(**types) -> type:
+    return msgspec.defstruct("Fields", list(types.items()))
+
+
+_PARAMS = _fields(object_target=str, parent_target=str, toggle_target=str, mrecep_target=str, object_sliced=bool)
+_AGENT = _fields(x=float, z=float, rotation=float, horizon=float)
+_FACTS = _fields(  # a line of trial facts; `trial` is "<task>/<trial>" and becomes part of a path
+    split=Literal[SPLITS], task_type=str, pddl_params=_PARAMS, scene_num=Literal[SCENES], agent=_AGENT,
+    trial=Annotated[str, msgspec.Meta(pattern=r"^(?!.*\.\.)[^/]+/[^/]+$")],
+    objects=list[tuple[str, float, float, float]], annotation=str,
+)  # fmt: skip
+_POSE = _fields(objectName=str, position=_fields(x=float, y=float, z=float))
+_RECORDING = _fields(  # ALFRED's own files
+    task_type=str, pddl_params=_PARAMS, turk_annotations=_fields(anns=list[_fields(task_desc=str)]),
+    scene=_fields(scene_num=Literal[SCENES], object_poses=list[_POSE], init_action=_AGENT),
+)  # fmt: skip
+_TRAJ_DATA = _fields(task_type=str, scene=_fields(scene_num=int))
+_GAME = msgspec.defstruct("Fields", [
+    ("pddl_domain", str), ("grammar", str), ("pddl_problem", str), ("solvable", bool | None),
+    ("walkthrough", list[str] | None, None),
+])  # fmt: skip
+
+
+def _read(where: Path | str, text: bytes, kind: type) -> dict:
+    """JSON that has the fields of a kind. `ValueError` names the file (and line) and what is missing or wrong."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSON and Unicode errors alike
-        raise ValueError(f"{file}: not JSON: {error}") from error
-
-
-def _get(where: str, data, key: str, kind: type | tuple[type, ...]):
-    """Value at the dotted `key`, checked to be a `kind`; `where` names the file (and line) in the error."""
-    value, seen = data, []
-    for part in key.split("."):
-        if not isinstance(value, dict):
-            raise ValueError(
-                f"{where}: field {'.'.join(seen) or '(top)'!r} must be an object, is {type(value).__name__}"
-            )
-        if part not in value:
-            raise ValueError(f"{where}: field {'.'.join([*seen, part])!r} is missing")
-        value = value[part]
-        seen.append(part)
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):  # True is an int to Python
-        wanted = " or ".join(k.__name__ for k in kinds)
-        raise ValueError(f"{where}: field {key!r} must be {wanted}, is {type(value).__name__}")
-    return value
+        data = msgspec.json.decode(text)
+        msgspec.convert(data, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: {error}") from error
+    return data
 
 
 def _check_limit(limit: int | None):
@@ -139,41 +146,33 @@ def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
 
 
 class PassedOver(Exception):
-    """A game that alfworld's `AlfredTWEnv` does not play either."""
+    """A game that alfworld's `AlfredTWEnv` does not play either, or a trial of which no game can be made."""
 
 
 def read_game(file: Path) -> Game:
-    """The game in a `game.tw-pddl` and the `traj_data.json` beside it.
-
-    Raises:
-        PassedOver: it has another task type, or is marked unsolvable.
-        ValueError: naming the file and the key that is missing or broken.
-    """
+    """The game in a `game.tw-pddl` and the `traj_data.json` of its folder; `PassedOver`, or `ValueError` naming the
+    file and what is missing or broken."""
     traj_file = file.with_name("traj_data.json")
     if not traj_file.exists():
         raise ValueError(f"{file}: traj_data.json is missing beside it")
-    traj, data = _read_json(traj_file), _read_json(file)
-    task_type = _get(str(traj_file), traj, "task_type", str)
-    if task_type not in TASK_TYPES:
+    traj, data = _read(traj_file, traj_file.read_bytes(), _TRAJ_DATA), _read(file, file.read_bytes(), _GAME)
+    if traj["task_type"] not in TASK_TYPES:
         raise PassedOver("of another task type")
-    if not _get(str(file), data, "solvable", (bool, type(None))):
+    if not data["solvable"]:
         raise PassedOver("marked unsolvable")
-    scene = _get(str(traj_file), traj, "scene.scene_num", int)
-    domain, grammar, problem = (_get(str(file), data, k, str) for k in ("pddl_domain", "grammar", "pddl_problem"))
-    walkthrough = _get(str(file), {"walkthrough": None, **data}, "walkthrough", (list, type(None)))
-    if walkthrough is not None and not all(isinstance(command, str) for command in walkthrough):
-        raise ValueError(f"{file}: field 'walkthrough' must hold strings only")
+    grammar, domain, scene = data["grammar"], data["pddl_domain"], traj["scene"]["scene_num"]
+    walkthrough = data.get("walkthrough")
     found = _TASK.search(grammar)
     if found is None:
         raise ValueError(f"{file}: field 'grammar' holds no task sentence (\"Your task is to: ...\")")
     goal, split = found.group(1), _split_of(file.parent, scene)
     return Game(
         id=f"{split}/{file.parent.parent.name}/{file.parent.name}",
-        task_type=task_type,
+        task_type=traj["task_type"],
         goal=goal,
         split=split,
         scene=scene,
-        problem=problem,
+        problem=data["pddl_problem"],
         traj_data={key: value for key, value in traj.items() if key not in _HEAVY},
         walkthrough=None if walkthrough is None else tuple(walkthrough),
         domain=None if domain == shipped("alfred.pddl") else sys.intern(domain),  # one text for a whole release
@@ -188,14 +187,13 @@ def read_game(file: Path) -> Game:
 class _Trial:
     """The facts of one ALFRED trial. Positions in metres (x, y up, z); `lamp`: where the toggle target is, if known."""
 
-    where: str
     split: str
     task_type: str
     params: dict
     scene: int
     name: str
     agent: dict
-    objects: tuple[tuple[str, float, float, float], ...]
+    objects: list[tuple[str, float, float, float]]
     sentences: tuple[str, ...]
     lamp: tuple[float, float, float] | None = None
 
@@ -217,17 +215,6 @@ def from_alfred_trials(
         FileNotFoundError: `path` does not exist.
         ValueError: naming the argument, or the file, line and field that is broken.
     """
-    games, dropped = convert_trials(path, split, limit, sentences)
-    if dropped:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-        log.info("%s: %d ALFRED-derived games; %d trials dropped: %s", path, len(games), dropped.total(), reasons)
-    return games
-
-
-def convert_trials(
-    path: str | Path, split: str | None = None, limit: int | None = None, sentences: str = "template"
-) -> tuple[list[Game], Counter]:
-    """As `from_alfred_trials`, with the number of dropped trials by reason."""
     _check_limit(limit)
     if split is not None and split not in SPLITS:
         raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}, or None for all")
@@ -242,43 +229,26 @@ def convert_trials(
             break
         if split is not None and trial.split != split:
             continue
-        game, reason = _game(trial, sentences, env)
-        if game is None:
-            dropped[reason] += 1
-        else:
-            games.append(game)
-    return games, dropped
+        try:
+            games.append(_game(trial, sentences, env))
+        except PassedOver as reason:
+            dropped[str(reason)] += 1
+    if dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+        log.info("%s: %d ALFRED-derived games; %d trials dropped: %s", path, len(games), dropped.total(), reasons)
+    return games
 
 
 def _trials_of_lines(path: Path) -> Iterator[_Trial]:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        lines = enumerate(file, 1)
-        while True:
-            try:
-                number, line = next(lines)
-            except StopIteration:
-                return
-            except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:  # a broken archive shows while reading
-                raise ValueError(f"{path}: cannot be read: {error}") from error
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                data = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{where}: not JSON: {error}") from error
-            split = _get(where, data, "split", str)
-            if split not in SPLITS:
-                raise ValueError(f"{where}: field 'split' is {split!r}; must be one of {', '.join(SPLITS)}")
-            objects = []
-            for i, row in enumerate(_get(where, data, "objects", list)):
-                if not (isinstance(row, list) and len(row) == 4 and isinstance(row[0], str) and _numbers(row[1:])):
-                    raise ValueError(f"{where}: field 'objects[{i}]' must be [class, x, y, z], is {row!r}")
-                objects.append(tuple(row))
-            sentence = _get(where, data, "annotation", str)
-            name = _get(where, data, "trial", str)
-            yield _trial(where, split, name, data, tuple(objects), (sentence,), agent="agent", scene="scene_num")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    f = _read(f"{path}, line {number}", line, _FACTS)
+                    yield _Trial(f["split"], f["task_type"], f["pddl_params"], f["scene_num"], f["trial"], f["agent"],
+                                 f["objects"], (f["annotation"],))  # fmt: skip
+    except (OSError, EOFError, zlib.error) as error:  # a broken archive shows while it is read
+        raise ValueError(f"{path}: cannot be read: {error}") from error
 
 
 def _trials_of_tree(root: Path) -> Iterator[_Trial]:
@@ -287,43 +257,14 @@ def _trials_of_tree(root: Path) -> Iterator[_Trial]:
     for file in sorted([*root.resolve().rglob("pp/ann_*.json"), *root.resolve().rglob("traj_data.json")]):
         files.setdefault(file.parent.parent if file.parent.name == "pp" else file.parent, file)
     for folder, file in sorted(files.items()):
-        where, data = str(file), _read_json(file)
-        objects = []
-        for i, pose in enumerate(_get(where, data, "scene.object_poses", list)):
-            at = f"{where}: scene.object_poses[{i}]"
-            name, position = _get(at, pose, "objectName", str), _get(at, pose, "position", dict)
-            objects.append((name.partition("_")[0], *(_get(at, position, axis, (int, float)) for axis in "xyz")))
-        annotations = _get(where, data, "turk_annotations.anns", list)
-        texts = tuple(
-            _get(f"{where}: turk_annotations.anns[{i}]", a, "task_desc", str) for i, a in enumerate(annotations)
-        )
-        split = _split_of(folder, _get(where, data, "scene.scene_num", int))
-        name = f"{folder.parent.name}/{folder.name}"
-        trial = _trial(
-            where, split, name, data, tuple(objects), texts, agent="scene.init_action", scene="scene.scene_num"
-        )
-        yield replace(trial, lamp=_lamp_of_plan(data, trial.params["toggle_target"]))
-
-
-def _trial(where, split, name, data, objects, sentences, *, agent: str, scene: str) -> _Trial:
-    params = dict(_get(where, data, "pddl_params", dict))
-    for key in _REQUIRED:
-        _get(where, data, f"pddl_params.{key}", str)
-    _get(where, data, "pddl_params.object_sliced", bool)
-    number = _get(where, data, scene, int)
-    if number not in SCENES:
-        raise ValueError(f"{where}: field {scene!r} is {number}; there is no such floor plan")
-    for key in ("x", "z", "rotation", "horizon"):
-        _get(where, data, f"{agent}.{key}", (int, float))
-    if name.count("/") != 1 or not all(name.split("/")) or ".." in name:
-        raise ValueError(f"{where}: field 'trial' is {name!r}; must be '<task>/<trial>'")
-    task_type = _get(where, data, "task_type", str)
-    pose = _get(where, data, agent, dict)
-    return _Trial(where, split, task_type, params, number, name, pose, objects, sentences)
-
-
-def _numbers(values) -> bool:
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        f = _read(file, file.read_bytes(), _RECORDING)
+        scene, params = f["scene"], f["pddl_params"]
+        poses = [(pose["objectName"].partition("_")[0], pose["position"]) for pose in scene["object_poses"]]
+        texts = tuple(annotation["task_desc"] for annotation in f["turk_annotations"]["anns"])
+        split, name = _split_of(folder, scene["scene_num"]), f"{folder.parent.name}/{folder.name}"
+        yield _Trial(split, f["task_type"], params, scene["scene_num"], name, scene["init_action"],
+                     [(kind, *(at[x] for x in "xyz")) for kind, at in poses], texts,
+                     _lamp_of_plan(f, params["toggle_target"]))  # fmt: skip
 
 
 def _lamp_of_plan(data: dict, lamp: str) -> tuple[float, float, float] | None:
@@ -334,12 +275,8 @@ def _lamp_of_plan(data: dict, lamp: str) -> tuple[float, float, float] | None:
     return tuple(map(float, found.groups())) if found else None
 
 
-@functools.cache
-def _positions(scene: int) -> dict[str, tuple[float, float, float]]:
-    """Receptacles of a floor plan that alfworld gives a position (in the id), in metres."""
-    folder = importlib.resources.files("alfworld") / "gen" / "layouts"
-    known = json.loads((folder / f"FloorPlan{scene}-openable.json").read_text(encoding="utf-8"))
-    return {r: tuple(map(float, r.split("|")[1:4])) for r in floor_plan(scene).receptacles if r in known}
+def _position(receptacle: str) -> tuple[float, ...]:
+    return tuple(map(float, receptacle.split("|")[1:4]))
 
 
 def _holder(kind: str, at: tuple[float, float, float], scene: int) -> str | None:
@@ -352,14 +289,14 @@ def _holder(kind: str, at: tuple[float, float, float], scene: int) -> str | None
             return holder in LAMP_HOLDERS
         return kind in constants.VAL_RECEPTACLE_OBJECTS[holder]
 
-    able = [(math.dist(at, position), r) for r, position in _positions(scene).items() if fits(r)]
+    able = [(math.dist(at, _position(r)), r) for r in floor_plan(scene).placed if fits(r)]
     return min(able)[1] if able else None
 
 
 def _lamp_holder(scene: int) -> str | None:
     """Where a desk lamp of unknown position is put: the first, in the order of `LAMP_HOLDERS`, that the room has."""
-    ranked = sorted((LAMP_HOLDERS.index(k), r) for r in _positions(scene) if (k := receptacle_class(r)) in LAMP_HOLDERS)
-    return ranked[0][1] if ranked else None
+    placed = [(k, r) for r in floor_plan(scene).placed if (k := receptacle_class(r)) in LAMP_HOLDERS]
+    return min((LAMP_HOLDERS.index(k), r) for k, r in placed)[1] if placed else None
 
 
 def _object_id(kind: str, at: tuple[float, float, float], taken: dict) -> str:
@@ -378,7 +315,7 @@ def _place(trial: _Trial) -> dict[str, tuple[str, str]]:
     if trial.params["toggle_target"] == "DeskLamp":
         r = _holder("DeskLamp", trial.lamp, trial.scene) if trial.lamp else _lamp_holder(trial.scene)
         if r is not None:
-            at = trial.lamp or tuple(map(float, r.split("|")[1:4]))
+            at = trial.lamp or _position(r)
             objects[_object_id("DeskLamp", at, objects)] = ("DeskLamp", r)
     return objects
 
@@ -392,24 +329,23 @@ def _sentence(trial: _Trial, sentences: str) -> str:
     return goal_sentence(trial.task_type, trial.params, zlib.crc32(trial.name.encode()))
 
 
-def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> tuple[Game | None, str]:
+def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> Game:
     if trial.task_type not in TASK_TYPES:
-        return None, "of another task type"
+        raise PassedOver("of another task type")
     if trial.params["object_sliced"] or trial.params["mrecep_target"]:
-        return None, "with sliced things or a movable receptacle"
+        raise PassedOver("with sliced things or a movable receptacle")
     objects = _place(trial)
     wanted = {trial.params["object_target"], *filter(None, [trial.params["toggle_target"]])}
     if wanted - {kind for kind, _ in objects.values()}:
-        return None, "whose target lies in no receptacle"
+        raise PassedOver("whose target lies in no receptacle")
     a = trial.agent
     agent = (round(a["x"] / _STEP), round(a["z"] / _STEP), round(a["rotation"]) % 360, round(a["horizon"]))
     receptacles = floor_plan(trial.scene).receptacles
-    target = trial.params["parent_target"]
+    target, name = trial.params["parent_target"], trial.name.rpartition("/")[2]
     if target and target not in map(receptacle_class, receptacles):
-        return None, "without a solution"
-    name = f"plan_{trial.name.rpartition('/')[2]}"
+        raise PassedOver("without a solution")
     traj_data = {
-        "task_id": trial.name.rpartition("/")[2],
+        "task_id": name,
         "task_type": trial.task_type,
         "pddl_params": trial.params,
         "scene": {"floor_plan": f"FloorPlan{trial.scene}", "scene_num": trial.scene, "init_action": trial.agent},
@@ -422,12 +358,11 @@ def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> tuple[Game | None
         goal=_sentence(trial, sentences),
         split=trial.split,
         scene=trial.scene,
-        problem=write_problem(name, trial.task_type, trial.params, receptacles, objects, agent),
+        problem=write_problem(f"plan_{name}", trial.task_type, trial.params, receptacles, objects, agent),
         traj_data=traj_data,
     )
     if env.reset(game).won:
-        return None, "already won at the start"
-    plan = env.plan()
-    if not plan:
-        return None, "without a solution"
-    return replace(game, walkthrough=tuple(plan)), ""
+        raise PassedOver("already won at the start")
+    if not (plan := env.plan()):
+        raise PassedOver("without a solution")
+    return replace(game, walkthrough=tuple(plan))

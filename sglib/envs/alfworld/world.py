@@ -13,20 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from sglib.envs.alfworld.goal import Fact, Goal
-from sglib.envs.alfworld.grammar import (
-    Domain,
-    UnsupportedGame,
-    parse_sexpr,
-    read_domain,
-    read_grammar,
-    typed_names,
-)
+from sglib.envs.alfworld.grammar import Domain, UnsupportedGame, parse_sexpr, read_domain, read_grammar, typed_names
 
-# property -> (verb, what the object must be)
+# property -> (action that gives it, what the object must be)
 PROCESSES = {
-    "isclean": ("clean", "cleanable"),
-    "ishot": ("heat", "heatable"),
-    "iscool": ("cool", "coolable"),
+    "isclean": ("cleanobject", "cleanable"),
+    "ishot": ("heatobject", "heatable"),
+    "iscool": ("coolobject", "coolable"),
 }
 _NEEDED = {"knifetype", "butterknifetype", "sinkbasintype", "microwavetype", "fridgetype"}  # named by the actions
 _CONSTANTS = _NEEDED | {"sinktype"}  # which only the published data's domain names, and which a problem may lack
@@ -89,18 +82,16 @@ def _read_plain(text: str) -> tuple[list[str], list[list[str]], list] | None:
 def _read_any(text: str) -> tuple[list[str], list[list[str]], list]:
     """As `_read_plain`, for any layout: the slower reading that the other is tested against."""
     expression = parse_sexpr(text)
-    objects, init, rest = None, None, []
+    found, rest = {}, []
     for section in expression:
-        kind = section[0] if isinstance(section, list) and section else None
-        if kind == ":objects":
-            objects = section[1:]
-        elif kind == ":init":
-            init = section[1:]
+        if isinstance(section, list) and section and section[0] in (":objects", ":init"):
+            found[section[0]] = section[1:]
         else:
             rest.append(section)
-    for name, part in ((":objects", objects), (":init", init)):
-        if part is None:
+    for name in (":objects", ":init"):
+        if name not in found:
             raise UnsupportedGame(f"problem: section {name!r} is missing")
+    objects, init = found[":objects"], found[":init"]
     if not all(isinstance(word, str) for word in objects):
         raise UnsupportedGame("problem: (:objects ...) holds something in brackets")
     facts = []
@@ -116,11 +107,7 @@ def _read_any(text: str) -> tuple[list[str], list[list[str]], list]:
 
 
 def read_problem(text: str) -> tuple[dict[str, str], list[list[str]], list]:
-    """(object -> type, initial facts, goal) of a PDDL problem, in lower case.
-
-    Raises:
-        UnsupportedGame: naming what is missing or unknown.
-    """
+    """(object -> type, initial facts, goal) of a PDDL problem, in lower case."""
     text = text.lower()
     words, facts, rest = _read_plain(text) or _read_any(text)
     objects: dict[str, str] = {}
@@ -305,9 +292,5 @@ class World:
 
 @functools.lru_cache(maxsize=1024)
 def world_of(problem: str, goal: str, grammar: str | None, domain: str | None) -> World:
-    """`World`, compiled once per game: keyed by the texts, so that a group playing one game shares it.
-
-    Raises:
-        UnsupportedGame: naming the construct.
-    """
+    """`World`, compiled once per game: keyed by the texts, so that a group playing one game shares it."""
     return World(problem, goal, grammar, domain)

@@ -57,13 +57,6 @@ def demonstrate(
     """Play one level; returns the steps and whether it was won.
 
     Not worth imitating are attempts that do nothing, the move that makes the goal unreachable, and all after it.
-
-    Args:
-        env: plays it; one without a step limit of its own that is lower.
-        level: what to play.
-        rng: source of every choice.
-        habits: see `Habits`.
-        max_turns: the episode ends after so many actions.
     """
     observation = env.reset(level)
     noise = rng.random() * habits.noise

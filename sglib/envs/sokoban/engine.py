@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from sglib.envs.sokoban import graph
 from sglib.envs.sokoban.graph import COMMANDS, read
@@ -34,26 +33,6 @@ _DIRECTIONS = {command: direction for direction, command in enumerate(COMMANDS)}
 def _info(on_target: int, boxes: int) -> Mapping[str, float]:
     """`Observation.info`, one read-only object for each share."""
     return MappingProxyType({"boxes_on_target": on_target / boxes})
-
-
-class Snapshot(NamedTuple):
-    """A moment of an episode; good for any number of `SokobanEnv.restore`s, on any instance."""
-
-    level: Level
-    player: int
-    boxes: int
-    observation: Observation
-
-
-class Optimal:
-    """The first command of a shortest plan; in a deadlock the first command that does something."""
-
-    def __init__(self, env: SokobanEnv):
-        self.env = env
-
-    def act(self) -> str:
-        plan = self.env.plan()
-        return plan[0] if plan else next(iter(self.env.admissible()), COMMANDS[0])
 
 
 class SokobanEnv:
@@ -88,11 +67,7 @@ class SokobanEnv:
         self.level, self.maze, self.player, self.boxes, self.steps = level, read(level.board)[0], player, boxes, steps
 
     def step(self, action: str) -> Observation:
-        """Take one action: a command in any case, blanks around it ignored.
-
-        Raises:
-            RuntimeError: the episode is over.
-        """
+        """Take one action: a command in any case, blanks around it ignored."""
         if self.done:
             raise RuntimeError("the episode is over: call reset(level) before step")
         self.steps += 1
@@ -145,21 +120,17 @@ class SokobanEnv:
         """The commands of a shortest plan; None in a deadlock. Raises as `distance`."""
         return graph.plan(self.maze, self.player, self.boxes)
 
-    def expert(self, kind: str = "optimal") -> Optimal:
-        """A policy that follows this environment: `expert.act()` is its command in the present state.
-
-        Raises:
-            ValueError: an unknown kind.
-        """
+    def expert(self, kind: str) -> str:
+        """The first command of a shortest plan; in a deadlock the first command that does something."""
         if kind not in EXPERTS:
             raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
-        return Optimal(self)
+        return (self.plan() or [*self.admissible(), COMMANDS[0]])[0]
 
-    def snapshot(self) -> Snapshot:
-        """The present moment, to come back to by `restore`; changes nothing."""
-        return Snapshot(self.level, self.player, self.boxes, self.observation)
+    def snapshot(self) -> tuple[Level, int, int, Observation]:
+        """The present moment; good for any number of `restore`s, on any instance."""
+        return self.level, self.player, self.boxes, self.observation
 
-    def restore(self, snapshot: Snapshot) -> Observation:
+    def restore(self, snapshot: tuple[Level, int, int, Observation]) -> Observation:
         """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
         level, player, boxes, self.observation = snapshot
         self._set(level, player, boxes, self.observation.steps)

@@ -83,11 +83,7 @@ def split_of(rows: Iterable[str]) -> str:
 
 def read_size(size: Mapping | str) -> tuple[int, int, int, tuple[int, int]]:
     """(rows, columns, boxes, distance band) of a size: {"rows": 6, "cols": 6, "boxes": 1, "distance": [3, 10]}, where
-    the band may be left out, or "6x6-1".
-
-    Raises:
-        ValueError: naming the entry, its value and what is allowed.
-    """
+    the band may be left out, or "6x6-1"."""
     if isinstance(size, str):
         if not (found := re.fullmatch(r"(\d{1,3})x(\d{1,3})-(\d{1,3})", size, re.ASCII)):
             raise ValueError(f"size={size!r}: allowed: rows, columns and boxes as in '6x6-1'")
@@ -112,14 +108,8 @@ def tasks(n: int, *, seed: int = 0, split: str = "train", size=None, start: int 
     """`n` different levels; a longer list begins with a shorter one's.
 
     Args:
-        n: how many.
-        seed: other levels for another number.
-        split: "train" or "valid".
         size: see `read_size`, or a list of such sizes, which take turns; None is 6x6 with one and with two boxes.
-        start: number of the first draw, to continue a list.
-
-    Raises:
-        ValueError: naming the argument and what is allowed; also where a size has no `n` levels.
+        n, seed, split, start: see `Environment.tasks`; `ValueError` also where a size has no `n` levels.
     """
     if type(n) is not int or n < 0:
         raise ValueError(f"n={n!r}: allowed: a whole number from 0")
