@@ -1,4 +1,4 @@
-"""Playing with a model behind an address: any server that speaks OpenAI's chat completions (vLLM, llama.cpp, Ollama, a
+"""Playing with a model on a server: anything that speaks OpenAI's chat completions (vLLM, llama.cpp, Ollama, a
 hosted service). Inference only: the server keeps the weights, so nothing here can be trained on.
 
 What differs from a model that is loaded here:

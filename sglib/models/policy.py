@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from sglib import envs
 from sglib.models.endpoint import SCHEME, EndpointPolicy
 from sglib.models.small import CHAT_TEMPLATE, SPECIAL, build_model, build_tokenizer, shipped, shipped_folder
+from sglib.records import Trajectory
 
 logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line of noise in every notebook
 
@@ -90,7 +92,7 @@ class Policy:
 
     def save(self, directory: str | Path) -> Path:
         """Write model (safetensors) and tokenizer; LoRA weights are merged in."""
-        model = self.model.merge_and_unload() if hasattr(self.model, "merge_and_unload") else self.model
+        model = self.model if isinstance(self.model, PreTrainedModel) else self.model.merge_and_unload()
         model.save_pretrained(directory, safe_serialization=True)
         self.tokenizer.save_pretrained(directory)
         return Path(directory)
@@ -110,7 +112,8 @@ def load_policy(
         name: "base" or another shipped model (see `sglib.models.small.shipped`), "new" (the same architecture,
             untrained), a local folder, a hub id, or "endpoint:http://localhost:8000/v1#model" (see
             `sglib.models.endpoint`).
-        env: the environment whose shipped model or vocabulary is meant; None takes the first that has one.
+        env: the environment whose model or vocabulary is meant, a name or the path of a .py file; None takes the first
+            that has one.
         lora: True for rank 16 on all linear layers, or `peft.LoraConfig`'s arguments; None or False for full training.
         device: "cpu", "cuda", …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16"; None takes float32 for small models and on CPU, bfloat16 on GPU.
@@ -130,6 +133,11 @@ def load_policy(
         model = build_model(tokenizer)
     else:
         source = shipped_folder(name, env) or Path(name)
+        if env and not source.exists() and shipped_folder(name):  # not another environment's: it has other words
+            raise ValueError(
+                f"name={name!r}: the environment {env!r} has no model of this name; allowed: 'new', a model of another "
+                f"environment by its whole name ({', '.join(shipped())}), a folder with a model, a hub id"
+            )
         path = str(source) if source.exists() else name
         kwargs = {"dtype": getattr(torch, dtype or ("float32" if device == "cpu" or source.exists() else "bfloat16"))}
         try:
@@ -152,7 +160,13 @@ def load_policy(
     return Policy(model, tokenizer, compact, name)
 
 
+def load_frozen(name: str, trajectories: Sequence[Trajectory], policy: Policy | None) -> Policy:
+    """A policy that nobody trains, for the environment of some episodes (at least one) and on the device of `policy`;
+    loaded once in a process."""
+    envs.of(trajectories[0])  # refuses a file that nobody has loaded: the name in a recording must not make it run
+    return _load_frozen(name, trajectories[0].env or None, None if policy is None else str(policy.device))
+
+
 @functools.lru_cache(maxsize=2)
-def load_frozen(name: str, device: str | None) -> Policy:
-    """`load_policy` for a policy that nobody trains: once in a process for each name and device."""
-    return load_policy(name, device=device)
+def _load_frozen(name: str, env: str | None, device: str | None) -> Policy:
+    return load_policy(name, env=env, device=device)

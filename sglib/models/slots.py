@@ -34,7 +34,8 @@ class SlotCache:
     def __init__(self, model, rows: int, capacity: int, decoder: Callable[..., torch.Tensor] | None = None):
         config, weight = model.config, next(model.parameters())
         heads = config.num_key_value_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        # configurations leave it out where it follows from the others
+        size = config.to_dict().get("head_dim") or config.hidden_size // config.num_attention_heads
         shape = (rows, heads, capacity + 1, size)  # the last column takes what padding writes
         layers = range(config.num_hidden_layers)
         self.keys, self.values = ([_zeros(shape, weight) for _ in layers] for _ in range(2))

@@ -75,9 +75,12 @@ def shipped_folder(name: str, env: str | None = None) -> Path | None:
     """The folder of a shipped model, None if there is none of this name.
 
     Args:
-        name: "<environment>/<name>", or the name alone: `env`'s, else that of the first environment that has one.
-        env: an environment's name.
+        name: "<environment>/<name>", or the name alone: of `env`, where that is None of the first that has one.
+        env: an environment's name, or the path of a .py file with one; its models lie in `models/` next to it.
     """
     if "/" in name:
         return shipped().get(name)
-    return next((shipped()[key] for key in (f"{e}/{name}" for e in (env, *envs.names())) if key in shipped()), None)
+    if env:
+        folder = envs.get(env).folder / "models" / name
+        return folder if (folder / "config.json").exists() else None
+    return next((shipped()[key] for key in (f"{e}/{name}" for e in envs.names()) if key in shipped()), None)

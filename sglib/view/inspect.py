@@ -22,6 +22,7 @@ from sglib import envs
 from sglib.envs.base import HasExpert, HasPlan
 from sglib.measure import counterfactual
 from sglib.models.policy import Policy, load_policy
+from sglib.models.small import shipped_folder
 from sglib.play.episode import Fork
 from sglib.play.scoring import token_logprobs
 from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
@@ -319,7 +320,8 @@ class Inspector(anywidget.AnyWidget):
 
     @cached_property
     def _reader(self) -> Policy:
-        return self.policy or load_policy("base")
+        env = envs.of(self.trajectory).name  # a guess; `_wrote` says whether the recording has this tokenizer
+        return self.policy or load_policy("base", env=env if shipped_folder("base", env) else None)
 
     def _decode(self, id_: int) -> str:
         return self._reader.tokenizer.convert_ids_to_tokens(id_)
@@ -418,7 +420,8 @@ def _inspect(trajectories, game, step, other, view, policy, games) -> Inspector:
     if not 0 <= step < max(len(found[game]), 1):
         raise IndexError(f"step = {step}: episode {game} has {len(found[game])} turns, counted from 0")
     if isinstance(policy, str):
-        policy = load_policy(policy)
+        envs.of(found[game])  # refuses a file that nobody has loaded: the name in a recording must not make it run
+        policy = load_policy(policy, env=found[game].env or None)
     source = repr(str(trajectories)) if isinstance(trajectories, (str, os.PathLike)) else "trajectories"
     return Inspector(found, runs, view, game, step, other, policy, source, origins, games)
 
