@@ -11,7 +11,7 @@ from sglib import formats
 from sglib.envs.base import Environment, HasDistance, HasProgress, Task
 from sglib.records import Trajectory, Turn
 
-LARGE_MODEL_TOKENS = 200  # that an answer of a model may have which is told formats in words
+LARGE_MODEL_TOKENS = 200  # an answer's limit for models to which formats are explained in words
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class Fork:
         if start == end:  # an endpoint's, or a turn that this episode took over as its own prompt
             raise ValueError(f"turn={self.turn!r}: this turn was not written in this episode and has no tokens in it")
         if self.response is not None and self.prefix is not None:
-            raise ValueError("prefix: does nothing beside a response")
+            raise ValueError("prefix: has no effect where a response is given; allowed: one of the two")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a rollout is rarely told.
+    """The rarely needed settings of a rollout.
 
     Attributes:
         batch_size: at most this many episodes run side by side in a thread; changes speed and memory, not results.
         truth: record the true distance to the goal, or the true progress, at every turn, where the environment has it.
         max_new_tokens: tokens that an answer may have; None takes what the format and the environment need (200 for
-            models that are told formats in words).
+            models to which formats are explained in words).
         example: a worked example shown before each episode (`sglib.formats.example_message`).
         answer_prefix: (episode index, turn number) -> text with which the answer begins in place of the format's own
             prefix.

@@ -75,7 +75,7 @@ class _Row(Continuation):
 
     def __init__(self, policy: Policy, episode: Episode, stream: list[int], lock, count):
         self.policy, self.episode, self.lock, self.count = policy, episode, lock, count
-        self.limit = getattr(policy.model.config, "max_position_embeddings", 1 << 30)
+        self.limit = policy.model.config.max_position_embeddings
         plan, trajectory = episode.plan, episode.trajectory
         self.prefix = self._prefix()
         trajectory.prompt_ids = policy.prompt_ids(episode.opening(), self.prefix)

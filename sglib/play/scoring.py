@@ -124,7 +124,7 @@ def given_tokens(policy: Policy, context: Sequence[int], prefix: str, where: str
 
 
 def _read(policy: Policy, rows: list[_Row]):
-    """Fill `logprobs` of each row: per turn, what is new is read, and the branch behind it, which is forgotten."""
+    """Fill `logprobs` of each row: per turn, what is new is read, then the branch, which is forgotten."""
     cache = SlotCache(policy.model, len(rows), max(row.longest for row in rows), decoder_of(policy.model))
     t = 0
     while True:

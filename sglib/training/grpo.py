@@ -36,7 +36,7 @@ from sglib.measure.batch import batch_metrics
 from sglib.models.endpoint import check_trainable
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
-from sglib.rewards import Component, check_environment, combine
+from sglib.rewards import Component, InverseReward, check_environment, combine
 from sglib.training import checkpoint, forward
 from sglib.training.shared import restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
@@ -79,8 +79,9 @@ class GRPOSettings(pydantic.BaseModel):
         lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
         eval_every, checkpoint_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always
             evaluated and checkpointed.
-        report_to: trackers that get every iteration's numbers, counted in optimiser steps, by transformers' names:
-            "tensorboard" (into `run_dir`), "trackio", "wandb", ...; each must be installed.
+        report_to: trackers by transformers' names: "tensorboard" (into `run_dir`), "trackio", "wandb", ...; each must
+            be installed. Their x axis counts optimiser steps, as TRL's: `updates_per_batch` of them are an iteration,
+            whose numbers stand at its last step.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -273,9 +274,9 @@ class Training(TrajectoryGRPOTrainer):
         row = {"iteration": iteration, "u": u}
         row |= {f"lambda/{component.name}": component.schedule(u) for component in self.components}
         row |= batch_metrics(self.batch)
-        for component in self.components:  # of a discriminator that is fitted to each batch
-            if (accuracy := getattr(component, "last_accuracy", None)) is not None:
-                row[f"reward/{component.name}/accuracy"] = accuracy
+        for component in self.components:
+            if isinstance(component, InverseReward) and component.last_accuracy is not None:
+                row[f"reward/{component.name}/accuracy"] = component.last_accuracy
         row |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate")}
         row |= {"logprob_gap": self.logprob_gap, "clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
         row |= {"rollout_seconds": played - begin, "reward_seconds": rewarded - played}
@@ -390,7 +391,7 @@ def train(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
-    for name in {game.env for game in games if hasattr(game, "env")}:
+    for name in {game.env for game in games}:
         check_environment(components, envs.get(name))
     for name, needed in (("stop", stop is not None), ("report_to", "tensorboard" in settings.report_to)):
         if needed and run_dir is None:

@@ -148,7 +148,7 @@ def pretrain(
         env: name of an environment, or a Python file with its card.
         recipe: see the top of this file.
         out: folder.
-        minutes: training ends after so long, even before the recipe's `stop`.
+        minutes: training ends after this time, even before the recipe's `stop`.
         every: steps between two points of the curve; the last step is one.
         games: tasks of the panel that each point is measured on; 0 measures nothing.
 
@@ -209,7 +209,7 @@ def main():
     parser.add_argument("--out", type=Path, help="(default: models/base in the environment's folder)")
     parser.add_argument("--stop", type=int, help="steps, in place of the recipe's")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, even before --stop")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end after this time, even before --stop")
     parser.add_argument("--games", type=int, default=128, help="of the panel, for the curve; 0: no evaluation")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     options = parser.parse_args()
