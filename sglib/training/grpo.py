@@ -38,7 +38,7 @@ from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, InverseReward, check_environment, combine
 from sglib.training import checkpoint, forward
-from sglib.training.shared import restore_after_training
+from sglib.training.shared import arguments, restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
 
@@ -151,41 +151,24 @@ def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> lis
     return order[position * per_iteration : (position + 1) * per_iteration].tolist()
 
 
-def training_arguments(settings: GRPOSettings, device: torch.device, run_dir: Path | None = None) -> GRPOConfig:
-    """TRL's arguments for a run on `device`; trackers that write files write into `run_dir`."""
+def training_arguments(policy, settings: GRPOSettings, run_dir: Path | None) -> GRPOConfig:
+    """TRL's arguments for a run; trackers that write files write into `run_dir`."""
     batch = settings.games_per_iteration * settings.group_size
-    micro = max(size for size in range(1, min(settings.micro_batch_size, batch) + 1) if batch % size == 0)
-    cuda = device.type == "cuda"
+    same_names = {"learning_rate", "weight_decay", "max_grad_norm", "epsilon", "epsilon_high", "beta", "loss_type"}
     return GRPOConfig(
+        # trackers are callbacks that come after `Bookkeeping`, which adds our numbers
+        **arguments(policy, batch, settings.micro_batch_size, settings.bf16),
+        **settings.model_dump(include=same_names | {"temperature", "seed"}),
         # only TensorBoard's events are written there: checkpoints are ours
         output_dir=str(run_dir or tempfile.gettempdir()),
-        save_strategy="no",
-        report_to="none",  # trackers are callbacks that come after `Bookkeeping`, which adds our numbers
         project="sglib",
         run_name=run_dir.name if run_dir else None,
-        disable_tqdm=True,
-        logging_steps=1,  # `Bookkeeping` waits for the log of an iteration's last step
         max_steps=settings.iterations * settings.updates_per_batch,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch // micro,  # one optimiser step per pass over the batch
         num_generations=settings.group_size,
         num_iterations=settings.updates_per_batch,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        epsilon=settings.epsilon,
-        epsilon_high=settings.epsilon_high,
-        beta=settings.beta,
-        loss_type=settings.loss_type,
-        temperature=settings.temperature,
-        seed=settings.seed,
         shuffle_dataset=False,
         remove_unused_columns=False,
         disable_dropout=True,  # the loss must see the distribution that was sampled from
-        gradient_checkpointing=False,  # TRL's default is True; micro-batches already bound the memory
-        bf16=settings.bf16 if settings.bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
-        use_cpu=not cuda,
-        dataloader_pin_memory=False,
     )
 
 
@@ -210,7 +193,7 @@ class Training(TrajectoryGRPOTrainer):
         rows = settings.iterations * settings.games_per_iteration
         super().__init__(
             model=policy.model,
-            args=training_arguments(settings, torch.device(policy.device), run_dir),
+            args=training_arguments(policy, settings, run_dir),
             linear=settings.lr_schedule == "linear",
             # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout.
             train_dataset=Dataset.from_dict({"prompt": [""] * rows}),

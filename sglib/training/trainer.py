@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import torch
 from peft import PeftModel
-from transformers import PrinterCallback, ProgressCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
 from sglib.advantages.formulas import to_tokens
 from sglib.training import forward
+from sglib.training.shared import silence
 
 
 def _episode_return(completions, episode_return, **_):
@@ -66,8 +66,7 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*rollout_func.*experimental")
             super().__init__(model=model, args=args, reward_funcs=[_episode_return], rollout_func=self._play, **kwargs)
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
+        silence(self)
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs", "entropy"))
             self.ref_model, self.beta = self.accelerator.prepare_model(reference, evaluation_mode=True), beta
