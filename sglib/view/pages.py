@@ -21,63 +21,62 @@ PAGE = 40  # rows of the list
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 
-def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, first: int, note: str = "") -> str:
+def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, first: int) -> str:
     """The list of episodes: filters, heads that sort, `PAGE` rows from `first` on."""
     runs, tasks = sorted(set(rows["run"]) - {""}), sorted(set(rows["task"]))
-    parts = ["<div class='row'>"]
-    parts.append(
-        f"<input type='search' id='sglib-text' data-do='text' value='{escape(query.text)}' placeholder='search texts ( / )'>"
-    )
-    parts.append(select("outcome", [("", "won and lost"), ("won", "won"), ("lost", "lost")], query.outcome, "outcome"))
+    parts = [
+        f"<input type='search' id='sglib-text' data-do='text' value='{escape(query.text)}' "
+        "placeholder='search texts ( / )'>",
+        select("outcome", [("", "won and lost"), ("won", "won"), ("lost", "lost")], query.outcome, "outcome"),
+    ]
     if len(runs) > 1:
         parts.append(select("run", [("", "all runs"), *((run, run) for run in runs)], query.run, "run"))
     parts.append(select("task", [("", "all task types"), *((task, task) for task in tasks)], query.task, "task type"))
     for do, text, value in (("shortest", "turns from", query.shortest), ("longest", "to", query.longest)):
-        shown = "" if value is None else value
-        parts.append(
-            f"<label>{text} <input type='number' min='0' id='sglib-{do}' data-do='{do}' value='{shown}' style='width:4em'></label>"
-        )
-    for do, text in (
-        ("looping", "loops"),
-        ("invalid", "invalid actions"),
-        ("disagreeing", "labels contradict the truth"),
+        shown = f"type='number' min='0' value='{'' if value is None else value}' style='width:4em'"
+        parts.append(f"<label>{text} <input id='sglib-{do}' data-do='{do}' {shown}></label>")
+    for do, text, ticked in (
+        ("looping", "loops", query.looping),
+        ("invalid", "invalid actions", query.invalid),
+        ("disagreeing", "labels contradict the truth", query.disagreeing),
     ):
-        ticked = " checked" if getattr(query, do) else ""
-        parts.append(f"<label><input type='checkbox' id='sglib-{do}' data-do='{do}'{ticked}> {text}</label>")
-    parts.append("</div>")
+        shown = f"type='checkbox'{' checked' if ticked else ''}"
+        parts.append(f"<label><input id='sglib-{do}' data-do='{do}' {shown}> {text}</label>")
     columns = [c for c in episodes.COLUMNS if c != "run" or len(runs) > 1]
-    head = "".join(_head(column, query) for column in columns)
-    shown = rows.iloc[found[first : first + PAGE]]
-    body = "".join(_row(row, columns) for row in shown.to_dict("records"))
-    parts.append(f"<div class='list'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+    table = _table(rows.iloc[found[first : first + PAGE]], columns, query)
     last = min(first + PAGE, len(found))
     where = f"{first + 1} to {last} of {len(found):,}" if len(found) else "no episode fits"
     of = f" (of {len(rows):,} episodes)" if len(found) != len(rows) else " episodes"
-    parts.append(
+    return view(
+        f"<div class='row'>{''.join(parts)}</div><div class='list'>{table}</div>"
         f"<div class='row'>{button('page', '‹', -1, first == 0, 'page before')}<span>{where}{of}</span>"
-        f"{button('page', '›', 1, last >= len(found), 'next page')}<span class='dim'>{escape(note)}</span></div>"
+        f"{button('page', '›', 1, last >= len(found), 'next page')}</div>"
     )
-    return view("".join(parts))
 
 
-def _head(column: str, query: episodes.Query) -> str:
-    arrow = ("▾" if query.descending else "▴") if query.sort == column else ""
-    return f"<th tabindex='0' data-do='sort' data-value='{column}' title='sort'>{escape(episodes.COLUMNS[column])} {arrow}</th>"
-
-
-def _row(row: dict, columns: Sequence[str]) -> str:
-    cells = {
-        "number": str(row["number"]),
-        "won": turns.outcome(row["won"], row["score"]),
-        "looping": "yes" if row["looping"] else "",
-        "disagreement": "" if np.isnan(row["disagreement"]) else f"{100 * row['disagreement']:.0f} %",
-        "internal": number(row["internal"], signed=True),
-        "total": number(row["total"], signed=True),
-        "invalid": str(row["invalid"]),
-        "turns": str(row["turns"]),
-    }
-    filled = "".join(f"<td>{cells[c] if c in cells else escape(row[c])}</td>" for c in columns)
-    return f"<tr tabindex='0' data-do='open' data-value='{row['number']}'>{filled}</tr>"
+def _table(rows: pd.DataFrame, columns: Sequence[str], query: episodes.Query | None = None, links: bool = False) -> str:
+    """Rows of `episodes.table`: with a query heads sort and rows open by a click, with links they lead to anchors."""
+    heads, lines = [f"<th>{escape(episodes.COLUMNS[c])}</th>" for c in columns], []
+    if query is not None:
+        arrow = {query.sort: "▾" if query.descending else "▴"}
+        heads = [
+            f"<th tabindex='0' data-do='sort' data-value='{c}' title='sort'>{escape(episodes.COLUMNS[c])} "
+            f"{arrow.get(c, '')}</th>"
+            for c in columns
+        ]
+    for row in rows.to_dict("records"):
+        cells = {name: escape(value) for name, value in row.items()} | {
+            "won": turns.outcome(row["won"], row["score"]),
+            "looping": "yes" if row["looping"] else "",
+            "disagreement": "" if np.isnan(row["disagreement"]) else f"{100 * row['disagreement']:.0f} %",
+            "internal": number(row["internal"], signed=True),
+            "total": number(row["total"], signed=True),
+        }
+        for name in ("number", "goal") if links else ():
+            cells[name] = f"<a href='#episode-{row['number']}'>{cells[name]}</a>"
+        click = "" if query is None else f" tabindex='0' data-do='open' data-value='{row['number']}'"
+        lines.append(f"<tr{click}>{''.join(f'<td>{cells[c]}</td>' for c in columns)}</tr>")
+    return f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 # -- an episode -------------------------------------------------------------------------------------------------------
@@ -286,14 +285,9 @@ def what_if_html(
 
 def summary_html(rows: pd.DataFrame, most: int = 12) -> str:
     """The first episodes of a list, for stored notebooks, where nothing runs."""
-    columns = ["number", "won", "task", "goal", "turns", "invalid"]
-    head = "".join(f"<th>{escape(episodes.COLUMNS[c])}</th>" for c in columns)
-    body = "".join(_row(row, columns) for row in rows.iloc[:most].to_dict("records"))
+    table = _table(rows.iloc[:most], ["number", "won", "task", "goal", "turns", "invalid"])
     more = f"<p class='dim'>and {len(rows) - most:,} more</p>" if len(rows) > most else ""
-    won = int(rows["won"].sum())
-    return view(
-        f"<b>{len(rows):,} episodes, {won:,} won</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-    )
+    return view(f"<b>{len(rows):,} episodes, {int(rows['won'].sum()):,} won</b>{table}{more}")
 
 
 def export_page(
@@ -302,33 +296,22 @@ def export_page(
     """A whole HTML document: the list, and below it every episode; only links and `details`, no script."""
     shown = trajectories[:most]
     rows = episodes.table(shown, runs[:most] if runs else None)
-    lines, bodies = [], []
     if numbers is not None:
         rows["number"] = list(numbers[:most])
-    for row, t in zip(rows.to_dict("records"), shown, strict=True):
-        where = f"episode-{row['number']}"
-        run = f"<td>{escape(row['run'])}</td>" if runs and any(runs) else ""
-        lines.append(
-            f"<tr><td><a href='#{where}'>{row['number']}</a></td>{run}<td>{turns.outcome(t.won, t.score)}</td><td>{escape(t.task_type)}</td>"
-            f"<td><a href='#{where}'>{escape(t.goal)}</a></td><td class='num'>{len(t)}</td><td class='num'>{row['invalid']}</td>"
-            f"<td class='num'>{number(row['internal'], True)}</td><td class='num'>{number(row['total'], True)}</td></tr>"
-        )
-        bodies.append(
-            f"<section id='{where}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}"
-            f"<div class='sglib-view'>{turns.drawing_html(t, len(t))}</div></section><hr>"
-        )
-    left = (
-        f"<p>{len(trajectories) - len(shown):,} more episodes are left out.</p>"
-        if len(trajectories) > len(shown)
-        else ""
-    )
-    run = "<th>run</th>" if runs and any(runs) else ""
-    head = f"<tr><th>#</th>{run}<th>outcome</th><th>task type</th><th>goal</th><th>turns</th><th>invalid</th><th>internal</th><th>return</th></tr>"
+    bodies = [
+        f"<section id='episode-{n}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}"
+        f"<div class='sglib-view'>{turns.drawing_html(t, len(t))}</div></section><hr>"
+        for n, t in zip(rows["number"], shown, strict=True)
+    ]
+    missing = len(trajectories) - len(shown)
+    left = f"<p>{missing:,} more episodes are left out.</p>" if missing else ""
+    columns = ["number", "run", "won", "task", "goal", "turns", "invalid", "internal", "total"]
+    table = _table(rows, [c for c in columns if c != "run" or any(runs or ())], links=True)
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>trajectories</title>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         "<meta name='viewport' content='width=device-width'><style>body{color-scheme:light dark;margin:1em;"
         "background:Canvas;color:CanvasText}a{color:LinkText}</style>"
         f"{STYLE}</head><body id='top'><div class='sglib-view'><h1>{len(trajectories):,} episodes</h1>{left}"
-        f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table></div>{''.join(bodies)}</body></html>"
+        f"{table}</div>{''.join(bodies)}</body></html>"
     )

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import traitlets
 
 from sglib.measure import hacking as probes
-from sglib.play.progress_bar import progress_bar
+from sglib.play.progress_bar import in_kernel, progress_bar
 from sglib.records import Trajectory
 from sglib.view import markup
 from sglib.view.figures import LivePlot, small_multiples
@@ -123,7 +123,7 @@ class TrainingView(anywidget.AnyWidget):
         """
         self._interrupted.clear()
         self._ended, self._began, self._bar, self._figure = False, None, None, LivePlot(self._figure.every)
-        if LivePlot.possible():
+        if in_kernel():
             from IPython.display import display
 
             display(self)
