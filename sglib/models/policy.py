@@ -3,9 +3,10 @@ tokenizer."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +24,12 @@ logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line o
 
 @dataclass
 class Policy:
-    """A model that writes responses, with its tokenizer.
+    """A model that writes responses, with its tokenizer."""
 
-    Attributes:
-        model: a causal language model, perhaps with LoRA on top.
-        tokenizer: with a chat template.
-        compact: whether formats are named by one word (the shipped base) or by full instructions.
-        name: for run records.
-    """
-
-    model: torch.nn.Module
-    tokenizer: PreTrainedTokenizerFast
-    compact: bool
-    name: str
+    model: torch.nn.Module  # a causal language model, perhaps with LoRA on top
+    tokenizer: PreTrainedTokenizerFast  # with a chat template
+    compact: bool  # whether formats are named by one word (the shipped base) or by full instructions
+    name: str  # for run records
 
     @property
     def device(self) -> torch.device:
@@ -50,12 +44,8 @@ class Policy:
         # marker: adding only this text keeps the prefix as it was generated, also under templates that rewrite earlier
         # answers.
         marker = "MARKED ANSWER"
-        history = [
-            {"role": "user", "content": "A"},
-            {"role": "assistant", "content": marker},
-            {"role": "user", "content": "OBSERVED"},
-        ]
-        rendered = self._render(history)
+        history = (("user", "A"), ("assistant", marker), ("user", "OBSERVED"))
+        rendered = self._render([{"role": role, "content": text} for role, text in history])
         self._between = rendered[rendered.rindex(marker) + len(marker) :]
         self._between_ids = functools.lru_cache(4096)(self.encode)  # most observations come again and again
         if "OBSERVED" not in self._between:
@@ -73,13 +63,8 @@ class Policy:
         return self.encode(self._render(messages) + prefix)
 
     def between_ids(self, observation: str, prefix: str = "", stopped: bool = True) -> list[int]:
-        """Token ids between an answer and the next one: end of turn, the observation, the start of the answer.
-
-        Args:
-            observation: what the environment said.
-            prefix: the part of the next answer that is given.
-            stopped: whether the last answer ended with the stop token (it is not written again then).
-        """
+        """Token ids between an answer and the next one: end of turn (unless the answer `stopped` with it), the
+        observation, the part of the next answer that is given."""
         ids = self._between_ids(self._between.replace("OBSERVED", observation) + prefix)
         return ids[1 if stopped and ids[0] in self.stop_ids else 0 :]
 
@@ -96,6 +81,17 @@ class Policy:
         model.save_pretrained(directory, safe_serialization=True)
         self.tokenizer.save_pretrained(directory)
         return Path(directory)
+
+
+@contextlib.contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """The model without dropout, with which it would be another policy; afterwards as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def load_policy(

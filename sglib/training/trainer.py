@@ -31,10 +31,8 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
 
     Args:
         args: `max_steps` counts the whole run, also where it is resumed.
-        start: the iteration to begin with; more than 0 where a run is resumed.
-        optimizer_state: what `optimizer_tensors` returned, to continue from.
+        start, optimizer_state: the iteration to begin with and what `optimizer_tensors` returned, of a resumed run.
         linear: whether the learning rate falls to 0 over `max_steps`; else it is constant.
-        **kwargs: as `GRPOTrainer`.
     """
 
     # The check list for an upgrade of TRL (now 1.16) or transformers (now 5.23): every method of theirs that is

@@ -72,7 +72,7 @@ def _curve(
     if not {x, y} <= set(frame.columns) or frame.dropna(subset=[x, y]).empty:
         raise ValueError(f"arm {arm!r} has no row with {x!r} and {y!r}; its columns: {list(frame.columns)}")
     frame = frame.dropna(subset=[x, y]).sort_values(x)
-    banded = low in frame and high in frame
+    banded = low in frame and high in frame and frame[[low, high]].notna().all(axis=1).any()
     if banded:
         band = frame.dropna(subset=[low, high])
         figure.add_scatter(
@@ -110,9 +110,6 @@ def bars(
         group, onto: add a group of bars of this name to an earlier figure.
         pair: which two `detectable` compares.
         Others as in `learning_curves`.
-
-    Raises:
-        ValueError: lengths that differ.
     """
     if {len(names)} != {len(x) for x in (values, low, high) if x is not None}:
         raise ValueError("names, values, low and high must be equally long")
@@ -151,7 +148,6 @@ def forest(
             `theirs` in points, None where nothing was reported.
         groups: what `group` can be; each has a colour.
         band: differences below this, in points, are noise; shaded.
-
     """
     frame = pd.DataFrame(rows)
     if frame.empty:
@@ -191,12 +187,8 @@ def forest(
 def label_panels(metrics_by_arm: Mapping[str, Rows], *, title: str = "") -> go.Figure:
     """What the guidance says and how often it is right: a panel for each arm.
 
-    Lines over iterations, 0..1: shares of turns labelled negative, neutral, positive; dashed: the labels' agreement
-    with true progress.
-
-    Args:
-        metrics_by_arm: rows by arm with columns "iteration", "negative", "neutral", "positive" and "agreement"; a
-            column that is absent is not drawn.
+    Rows by arm have "iteration" and, 0..1, what is drawn where it is there: "negative", "neutral" and "positive", the
+    shares of turns labelled so, and (dashed) "agreement" of the labels with true progress.
     """
     panels = {}
     for arm, rows in metrics_by_arm.items():
@@ -224,14 +216,12 @@ def small_multiples(
     note: str = "",
     columns: int | None = None,
 ) -> go.Figure:
-    """Several quantities of the same arms, one panel and one scale each.
+    """Several quantities of the same arms, one panel and one scale each, `columns` in a row (None: all).
 
     Args:
         panels: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
             panels, and is left out of those where it has no rows.
-        y_title: of the vertical axes, where all panels show one quantity.
-        note: below the title.
-        columns: panels in a row; None puts all into one.
+        y_title: where all panels show one quantity.
     """
     if not panels:
         return _finish(go.Figure(), title, note, x_title, y_title, False)
@@ -267,10 +257,6 @@ def turn_panels(
     Args:
         panels: quantity -> one list of values per episode.
         rows: names of the episodes, drawn from the top.
-        title, note: above the figure.
-
-    Raises:
-        ValueError: another number of episodes than of names.
     """
     if not panels:
         return _finish(go.Figure(), title, note, "turn", "", False)

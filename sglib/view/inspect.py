@@ -323,7 +323,7 @@ class Inspector(anywidget.AnyWidget):
         return turn is None or turn.response.endswith(written)
 
     def export(self, path: str | os.PathLike = "inspector.html", most: int = KEPT) -> Path:
-        """Write the listed episodes as one HTML file that opens without a kernel. Returns its path."""
+        """Write the listed episodes, see `export_html`."""
         return export_html(
             [self.trajectories[i] for i in self.found], path, most=most, runs=[self.runs[i] for i in self.found],
             numbers=self.found.tolist(),
@@ -343,16 +343,8 @@ def export_html(
 ) -> Path:  # fmt: skip
     """Write episodes as one HTML file: a list that opens into every turn, without a kernel, a script or a network.
 
-    Args:
-        most: at most this many episodes are written; the file says how many are left out.
-        runs: name of the run of each.
-        numbers: number of each in the file; None counts from 0.
-
-    Returns:
-        The path, absolute.
-
-    Raises:
-        ValueError: no episode, or a number below 1.
+    At most `most` episodes are written; the file says how many are left out. `runs` and `numbers` are the name of the
+    run and the number of each in the list (None counts from 0). Returns the absolute path.
     """
     if not trajectories or most < 1:
         raise ValueError(f"trajectories: got {len(trajectories)}, most={most}: both must be at least one")
@@ -380,14 +372,9 @@ def inspect(
         other: the episode to compare with, for view="compare".
         view: "list", "episode", "compare" or "tokens".
         policy: plays on in a what-if, and the tokens' log-probability ratio compares with it, at temperature 1; a
-            policy with the recording's tokenizer or its name. None leaves both out.
+            policy with the recording's tokenizer or its name.
         games: tasks by id, for a what-if of tasks that their environment cannot make again.
 
-    Raises:
-        TypeError: something that is no trajectory.
-        ValueError: no episode at all, an unknown view, a file that holds none.
-        IndexError: an episode or turn that does not exist.
-        FileNotFoundError: no such file.
     """
     found, runs, origins = _gather(trajectories)
     if not found:

@@ -86,15 +86,8 @@ def episode_page(
     trajectory: Trajectory, turn: int, *, place: int, count: int, call: str, extra: str = "",
     shared: Container[str] = frozenset(),
 ) -> str:  # fmt: skip
-    """An episode with one turn open.
-
-    Args:
-        turn: the open one, from 0.
-        place, count: place of the episode among those listed, from 0, and how many these are.
-        call: the Python call that shows the same.
-        extra: HTML below the turn.
-        shared: observations that other episodes of its group met (anchor states).
-    """
+    """An episode with one turn open (from 0), the `place`-th (from 0) of `count` that are listed. `call` shows the same
+    in Python; `extra` is HTML below the turn; `shared` are anchor states, which others of its group met too."""
     last = len(trajectory) - 1
     bar = [
         button("list", "list", title="back to the list (Escape)"),
@@ -140,12 +133,8 @@ COLOURINGS = {"advantage": "advantage", "logprob": "log-probability", "ratio": "
 def tokens_page(
     trajectory: Trajectory, decode: Callable[[int], str] | None, by: str, logprobs: Sequence[float] | None = None
 ) -> str:
-    """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; tokens not trained on are grey.
-
-    Args:
-        decode: token id -> text; None shows the ids, where the recording's tokenizer is not at hand.
-        logprobs: (C,) of the policy that the ratio compares with; None leaves the ratio out.
-    """
+    """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; tokens not trained on are grey. `decode`
+    None shows ids, where the recording's tokenizer is not at hand; `logprobs` as for `episodes.tokens`."""
     found = episodes.tokens(trajectory, decode or str, logprobs)
     shown = {value: text for value, text in COLOURINGS.items() if value != "ratio" or logprobs is not None}
     bar = button("view", "‹ episode", "episode")
@@ -243,14 +232,9 @@ def what_if_html(
     trajectory: Trajectory, turn: int, result: WhatIf | None, refusal: str, actions: Sequence[str],
     advice: Mapping[str, str], form: Mapping[str, object] | None = None,
 ) -> str:  # fmt: skip
-    """The form of a what-if below a turn, and its last result.
-
-    Args:
-        refusal: why nothing can be played on from this turn; "" where it can.
-        actions: those that do something in this state, where the environment lists them.
-        advice: planner or expert -> the action that it would take.
-        form: what was filled in last.
-    """
+    """The form of a what-if below a turn, as filled in last, and its last result. `refusal` says why nothing can be
+    played on from here ("" where it can), `actions` do something here, `advice` has the action of each planner and
+    expert."""
     form = {"kind": "action", "text": "", "label": "", "k": 16, **(form or {})}
     if not len(trajectory):
         return ""

@@ -38,13 +38,7 @@ def episode_html(trajectory: Trajectory) -> str:
 
 def turn_html(trajectory: Trajectory, index: int) -> str:
     """One turn as HTML: observation, guidance with its label, action, rewards, advantage, true distance or progress.
-
-    Args:
-        index: 0..len(trajectory) - 1, negative values from the end.
-
-    Raises:
-        IndexError: naming the number of turns.
-    """
+    Negative numbers count from the end."""
     if not -len(trajectory) <= index < len(trajectory):
         raise IndexError(f"turn {index} of an episode of {len(trajectory)} turns")
     index %= len(trajectory)
@@ -67,11 +61,8 @@ def turn_html(trajectory: Trajectory, index: int) -> str:
 
 
 def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
-    """The whole episode as HTML that needs no script: a line for each turn, which opens.
-
-    Args:
-        limit: turns shown, None for all; how many are left out is said.
-    """
+    """The whole episode as HTML that needs no script: a line that opens for each of the first `limit` turns (None: all),
+    and how many more there are."""
     shown = trajectory.turns[:limit]
     parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>", timeline_svg(trajectory)]
     for index, turn in enumerate(shown):
