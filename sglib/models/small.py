@@ -66,9 +66,8 @@ def build_model(
 @functools.cache
 def shipped() -> dict[str, Path]:
     """The models that come with the environments, by "<environment>/<name>"."""
-    cards = [envs.get(name) for name in envs.names()]
-    folders = [(card.name, folder) for card in cards for folder in sorted((card.folder / "models").glob("*/"))]
-    return {f"{name}/{folder.name}": folder for name, folder in folders if (folder / "config.json").exists()}
+    files = [(name, file) for name in envs.names() for file in envs.get(name).folder.glob("models/*/config.json")]
+    return {f"{name}/{file.parent.name}": file.parent for name, file in sorted(files)}
 
 
 def shipped_folder(name: str, env: str | None = None) -> Path | None:

@@ -64,16 +64,11 @@ def branch_logprobs(
 def token_logprobs(policy: Policy, trajectory: Trajectory, temperature: float = 1.0) -> list[float]:
     """Log-probabilities of a recorded episode's own tokens under a policy, which need not be the one that wrote them.
 
-    Args:
-        policy: with the tokenizer of the recording.
-        trajectory: with its token ids.
-        temperature: what the logits are divided by, > 0; that of the rollout, to be compared with its `logprobs`.
-
-    Returns:
-        (C,) like `trajectory.logprobs`: 0.0 where `mask` is 0.
+    `temperature` > 0 divides the logits; that of the rollout makes them comparable with the recorded ones. Returns (C,)
+    like `trajectory.logprobs`: 0.0 where `mask` is 0.
 
     Raises:
-        ValueError: a temperature that is not positive, or tokens that the policy does not have.
+        ValueError: tokens that the policy does not have, or a temperature of 0 or less.
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature!r}: must be above 0")

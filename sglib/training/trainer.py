@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
 from sglib.advantages.formulas import to_tokens
+from sglib.models.policy import eval_mode
 from sglib.training import forward
 from sglib.training.shared import silence
 
@@ -85,12 +86,11 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
     def acting(self) -> Iterator[None]:
         """The model as rollouts need it: in eval mode, and with its own forward. Accelerate's, under autocast, returns
         keys and values of another type than the weights have, which a cache of the weights' type does not take."""
-        training, forward = self.model.training, self.model.__dict__.pop("forward", None)
-        self.model.eval()
+        forward = self.model.__dict__.pop("forward", None)
         try:
-            yield
+            with eval_mode(self.model):
+                yield
         finally:
-            self.model.train(training)
             if forward is not None:
                 self.model.forward = forward
 

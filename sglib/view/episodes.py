@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -101,7 +101,7 @@ def select(rows: pd.DataFrame, query: Query, texts: Callable[[], Sequence[str]] 
     if query.disagreeing:
         keep &= rows["disagreement"] >= 0.5
     if query.text and texts is not None:
-        keep &= [query.text.lower() in text for text in texts()]
+        keep &= np.array([query.text.lower() in text for text in texts()], dtype=bool)
     chosen = rows[keep].sort_values(query.sort, ascending=not query.descending, kind="stable", na_position="last")
     return chosen["number"].to_numpy()
 
@@ -111,19 +111,12 @@ def select(rows: pd.DataFrame, query: Query, texts: Callable[[], Sequence[str]] 
 
 @dataclass
 class Timeline:
-    """One episode's progress before each turn and after the last: T + 1 points, None where unknown.
+    """One episode's progress, 0..1, before each turn and after the last: T + 1 points, None where unknown."""
 
-    Attributes:
-        true: `Trajectory.progress`, 0..1; 0 where the goal can no longer be reached.
-        stated: what the policy said before acting, clipped to 0..1 (the last point is None).
-        hindsight: what it said of the state after the episode, 0..1 (the first point is 0 where there is any).
-        polarity: of the label written at turn t: -1, 0, 1; it rates the state at t (the last point is None).
-    """
-
-    true: list[float | None]
-    stated: list[float | None]
-    hindsight: list[float | None]
-    polarity: list[float | None]
+    true: list[float | None]  # `Trajectory.progress`; 0 where the goal can no longer be reached
+    stated: list[float | None]  # what the policy said before acting, clipped (the last point is None)
+    hindsight: list[float | None]  # what it said of the state after the episode (the first is 0 where there is any)
+    polarity: list[float | None]  # -1, 0, 1: of the label written at turn t, which rates the state there
 
 
 def timeline(trajectory: Trajectory) -> Timeline:
@@ -170,9 +163,9 @@ def divergence(a: Trajectory, b: Trajectory) -> int | None:
     return None
 
 
-def anchors(members: Sequence[Trajectory]) -> Mapping[str, list[tuple[int, int]]]:
-    """Anchor states: observations that several episodes of a group met, where GiGPO compares them (the group's first
-    observation is always one). Text -> (member, turn), in order."""
+def anchors(members: Sequence[Trajectory]) -> dict[str, list[tuple[int, int]]]:
+    """Anchor states, observations that several episodes of a group met, where GiGPO compares them: text -> (member,
+    turn), in order. The group's first observation is always one."""
     met: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number, member in enumerate(members):
         for t, turn in enumerate(member.turns):

@@ -37,14 +37,8 @@ NO_POLICY = "it needs a policy that plays on: inspect(..., policy='base')"
 
 
 class Inspector(anywidget.AnyWidget):
-    """The widget that `inspect` returns. `show`, `goto` and `act` do what clicks do; `draw` updates the page.
-
-    Attributes:
-        view, game, step, other, query: what is shown.
-        trajectories, runs: the episodes, and which run each is of; those of files without their tokens until opened.
-        found: numbers of the episodes that the list shows, in its order.
-        result: of the last what-if, None before the first.
-    """
+    """The widget that `inspect` returns. `show`, `goto` and `act` do what clicks do; `draw` updates the page. Episodes
+    of files are without their tokens until they are opened."""
 
     _esm = SCRIPT
     page = traitlets.Unicode().tag(sync=True)
@@ -59,11 +53,11 @@ class Inspector(anywidget.AnyWidget):
         self.origins = list(origins or [None] * len(trajectories))
         self._fetch(game)
         self.rows = episodes.table(trajectories, runs)
-        self.query, self.first = Query(), 0
+        self.query, self.first = Query(), 0  # the list: what it shows, from which place on
         self.view, self.game, self.step, self.other, self.colour = view, game, step, other, "advantage"
         self.result: counterfactual.WhatIf | None = None
         self.note = ""
-        self.found = episodes.select(self.rows, self.query)
+        self.found = episodes.select(self.rows, self.query)  # numbers of the listed episodes, in order
         super().__init__()
         self.on_msg(lambda widget, content, buffers: self.act(content.get("do"), content.get("value")))
         self.draw()

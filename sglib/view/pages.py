@@ -141,12 +141,11 @@ def tokens_page(
     bar += "".join(button("colour", text, value, on=by == value) for value, text in shown.items())
     if not found:
         return view(f"<div class='row'>{bar}</div><p>This recording has no tokens (it came from an endpoint).</p>")
-    values = [value for token in found if (value := getattr(token, by)) is not None and np.isfinite(value)]
-    scale = max((abs(value) for value in values), default=0.0) or 1.0
+    values = [getattr(token, by) for token in found]
+    values = [None if value is None or not np.isfinite(value) else value for value in values]
+    scale = max((abs(value) for value in values if value is not None), default=0.0) or 1.0
     spans = []
-    for token in found:
-        value = getattr(token, by)
-        value = value if value is not None and np.isfinite(value) else None
+    for token, value in zip(found, values, strict=True):
         text = escape(token.text) + " "
         if not token.trained:
             spans.append(f"<span class='masked'>{text}</span>")
@@ -159,20 +158,15 @@ def tokens_page(
         if token.ratio is not None:
             title += f", {np.exp(token.ratio):.3g} times as likely under the policy at temperature 1"
         spans.append(f"<span{colour} title='{title}' data-do='goto' data-value='{token.turn or 0}'>{text}</span>")
-    trained = sum(token.trained for token in found)
     other = "" if decode else "Numbers, not texts: the recording's tokenizer is not this policy's; inspect(..., policy=) takes it. "
-    note = other + f"{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}."
-    if by == "advantage" and not values:
-        note += " This episode was not trained on."
-    elif by == "advantage":
-        note += " Blue was encouraged, orange discouraged." if any(values) else " No token has an advantage."
-    elif by == "logprob":
-        note += " Dark: what the policy thought unlikely when it wrote it."
-    else:
-        note += (
-            " Blue: likelier under the policy, at temperature 1, than when it was sampled; what was sampled at another"
-            " temperature differs by that alone."
-        )
+    trained = sum(token.trained for token in found)
+    meaning = {
+        "advantage": "Blue was encouraged, orange discouraged." if any(values) else "No token has an advantage.",
+        "logprob": "Dark: what the policy thought unlikely when it wrote it.",
+        "ratio": "Blue: likelier under the policy, at temperature 1, than when it was sampled; what was sampled at another"
+        " temperature differs by that alone.",
+    }[by]
+    note = f"{other}{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}. {meaning}"
     return view(
         f"<div class='row'>{bar}<span class='dim'>{note}</span></div><div class='tokens'>{''.join(spans)}</div>"
     )
@@ -183,18 +177,18 @@ def compare_page(
 ) -> str:
     """Two episodes side by side, the turn marked where they part."""
     options = [("", "choose an episode"), *((str(i), text) for i, text in choices)]
-    bar = button("view", "‹ episode", "episode") + select(
-        "other", options, "" if chosen is None else str(chosen), "compare with"
-    )
+    chosen = "" if chosen is None else str(chosen)
+    bar = button("view", "‹ episode", "episode") + select("other", options, chosen, "compare with")
     if b is None:
         note = "" if choices else " There is no other episode of this task."
         return view(f"<div class='row'>{bar}{note}</div>{turns.episode_html(a)}")
     parted = episodes.divergence(a, b) if a.game_id == b.game_id else 0
     met = {turn.observation for turn in a.turns} & {turn.observation for turn in b.turns}
-    rows = []
-    for t in range(max(len(a), len(b))):
-        cells = "".join(_side(e, t, parted, met) for e in (a, b))
-        rows.append(f"<tr{' data-scroll' if t == parted else ''}><td class='dim'>{t + 1}</td>{cells}</tr>")
+    rows = [
+        f"<tr{' data-scroll' if t == parted else ''}><td class='dim'>{t + 1}</td>"
+        f"{_side(a, t, parted, met)}{_side(b, t, parted, met)}</tr>"
+        for t in range(max(len(a), len(b)))
+    ]
     if a.game_id != b.game_id:
         where = "another task"
     elif parted is None:
