@@ -60,27 +60,19 @@ class EndpointPolicy:
 
     compact = False  # formats are explained in words
 
-    def __init__(
-        self, name: str, *, concurrency: int = 8, timeout: float = 300.0, retries: int = 4, extra: dict | None = None
-    ):
+    def __init__(self, name: str, *, concurrency: int = 8, retries: int = 4, extra: dict | None = None):
         """
         Args:
             name: "endpoint:<http or https address>#<model>", such as "endpoint:http://localhost:8000/v1#qwen".
             concurrency: requests at the same time, at least 1; `Options.batch_size` lowers it.
-            timeout: seconds that one request may take (connecting: at most 10).
             retries: how often a request is sent again, with growing pauses, when the connection breaks or the server
                 answers 408, 409, 429 or 5xx.
             extra: further fields of every request that only some servers know, such as
                 `{"chat_template_kwargs": {"enable_thinking": False}}` (vLLM, llama.cpp).
-
-        Raises:
-            ValueError: a name that is not of this form, or a number out of range.
         """
         for argument, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
             if value < least:
                 raise ValueError(f"{argument}={value!r}: must be at least {least}")
-        if not timeout > 0:
-            raise ValueError(f"timeout={timeout!r}: must be above 0 seconds")
         self.base_url, self.model_name = _parts(name)
         self.name, self.concurrency, self.extra = name, concurrency, extra
         # what the server made us change, see `_adapt`
@@ -92,7 +84,7 @@ class EndpointPolicy:
         self._client = openai.OpenAI(
             base_url=self.base_url,
             api_key=self._key or "none",  # local servers ask for none, the client does
-            timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
+            timeout=openai.Timeout(300.0, connect=10.0),  # seconds
             max_retries=retries,
         )
 

@@ -114,8 +114,6 @@ def load_policy(
         device: "cpu", "cuda", …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16"; None takes float32 for small models and on CPU, bfloat16 on GPU.
 
-    Raises:
-        ValueError: naming what was not found or not allowed.
     """
     if name.startswith(SCHEME):
         if lora or device or dtype:

@@ -1,5 +1,4 @@
-"""What a policy writes outside an episode of its own: answers to prompts, blanks in texts, labels for recorded
-episodes. Token by token with a kept cache, as in `sglib.rollout`."""
+"""What a policy writes outside an episode of its own: answers to prompts, blanks in texts, labels for recorded ones."""
 
 from __future__ import annotations
 
@@ -28,8 +27,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[str]:
-    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. For
-    what is asked outside an episode."""
+    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers."""
     if isinstance(policy, EndpointPolicy):
         return policy.generate(
             prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size

@@ -43,7 +43,6 @@ def policy_logps(
     """Log-probability and entropy of the wanted tokens, each given the tokens before it in its row.
 
     Args:
-        model: a `readable` one.
         ids: (B, L) token ids; padding only on the right.
         wanted: (B, L) booleans, false in column 0.
         temperature: the logits are divided by it.

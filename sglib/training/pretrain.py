@@ -131,12 +131,6 @@ def optimizers_of(model, recipe: Mapping) -> list[torch.optim.Optimizer]:
     ]
 
 
-def success(policy: Policy, env: str, recipe: Mapping, games: int) -> dict[str, float]:
-    """Share of the panel's first tasks that are won in each format, at temperature 0.4."""
-    tasks = panel(env, n=games, size=recipe["size"])
-    return {f: round(evaluate(policy, tasks, format=f, seed=0).success, 4) for f in recipe["formats"]}
-
-
 def pretrain(env: str, recipe: Mapping, out: Path, *, every: int = 500, games: int = 128) -> Policy:
     """Train a base model and write it to `out`: weights, tokenizer, and a `card.json` with recipe, curve and machine.
 
@@ -154,6 +148,7 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, every: int = 500, games: i
     policy = Policy(build_model(tokenizer, **recipe["model"]), tokenizer, True, "base")
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
+    tasks = panel(env, n=games, size=recipe["size"]) if games else []
     began, stream, curve, recent = time.perf_counter(), batches(policy, card, recipe), [], []
     for step in tqdm(range(recipe["stop"]), desc="pre-training", mininterval=5):
         ids, weights = next(stream)
@@ -173,7 +168,8 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, every: int = 500, games: i
             seconds = round(time.perf_counter() - began, 1)
             row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": seconds}
             if games:
-                row["success"] = success(policy, env, recipe, games)
+                scores = {f: evaluate(policy, tasks, format=f, seed=0).success for f in recipe["formats"]}
+                row["success"] = {f: round(score, 4) for f, score in scores.items()}  # at temperature 0.4
             curve.append(row)
             recent = []
             tqdm.write(json.dumps(row))

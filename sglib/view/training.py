@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +101,7 @@ class TrainingView(anywidget.AnyWidget):
         self.samples: dict[str, list[Trajectory]] = {}
         self._pause, self._interrupted, self._lock = threading.Event(), threading.Event(), threading.RLock()
         self._open, self._note = "", ""
-        self._began, self._figure, self._bar, self._ended = None, LivePlot(every), None, False
+        self._figure, self._bar, self._ended = LivePlot(every), None, False
         super().__init__()
         self.on_msg(lambda widget, content, buffers: self.act(content.get("do"), content.get("value")))
         self.draw()
@@ -115,7 +114,7 @@ class TrainingView(anywidget.AnyWidget):
         Interrupted, the training ends at its next update, with what it has written so far, and then this does.
         """
         self._interrupted.clear()
-        self._ended, self._began, self._bar, self._figure = False, None, None, LivePlot(self._figure.every)
+        self._ended, self._bar, self._figure = False, None, LivePlot(self._figure.every)
         if in_kernel():
             from IPython.display import display
 
@@ -152,10 +151,9 @@ class TrainingView(anywidget.AnyWidget):
 
     def _follow(self) -> None:
         done = self._done()
-        if self._began is None:
-            self._began = time.monotonic(), done  # iterations of an earlier call do not count for the speed
-        if self._bar is None:
-            self._bar = progress_bar(desc="iterations of all arms", total=self.iterations * len(self.arms))
+        if self._bar is None:  # iterations of an earlier call do not count for its speed
+            total = self.iterations * len(self.arms)
+            self._bar = progress_bar(desc="iterations of all arms", total=total, initial=done)
         self._bar.update(done - self._bar.n)
         success = {arm: 100 * r.curve[-1]["success"] for arm, r in self.results.items() if r.curve}
         self._bar.set_postfix_str(", ".join(f"{arm} {value:.0f} %" for arm, value in success.items()))
@@ -208,7 +206,6 @@ class TrainingView(anywidget.AnyWidget):
                         self._pause.set()
                     case "continue":
                         self._pause.clear()
-                        self._began = None  # the pause does not count for the speed
                     case "episodes":
                         self._look(str(value))
                     case "leave":
@@ -231,7 +228,7 @@ class TrainingView(anywidget.AnyWidget):
 
     @property
     def status(self) -> str:
-        """How far the training is, in a line."""
+        """How far the training is, in a line; the progress bar below says how long it will take."""
         done = self._done()
         total = self.iterations * len(self.arms)
         text = f"{done} of {total} iterations"
@@ -241,12 +238,7 @@ class TrainingView(anywidget.AnyWidget):
             return f"{text}; writing what was learned"
         if self.paused():
             return f"{text}; stopped: each arm pauses after its present iteration"
-        if self._began is None or done == self._began[1]:
-            return f"{text}; evaluating or starting"
-        each = (time.monotonic() - self._began[0]) / (done - self._began[1])
-        left = each * (total - done)
-        shown = f"about {left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        return f"{text}; {each:.1f} s each, {shown} left"
+        return f"{text}; running" if done else f"{text}; evaluating or starting"
 
     def draw(self) -> None:
         """Update the page. An error while drawing is shown there: it must not end the training."""
