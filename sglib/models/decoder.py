@@ -117,12 +117,7 @@ class Decoder:
 
     @torch.no_grad()
     def __call__(
-        self,
-        cache: SlotCache,
-        tokens: Sequence[Sequence[int]],
-        counts: np.ndarray,
-        keep: np.ndarray,
-        aside: np.ndarray,
+        self, cache: SlotCache, tokens: Sequence[Sequence[int]], counts: np.ndarray, keep: np.ndarray, aside: np.ndarray
     ) -> torch.Tensor:
         """As `feed`. The tokens of all rows follow one another, N of them; only attention sees blocks."""
         before, upto = cache.lengths, cache.reserve(counts)

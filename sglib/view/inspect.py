@@ -22,7 +22,7 @@ from sglib import envs
 from sglib.envs.base import HasExpert, HasPlan
 from sglib.measure import counterfactual
 from sglib.models.policy import Policy, load_policy
-from sglib.models.small import shipped_folder
+from sglib.models.small import shipped
 from sglib.play.episode import Fork
 from sglib.play.scoring import token_logprobs
 from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
@@ -301,8 +301,8 @@ class Inspector(anywidget.AnyWidget):
 
     @cached_property
     def _reader(self) -> Policy:
-        env = envs.of(self.trajectory).name  # a guess; `_wrote` says whether the recording has this tokenizer
-        return self.policy or load_policy("base", env=env if shipped_folder("base", env) else None)
+        own = f"{self.trajectory.env}/base"  # a guess; `_wrote` says whether the recording has this tokenizer
+        return self.policy or load_policy(own if own in shipped() else "base")
 
     def _decode(self, id_: int) -> str:
         return self._reader.tokenizer.convert_ids_to_tokens(id_)
