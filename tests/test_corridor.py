@@ -1,5 +1,6 @@
 """An environment that nobody knew, in one file: asked only through its card, it is played, measured and trained on."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import sglib
 from sglib.advantages.estimators import GRPO, GiGPO
 from sglib.envs.panels import panel_hash
 from sglib.measure import counterfactual, truth
-from sglib.rewards import InformationGain, InverseReward, Outcome, SelfGuide
+from sglib.models.policy import load_frozen
+from sglib.rewards import InformationGain, InverseReward, Outcome, SelfGuide, self_guide
 from sglib.rewards.controls import OraclePotential, RandomReward
 from sglib.rewards.repro import ProgressReward
 from sglib.training.grpo import GRPOSettings, train
@@ -87,3 +89,40 @@ def test_the_name_in_a_recording_runs_no_file(tmp_path):
     with pytest.raises(ValueError, match="allowed: alfworld, sokoban.*get has loaded"):
         sglib.envs.of(sglib.Trajectory("g", "t", "goal", "act", env=str(file)))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def with_model(tmp_path):
+    """A copy of the environment with an untrained model of its own, and two episodes in it."""
+    file = shutil.copy(NAME, tmp_path / "hall.py")
+    own = sglib.load_policy("new", env=str(file))
+    own.save(tmp_path / "models" / "base")
+    played = sglib.rollout(own, sglib.envs.get(str(file)).tasks(2), turns=2)
+    return str(file), own, played
+
+
+def test_its_own_model_is_loaded(with_model, monkeypatch):
+    """`model: base`, and a reward's `frozen: base` and `features: base`, are the model of the episodes' environment."""
+    file, own, played = with_model
+    words = own.tokenizer.get_vocab()
+    assert sglib.load_policy("base", env=file).tokenizer.get_vocab() == words
+    assert sglib.load_policy("alfworld/base", env=file).tokenizer.get_vocab() != words
+    readers = []
+    monkeypatch.setattr(self_guide, "rate", lambda policy, of, **_: readers.append(policy) or [[None] * len(of[0])] * 2)
+    SelfGuide(frozen="base")(played)
+    assert InverseReward(features="base")._reader(played, None) is load_frozen("base", played, None) is readers[0]
+    assert readers[0].tokenizer.get_vocab() == words and readers[0] is not own
+
+
+def test_without_a_model_of_its_own_it_is_named(card):
+    played = [sglib.Trajectory("g", "t", "goal", "act", [sglib.Turn("o", "r", "a", True)], env=NAME)]
+    calls = (
+        lambda: sglib.load_policy("base", env=NAME),
+        lambda: SelfGuide(frozen="base")(played),
+        lambda: InverseReward(features="base")(played),
+        lambda: InformationGain(frozen="base")(played, sglib.load_policy("base")),
+        lambda: sglib.inspect(played, policy="base"),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="name='base': the environment '.*corridor.py' has no model.*alfworld/b"):
+            call()

@@ -62,11 +62,11 @@ def test_trl_minimises_the_implicit_loss(base, pairs, lora, micro):
 
 
 def test_the_expert_becomes_likelier_than_the_own_answer(base, pairs):
-    policy, seen = copy.deepcopy(base), []
+    policy = copy.deepcopy(base)
     before = logps(policy, pairs)
-    history = dpo(policy, pairs, epochs=4, batch_size=5, on_step=seen.append)
+    history = dpo(policy, pairs, epochs=4, batch_size=5)
     gain = logps(policy, pairs) - before
-    assert len(history) == 8 and history == seen and history[-1]["loss"] < history[0]["loss"]
+    assert len(history) == 8 and history[-1]["loss"] < history[0]["loss"]
     assert (gain[0] > gain[1]).all() and gain[0].mean() > 0.1 and gain[1].mean() < -0.1
     assert "forward" not in policy.model.__dict__ and not policy.model.training
 

@@ -16,7 +16,7 @@ import sglib
 from sglib.experiments.params import GRPOParams
 from sglib.measure.batch import batch_metrics
 from sglib.records import Trajectory, Turn
-from sglib.rewards import Constant, Outcome, SelfGuide, combine
+from sglib.rewards import Constant, InverseReward, Outcome, SelfGuide, combine
 from sglib.training import forward, grpo
 from sglib.training.grpo import GRPOSettings, draw_games, train
 from sglib.training.trainer import split_by_length
@@ -37,7 +37,7 @@ def make_policy(seed=0):
 
 
 class Game(int):
-    id = property(str)
+    id, env = property(str), "alfworld"
 
 
 @torch.no_grad()
@@ -465,12 +465,12 @@ def test_evaluation_and_hooks(tmp_path):
 
 
 def test_how_well_a_discriminator_tells_is_kept():
-    class Discriminating(Outcome):
+    class Discriminating(InverseReward):
         last_accuracy = None
 
         def __call__(self, trajectories, policy=None, games=None):
             type(self).last_accuracy = len(trajectories) / 10
-            return super().__call__(trajectories, policy, games)
+            return Outcome()(trajectories, policy, games)
 
     _, result = run(settings(iterations=1), components=(Discriminating(name="judge"),))
     assert result.metrics[0]["reward/judge/accuracy"] == 0.8
@@ -569,10 +569,10 @@ def test_stopped_after_an_iteration_and_continued_equals_uninterrupted(tmp_path)
 
 
 def test_trackers_get_every_iterations_numbers(tmp_path):
-    """TRL's `report_to`: TensorBoard's events hold ours, counted in iterations of the whole run."""
+    """TRL's `report_to`: TensorBoard's events hold ours, counted in optimiser steps of the whole run."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    options = {"iterations": 4, "eval_every": 2, "report_to": ("tensorboard",)}
+    options = {"iterations": 4, "updates_per_batch": 2, "eval_every": 2, "report_to": ("tensorboard",)}
     asked = []
     run(settings(**options), run_dir=tmp_path, stop=lambda: asked.append(1) or len(asked) == 2)
     _, result = run(settings(**options), run_dir=tmp_path, evaluate_fn=lambda policy: {"success": 0.25, "note": "text"})
@@ -583,9 +583,10 @@ def test_trackers_get_every_iterations_numbers(tmp_path):
         for name in events.Tags()["scalars"]:
             found.setdefault(name, []).extend((event.step, event.value) for event in events.Scalars(name))
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    expected = [(m["iteration"] + 1, pytest.approx(m["success"])) for m in metrics]
+    expected = [(2 * (m["iteration"] + 1), pytest.approx(m["success"])) for m in metrics]
     assert sorted(found["train/success"]) == expected and len(expected) == 4
-    assert found["eval/success"] == [(4, 0.25)] and "train/entropy" in found and "train/u" in found
+    assert found["eval/success"] == [(8, 0.25)] and "train/u" in found
+    assert [step for step, _ in sorted(found["train/entropy"])] == list(range(1, 9))  # TRL's own, at every step
 
 
 def test_what_writes_needs_a_folder():

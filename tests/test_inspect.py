@@ -8,8 +8,9 @@ import pytest
 
 import sglib
 from sglib.envs.base import Board, Box
+from sglib.experiments.tables import escape_markdown
 from sglib.records import Trajectory, Turn, write_trajectories
-from sglib.view import episodes, escape_markdown, export_html, inspect, markup, pages, turns
+from sglib.view import episodes, export_html, inspect, markup, pages, turns
 from sglib.view.episodes import Query
 from sglib.view.turns import episode_html, story_html, turn_html
 

@@ -96,11 +96,6 @@ def test_same_recipe_same_model_and_its_card(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), again.parameters(), strict=True))
 
 
-def test_minutes_end_it_early(tmp_path):
-    pretrain.pretrain("alfworld", TINY, tmp_path, minutes=0, games=0)
-    assert json.loads((tmp_path / "card.json").read_text())["curve"][-1]["step"] == 1
-
-
 ECHO = """
 import sglib.envs.base as base
 from sglib.records import Observation

@@ -51,7 +51,7 @@ def test_the_line_says_where_it_is(tmp_path):
     assert view.status.startswith("0 of 20 iterations; evaluating")
     view.update({"guide": result(tmp_path, batches=1)})
     view.update({"guide": result(tmp_path, batches=3)})
-    assert view.status.startswith("3 of 20 iterations; ") and view.status.endswith(" left")
+    assert view.status == "3 of 20 iterations; running" and view._bar.n == 3 and view._bar.initial == 1
     assert "30 % [20, 40] at 0" in view.page and "25 %" in view.page and "3 of 10" in view.page
     assert "&lt;b&gt;" in view.page and "<b>" not in view.page.replace("<b class", "")
     view.close()

@@ -210,7 +210,7 @@ def test_live_plot_redraws_seldom_and_ends_with_the_last(monkeypatch):
         shown.append(bundle)
         return Handle()
 
-    monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), {"kernel": 1})())
+    monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), {"config": {"IPKernelApp": {}}})())
     monkeypatch.setattr("IPython.display.display", display)
     live = figures.LivePlot(every=1000)
     for last in range(1, 4):

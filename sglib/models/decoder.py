@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import Qwen3ForCausalLM
+from transformers import PreTrainedModel, Qwen3ForCausalLM
 
 from sglib.models.slots import SlotCache
 
@@ -17,10 +17,15 @@ LARGEST = 100_000_000
 _HIDDEN = torch.finfo(torch.float32).min
 
 
+def unwrapped(model) -> PreTrainedModel:
+    """The model inside PEFT's wrapper, which has the adapters' layers; a plain model is itself."""
+    return model if isinstance(model, PreTrainedModel) else model.get_base_model()
+
+
 def is_small(model) -> bool:
     """Whether a step of this model on a CPU is worth a `Decoder`, and a thread a core: a Qwen3 in float32 of at most
     100 M parameters, PEFT-wrapped or not."""
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner = unwrapped(model)
     config = inner.config
     return (
         type(inner) is Qwen3ForCausalLM
@@ -40,7 +45,7 @@ def decoder_of(model) -> Decoder | None:
     if not is_small(model):
         return None
     try:
-        return Decoder(model.get_base_model() if hasattr(model, "peft_config") else model)
+        return Decoder(unwrapped(model))
     except _Unknown:
         return None
 
@@ -112,12 +117,7 @@ class Decoder:
 
     @torch.no_grad()
     def __call__(
-        self,
-        cache: SlotCache,
-        tokens: Sequence[Sequence[int]],
-        counts: np.ndarray,
-        keep: np.ndarray,
-        aside: np.ndarray,
+        self, cache: SlotCache, tokens: Sequence[Sequence[int]], counts: np.ndarray, keep: np.ndarray, aside: np.ndarray
     ) -> torch.Tensor:
         """As `feed`. The tokens of all rows follow one another, N of them; only attention sees blocks."""
         before, upto = cache.lengths, cache.reserve(counts)

@@ -1,4 +1,4 @@
-"""Playing with a model behind an address: any server that speaks OpenAI's chat completions (vLLM, llama.cpp, Ollama, a
+"""Playing with a model on a server: anything that speaks OpenAI's chat completions (vLLM, llama.cpp, Ollama, a
 hosted service). Inference only: the server keeps the weights, so nothing here can be trained on.
 
 What differs from a model that is loaded here:
@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 
 SCHEME = "endpoint:"
 ALLOWED = "endpoint:http://HOST:PORT/v1#MODEL or endpoint:https://HOST/v1#MODEL"
-NEEDS_WEIGHTS = (
-    "model", "tokenizer", "device", "stop_ids", "encode", "decode", "prompt_ids", "between_ids", "save",
-)  # fmt: skip
 LONGEST_TOKEN = 40  # characters; on average tokens have about four
 # How vLLM, llama.cpp and hosted services say that a conversation has become too long.
 _TOO_LONG = re.compile(r"context[ _-]?(length|size|window)", re.I)
@@ -43,18 +40,13 @@ _RENAMED = re.compile(r"unsupported.{0,40}max_tokens", re.I | re.S)
 
 
 class EndpointError(RuntimeError):
-    """A request that failed, after the client's retries; the message names the address, the model and the status.
-
-    Attributes:
-        status: the HTTP status, None where no answer came.
-        too_long: whether the server says that the conversation is too long for the model.
-        trajectories: episodes of the same `rollout` that were finished, in order.
-    """
+    """A request that failed, after the client's retries; the message names the address, the model and the status."""
 
     def __init__(self, message: str, status: int | None = None, trajectories: Sequence[Trajectory] = ()):
         super().__init__(message)
-        self.status, self.trajectories = status, list(trajectories)
-        self.too_long = False
+        self.status = status  # HTTP's, None where no answer came
+        self.trajectories = list(trajectories)  # episodes of the same `rollout` that were finished, in order
+        self.too_long = False  # whether the server says that the conversation is too long for the model
 
 
 def check_trainable(policy) -> None:
@@ -64,38 +56,23 @@ def check_trainable(policy) -> None:
 
 
 class EndpointPolicy:
-    """A policy whose model answers over HTTP. `sglib.rollout`, `sglib.generate` and `sglib.evaluate` take it.
+    """A policy whose model answers over HTTP. `sglib.rollout`, `sglib.generate` and `sglib.evaluate` take it."""
 
-    Attributes:
-        name: as given, for run records.
-        base_url, model_name: its two parts.
-        compact: False: formats are explained in words.
-        concurrency: requests under way at the same time.
-    """
+    compact = False  # formats are explained in words
 
-    compact = False
-
-    def __init__(
-        self, name: str, *, concurrency: int = 8, timeout: float = 300.0, retries: int = 4, extra: dict | None = None
-    ):
+    def __init__(self, name: str, *, concurrency: int = 8, retries: int = 4, extra: dict | None = None):
         """
         Args:
             name: "endpoint:<http or https address>#<model>", such as "endpoint:http://localhost:8000/v1#qwen".
-            concurrency: at least 1; `rollout(batch_size=...)` lowers it.
-            timeout: seconds that one request may take (connecting: at most 10).
+            concurrency: requests at the same time, at least 1; `Options.batch_size` lowers it.
             retries: how often a request is sent again, with growing pauses, when the connection breaks or the server
                 answers 408, 409, 429 or 5xx.
             extra: further fields of every request that only some servers know, such as
                 `{"chat_template_kwargs": {"enable_thinking": False}}` (vLLM, llama.cpp).
-
-        Raises:
-            ValueError: a name that is not of this form, or a number out of range.
         """
         for argument, value, least in (("concurrency", concurrency, 1), ("retries", retries, 0)):
             if value < least:
                 raise ValueError(f"{argument}={value!r}: must be at least {least}")
-        if not timeout > 0:
-            raise ValueError(f"timeout={timeout!r}: must be above 0 seconds")
         self.base_url, self.model_name = _parts(name)
         self.name, self.concurrency, self.extra = name, concurrency, extra
         # what the server made us change, see `_adapt`
@@ -107,7 +84,7 @@ class EndpointPolicy:
         self._client = openai.OpenAI(
             base_url=self.base_url,
             api_key=self._key or "none",  # local servers ask for none, the client does
-            timeout=openai.Timeout(timeout, connect=min(timeout, 10.0)),
+            timeout=openai.Timeout(300.0, connect=10.0),  # seconds
             max_retries=retries,
         )
 
@@ -115,19 +92,13 @@ class EndpointPolicy:
         return f"EndpointPolicy({self.name!r})"
 
     def __getattr__(self, attribute: str):
-        if attribute in NEEDS_WEIGHTS:
-            name = self.__dict__.get("name")
-            raise AttributeError(f"{attribute}: an endpoint has no weights: {name} can play and be evaluated, no more")
-        raise AttributeError(f"{type(self).__name__} has no attribute {attribute!r}")
+        name = self.__dict__.get("name")
+        raise AttributeError(f"{attribute}: an endpoint has no weights: {name} can play and be evaluated, no more")
 
     # -- one request -------------------------------------------------------------------------------------------------
 
     def ask(self, messages: list[dict], *, temperature: float, max_new_tokens: int, seed: int) -> tuple[str, bool]:
-        """One answer: (its text, whether it was cut at `max_new_tokens`). Any text is an answer, also none.
-
-        Raises:
-            EndpointError: see there.
-        """
+        """One answer: (its text, whether it was cut at `max_new_tokens`). Any text is an answer, also none."""
         import openai
 
         limit, seeded = self._limit, self._seeded
@@ -185,34 +156,15 @@ class EndpointPolicy:
 
     # -- many requests -----------------------------------------------------------------------------------------------
 
-    def generate(
-        self,
-        conversations: Sequence[list[dict]],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-        batch_size: int,
-    ) -> list[str]:
-        """One answer to each conversation (a list of messages), thoughts left out.
-
-        Raises:
-            ValueError: token ids instead of messages.
-            EndpointError: a request failed.
-        """
+    def generate(self, conversations: Sequence[list[dict]], *, seed: int, batch_size: int, **options) -> list[str]:
+        """One answer to each conversation (a list of messages), thoughts left out; `options` as for `ask`."""
         for messages in conversations:
             if not all(isinstance(message, dict) for message in messages):
                 raise ValueError(f"prompts: token ids were given; {self.name} takes conversations, lists of messages")
         pool = ThreadPoolExecutor(max(1, min(self.concurrency, batch_size)))
         try:
             futures = [
-                pool.submit(
-                    self.ask,
-                    alternating(messages),
-                    temperature=temperature,
-                    max_new_tokens=max_new_tokens,
-                    seed=request_seed(seed, i),
-                )
+                pool.submit(self.ask, alternating(messages), seed=request_seed(seed, i), **options)
                 for i, messages in enumerate(conversations)
             ]
             return [without_thought(future.result()[0]) for future in futures]

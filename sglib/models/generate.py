@@ -12,18 +12,13 @@ from sglib.models.slots import SlotCache, feed
 
 
 class Continuation:
-    """One text that a policy continues: what it reads next, its own random numbers, its present answer.
-
-    Attributes:
-        pending: token ids that are read next, at least one.
-        forget: how many of the tokens read last are forgotten before that.
-        answer, logprobs: the tokens of the answer so far and their log-probabilities when they were sampled.
-    """
+    """One text that a policy continues, with random numbers of its own."""
 
     def __init__(self, pending: list[int], rng: np.random.Generator):
-        self.pending, self.rng, self.forget = pending, rng, 0
+        self.pending, self.rng = pending, rng  # token ids that are read next, at least one
+        self.forget = 0  # how many of the tokens read last are forgotten before that
         self.answer: list[int] = []
-        self.logprobs: list[float] = []
+        self.logprobs: list[float] = []  # of the answer's tokens, when they were sampled
 
     def ended(self) -> bool:
         """Whether the answer ends here for another reason than a stop token or its length."""
@@ -52,8 +47,6 @@ def generate_into(
     do they wait for each other.
 
     Args:
-        policy: what writes.
-        rows: B texts.
         temperature: of sampling; 0 takes the most likely token.
         max_new_tokens: an answer ends with a stop token, where `Continuation.ended` says so, or here.
         room: tokens that a row will probably need after its first `pending`.

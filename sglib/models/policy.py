@@ -3,37 +3,33 @@ tokenizer."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from sglib import envs
 from sglib.models.endpoint import SCHEME, EndpointPolicy
 from sglib.models.small import CHAT_TEMPLATE, SPECIAL, build_model, build_tokenizer, shipped, shipped_folder
+from sglib.records import Trajectory
 
 logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line of noise in every notebook
 
 
 @dataclass
 class Policy:
-    """A model that writes responses, with its tokenizer.
+    """A model that writes responses, with its tokenizer."""
 
-    Attributes:
-        model: a causal language model, perhaps with LoRA on top.
-        tokenizer: with a chat template.
-        compact: whether formats are named by one word (the shipped base) or by full instructions.
-        name: for run records.
-    """
-
-    model: torch.nn.Module
-    tokenizer: PreTrainedTokenizerFast
-    compact: bool
-    name: str
+    model: torch.nn.Module  # a causal language model, perhaps with LoRA on top
+    tokenizer: PreTrainedTokenizerFast  # with a chat template
+    compact: bool  # whether formats are named by one word (the shipped base) or by full instructions
+    name: str  # for run records
 
     @property
     def device(self) -> torch.device:
@@ -48,12 +44,8 @@ class Policy:
         # marker: adding only this text keeps the prefix as it was generated, also under templates that rewrite earlier
         # answers.
         marker = "MARKED ANSWER"
-        history = [
-            {"role": "user", "content": "A"},
-            {"role": "assistant", "content": marker},
-            {"role": "user", "content": "OBSERVED"},
-        ]
-        rendered = self._render(history)
+        history = (("user", "A"), ("assistant", marker), ("user", "OBSERVED"))
+        rendered = self._render([{"role": role, "content": text} for role, text in history])
         self._between = rendered[rendered.rindex(marker) + len(marker) :]
         self._between_ids = functools.lru_cache(4096)(self.encode)  # most observations come again and again
         if "OBSERVED" not in self._between:
@@ -71,13 +63,8 @@ class Policy:
         return self.encode(self._render(messages) + prefix)
 
     def between_ids(self, observation: str, prefix: str = "", stopped: bool = True) -> list[int]:
-        """Token ids between an answer and the next one: end of turn, the observation, the start of the answer.
-
-        Args:
-            observation: what the environment said.
-            prefix: the part of the next answer that is given.
-            stopped: whether the last answer ended with the stop token (it is not written again then).
-        """
+        """Token ids between an answer and the next one: end of turn (unless the answer `stopped` with it), the
+        observation, the part of the next answer that is given."""
         ids = self._between_ids(self._between.replace("OBSERVED", observation) + prefix)
         return ids[1 if stopped and ids[0] in self.stop_ids else 0 :]
 
@@ -90,10 +77,21 @@ class Policy:
 
     def save(self, directory: str | Path) -> Path:
         """Write model (safetensors) and tokenizer; LoRA weights are merged in."""
-        model = self.model.merge_and_unload() if hasattr(self.model, "merge_and_unload") else self.model
+        model = self.model if isinstance(self.model, PreTrainedModel) else self.model.merge_and_unload()
         model.save_pretrained(directory, safe_serialization=True)
         self.tokenizer.save_pretrained(directory)
         return Path(directory)
+
+
+@contextlib.contextmanager
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """The model without dropout, with which it would be another policy; afterwards as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def load_policy(
@@ -110,13 +108,12 @@ def load_policy(
         name: "base" or another shipped model (see `sglib.models.small.shipped`), "new" (the same architecture,
             untrained), a local folder, a hub id, or "endpoint:http://localhost:8000/v1#model" (see
             `sglib.models.endpoint`).
-        env: the environment whose shipped model or vocabulary is meant; None takes the first that has one.
+        env: the environment whose model or vocabulary is meant, a name or the path of a .py file; None takes the first
+            that has one.
         lora: True for rank 16 on all linear layers, or `peft.LoraConfig`'s arguments; None or False for full training.
         device: "cpu", "cuda", …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16"; None takes float32 for small models and on CPU, bfloat16 on GPU.
 
-    Raises:
-        ValueError: naming what was not found or not allowed.
     """
     if name.startswith(SCHEME):
         if lora or device or dtype:
@@ -130,6 +127,11 @@ def load_policy(
         model = build_model(tokenizer)
     else:
         source = shipped_folder(name, env) or Path(name)
+        if env and not source.exists() and shipped_folder(name):  # not another environment's: it has other words
+            raise ValueError(
+                f"name={name!r}: the environment {env!r} has no model of this name; allowed: 'new', a model of another "
+                f"environment by its whole name ({', '.join(shipped())}), a folder with a model, a hub id"
+            )
         path = str(source) if source.exists() else name
         kwargs = {"dtype": getattr(torch, dtype or ("float32" if device == "cpu" or source.exists() else "bfloat16"))}
         try:
@@ -152,7 +154,13 @@ def load_policy(
     return Policy(model, tokenizer, compact, name)
 
 
+def load_frozen(name: str, trajectories: Sequence[Trajectory], policy: Policy | None) -> Policy:
+    """A policy that nobody trains, for the environment of some episodes (at least one) and on the device of `policy`;
+    loaded once in a process."""
+    envs.of(trajectories[0])  # refuses a file that nobody has loaded: the name in a recording must not make it run
+    return _load_frozen(name, trajectories[0].env or None, None if policy is None else str(policy.device))
+
+
 @functools.lru_cache(maxsize=2)
-def load_frozen(name: str, device: str | None) -> Policy:
-    """`load_policy` for a policy that nobody trains: once in a process for each name and device."""
-    return load_policy(name, device=device)
+def _load_frozen(name: str, env: str | None, device: str | None) -> Policy:
+    return load_policy(name, env=env, device=device)

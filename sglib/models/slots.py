@@ -19,14 +19,9 @@ class SlotCache:
     """A preallocated key-value cache in which each row has its own length; the interface that transformers' models
     call.
 
-    Args:
-        model: whose keys and values are kept.
-        rows: B, texts side by side.
-        capacity: tokens a row has room for at first; it grows when needed.
-        decoder: what `feed` computes with in place of the model, see `sglib.models.decoder.decoder_of`.
-
-    Attributes:
-        lengths: (B,) integers, tokens already stored in each row.
+    Of B `rows` (texts side by side), each has room for `capacity` tokens at first, which grows when needed, and has
+    `lengths` (B,) tokens stored. With a `decoder` (`sglib.models.decoder.decoder_of`) `feed` computes with that in
+    place of the model.
     """
 
     is_compileable = False
@@ -34,7 +29,8 @@ class SlotCache:
     def __init__(self, model, rows: int, capacity: int, decoder: Callable[..., torch.Tensor] | None = None):
         config, weight = model.config, next(model.parameters())
         heads = config.num_key_value_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        # configurations leave it out where it follows from the others
+        size = config.to_dict().get("head_dim") or config.hidden_size // config.num_attention_heads
         shape = (rows, heads, capacity + 1, size)  # the last column takes what padding writes
         layers = range(config.num_hidden_layers)
         self.keys, self.values = ([_zeros(shape, weight) for _ in layers] for _ in range(2))
@@ -59,10 +55,7 @@ class SlotCache:
 
     def prepare(self, counts: np.ndarray, width: int, aside: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Take up `counts` (B,) new tokens a row, right-aligned in a block of `width`, by the model's own forward;
-        `aside` as in `feed`.
-
-        Returns positions (B, width) and an additive attention mask (B, 1, width, new longest length).
-        """
+        `aside` as in `feed`. Returns positions (B, width) and an additive attention mask (B, 1, width, new longest)."""
         self._upto = self.reserve(counts)
         offset = np.arange(width)[None, :] - (width - counts)[:, None]  # below 0: padding
         columns = (self.lengths[:, None] + offset).clip(min=0)
@@ -91,11 +84,8 @@ class SlotCache:
         self.lengths = self.lengths[rows]
 
     def drop(self, rows: Sequence[int]) -> list[int]:
-        """Leave these rows out. The last rows move into the holes, so little is copied.
-
-        Returns:
-            Which row now stands at each place.
-        """
+        """Leave these rows out. The last rows move into the holes, so little is copied. Returns which row now stands at
+        each place."""
         gone = set(rows)
         order = list(range(len(self.lengths) - len(gone)))
         movers = [row for row in range(len(order), len(self.lengths)) if row not in gone]
@@ -126,7 +116,6 @@ def feed(
     """Read new tokens, one list a row (empty: nothing new), and store their keys and values.
 
     Args:
-        policy: whose model reads.
         cache: of B rows; its lengths grow.
         tokens: B lists, not all empty.
         keep: (B,) after how many of its last tokens a row's logits are wanted, at most as many as it has; None is 1

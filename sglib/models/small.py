@@ -66,18 +66,20 @@ def build_model(
 @functools.cache
 def shipped() -> dict[str, Path]:
     """The models that come with the environments, by "<environment>/<name>"."""
-    cards = [envs.get(name) for name in envs.names()]
-    folders = [(card.name, folder) for card in cards for folder in sorted((card.folder / "models").glob("*/"))]
-    return {f"{name}/{folder.name}": folder for name, folder in folders if (folder / "config.json").exists()}
+    files = [(name, file) for name in envs.names() for file in envs.get(name).folder.glob("models/*/config.json")]
+    return {f"{name}/{file.parent.name}": file.parent for name, file in sorted(files)}
 
 
 def shipped_folder(name: str, env: str | None = None) -> Path | None:
     """The folder of a shipped model, None if there is none of this name.
 
     Args:
-        name: "<environment>/<name>", or the name alone: `env`'s, else that of the first environment that has one.
-        env: an environment's name.
+        name: "<environment>/<name>", or the name alone: of `env`, where that is None of the first that has one.
+        env: an environment's name, or the path of a .py file with one; its models lie in `models/` next to it.
     """
     if "/" in name:
         return shipped().get(name)
-    return next((shipped()[key] for key in (f"{e}/{name}" for e in (env, *envs.names())) if key in shipped()), None)
+    if env:
+        folder = envs.get(env).folder / "models" / name
+        return folder if (folder / "config.json").exists() else None
+    return next((shipped()[key] for key in (f"{e}/{name}" for e in envs.names()) if key in shipped()), None)

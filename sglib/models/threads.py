@@ -14,18 +14,10 @@ import torch
 
 
 def thread_map(function: Callable, items: Sequence, stop: Callable[[], None] | None = None) -> list:
-    """`function` of each item, as many at a time as torch has threads (`torch.get_num_threads()`).
+    """`function` of each item, in order, as many at a time as torch has threads (`torch.get_num_threads()`).
 
-    Args:
-        function: called in a thread of its own; must not call `thread_map`.
-        items: its arguments.
-        stop: called after an error or Ctrl-C, when calls may still be running: it should make them return soon.
-
-    Returns:
-        The results, in the order of `items`.
-
-    Raises:
-        Whatever `function` raises first in that order. Nothing runs any more when it does.
+    Raises what `function` raises first in that order, when nothing runs any more. `function` must not call
+    `thread_map`; `stop` is called after an error or Ctrl-C and should make the calls that still run return soon.
     """
     threads = torch.get_num_threads()
     if min(threads, len(items)) < 2:

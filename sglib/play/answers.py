@@ -1,5 +1,4 @@
-"""What a policy writes outside an episode of its own: answers to prompts, blanks in texts, labels for recorded
-episodes. Token by token with a kept cache, as in `sglib.rollout`."""
+"""What a policy writes outside an episode of its own: answers to prompts, blanks in texts, labels for recorded ones."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import torch
 from sglib import envs, formats
 from sglib.models.endpoint import EndpointPolicy
 from sglib.models.generate import Continuation, generate_into
-from sglib.models.policy import Policy
+from sglib.models.policy import Policy, eval_mode
 from sglib.play.episode import answer_tokens
 from sglib.records import Trajectory
 
@@ -28,15 +27,13 @@ def generate(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[str]:
-    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. For
-    what is asked outside an episode."""
+    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers."""
     if isinstance(policy, EndpointPolicy):
         return policy.generate(
             prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size
         )
-    texts, was_training = [], policy.model.training
-    policy.model.eval()  # with LoRA's dropout on, another policy would answer
-    try:
+    texts = []
+    with eval_mode(policy.model):
         for first in range(0, len(prompts), batch_size):
             rows = [
                 Continuation(list(ids), np.random.default_rng([seed, first + i]))
@@ -44,8 +41,6 @@ def generate(
             ]
             generate_into(policy, rows, temperature=temperature, max_new_tokens=max_new_tokens, room=max_new_tokens)
             texts += [policy.decode(row.answer) for row in rows]
-    finally:
-        policy.model.train(was_training)
     return texts
 
 
@@ -63,7 +58,6 @@ def fill_in(
     """Let a policy fill in the blanks of texts: piece, blank, piece, blank. Each token is read once.
 
     Args:
-        policy: what writes.
         texts: N lists of pieces (token ids, none empty); a blank follows each piece.
         streams: N seeds, each a list of integers: a text's random numbers follow from its own alone.
         end: a blank ends before what this regular expression finds in it (it may span eight tokens), and at a stop
@@ -74,9 +68,6 @@ def fill_in(
 
     Returns:
         N lists of what was written, one text a blank; "" for the blanks that the model's context has no room for.
-
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
     """
     if not 0 <= temperature <= 10:
         raise ValueError(f"temperature={temperature!r}: must be in 0..10")
@@ -88,14 +79,10 @@ def fill_in(
         _Blanks(policy, p, np.random.default_rng(s), found, max_new_tokens) for p, s in zip(texts, streams, strict=True)
     ]
     rows = [row for row in every if row.pieces]
-    was_training = policy.model.training
-    policy.model.eval()
-    try:
+    with eval_mode(policy.model):
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]
             generate_into(policy, part, room=max(sum(map(len, row.pieces)) for row in part), **options)
-    finally:
-        policy.model.train(was_training)
     return [row.filled for row in every]
 
 
@@ -106,7 +93,7 @@ class _Blanks(Continuation):
         super().__init__(list(pieces[0]) if pieces else [], rng)
         self.policy, self.pieces, self.end, self.filled = policy, pieces, end, []
         self.read = len(self.pending)
-        self.limit = getattr(policy.model.config, "max_position_embeddings", 1 << 30) - max_new_tokens
+        self.limit = policy.model.config.max_position_embeddings - max_new_tokens
 
     def ended(self) -> bool:
         return self.end.search(self.policy.decode(self.answer[-8:])) is not None
@@ -161,17 +148,12 @@ def rate(
     format. Equal episodes get equal labels, and the order of episodes does not matter (`stream_of`).
 
     Args:
-        policy: the rater.
         trajectories: N episodes of T_i turns.
-        temperature, seed: of sampling; temperature 0 takes the most likely token.
         max_new_tokens: tokens that guidance and label may have; None as in `rollout`.
-        batch_size: episodes that are read side by side; changes speed and memory, not results.
+        temperature, batch_size: as in `fill_in`.
 
     Returns:
         N lists of T_i labels, one of `LABELS`, or None where none could be read.
-
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
     """
     prefix, texts = formats.PREFIX["guide"], []
     for trajectory in trajectories:

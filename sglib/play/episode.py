@@ -11,25 +11,18 @@ from sglib import formats
 from sglib.envs.base import Environment, HasDistance, HasProgress, Task
 from sglib.records import Trajectory, Turn
 
-LARGE_MODEL_TOKENS = 200  # that an answer of a model may have which is told formats in words
+LARGE_MODEL_TOKENS = 200  # an answer's limit for models to which formats are explained in words
 
 
 @dataclass(frozen=True)
 class Fork:
-    """A recorded episode up to one of its turns, from where it is played on.
+    """A recorded episode up to one of its turns, from where it is played on. What was recorded before that stays."""
 
-    Attributes:
-        trajectory: with its token ids (not of an endpoint).
-        turn: 0..T-1, written in this episode (an episode that is itself a fork begins with turns that were not); what
-            was recorded before it stays.
-        response: this turn's answer, word for word, its prefix included; None lets the policy write it.
-        prefix: how this turn's answer begins, for the policy to go on; None is the format's own, "" nothing. A guidance
-            is edited with "Guidance: ... Label: positive Action:" and deleted with "Action:".
-    """
-
-    trajectory: Trajectory
-    turn: int
-    response: str | None = None
+    trajectory: Trajectory  # with its token ids (not of an endpoint)
+    turn: int  # 0..T-1, written in this episode (one that is itself a fork begins with turns that were not)
+    response: str | None = None  # this turn's answer, word for word, its prefix included; None: the policy writes it
+    # How this turn's answer begins, for the policy to go on; None is the format's own, "" nothing. A guidance is edited
+    # with "Guidance: ... Label: positive Action:" and deleted with "Action:".
     prefix: str | None = None
 
     def __post_init__(self):
@@ -39,43 +32,30 @@ class Fork:
         if start == end:  # an endpoint's, or a turn that this episode took over as its own prompt
             raise ValueError(f"turn={self.turn!r}: this turn was not written in this episode and has no tokens in it")
         if self.response is not None and self.prefix is not None:
-            raise ValueError("prefix: does nothing beside a response")
+            raise ValueError("prefix: has no effect where a response is given; allowed: one of the two")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a rollout is rarely told.
+    """The rarely needed settings of a rollout."""
 
-    Attributes:
-        batch_size: at most this many episodes run side by side in a thread; changes speed and memory, not results.
-        truth: record the true distance to the goal, or the true progress, at every turn, where the environment has it.
-        max_new_tokens: tokens that an answer may have; None takes what the format and the environment need (200 for
-            models that are told formats in words).
-        example: a worked example shown before each episode (`sglib.formats.example_message`).
-        answer_prefix: (episode index, turn number) -> text with which the answer begins in place of the format's own
-            prefix.
-        forks: one for each task; its episodes begin with the fork's recorded turns. All that was written before is
-            their prompt; the spans of recorded turns are (0, 0).
-        make: further options for the environment's `make`, such as {"end_on_deadlock": True}.
-    """
-
-    batch_size: int = 256
-    truth: bool = True
+    batch_size: int = 256  # episodes side by side in a thread, at most; changes speed and memory, not results
+    truth: bool = True  # record the true distance to the goal, or the true progress, where the environment has it
+    # Tokens that an answer may have; None takes what the format and the environment need (200 for models to which
+    # formats are explained in words).
     max_new_tokens: int | None = None
-    example: str | None = None
+    example: str | None = None  # a worked example shown before each episode (`sglib.formats.example_message`)
+    # (episode index, turn number) -> how the answer begins, in place of the format's own prefix
     answer_prefix: Callable[[int, int], str] | None = None
+    # One for each task; its episodes begin with the fork's recorded turns. All that was written before is their prompt;
+    # the spans of recorded turns are (0, 0).
     forks: Sequence[Fork] | None = None
-    make: Mapping[str, Any] = field(default_factory=dict)
+    make: Mapping[str, Any] = field(default_factory=dict)  # further options for the environment's `make`
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all episodes of one rollout have in common: its arguments, checked.
-
-    Attributes:
-        card: of the environment that all tasks belong to.
-        answer_tokens: that an answer may have.
-    """
+    """What all episodes of one rollout have in common: its arguments, checked."""
 
     card: Environment
     tasks: Sequence[Task]
@@ -103,12 +83,7 @@ def answer_tokens(card: Environment, format: str, compact: bool) -> int:
 
 
 class Episode:
-    """One running episode.
-
-    Attributes:
-        env, observation: the running environment and what it said last.
-        trajectory: the record so far.
-    """
+    """One running episode: the environment, the last `observation`, the `trajectory` so far."""
 
     def __init__(self, plan: Plan, index: int):
         task, group = plan.tasks[index // plan.group], index // plan.group
@@ -140,13 +115,8 @@ class Episode:
         return formats.opening(plan.format, plan.card, self.observation.text, plan.compact, plan.options.example)
 
     def take(self, response: str, read: str | None = None, span: tuple[int, int] = (0, 0)) -> bool:
-        """Read an answer, act on it, record the turn; whether the episode goes on.
-
-        Args:
-            response: the answer as it is recorded.
-            read: the answer as it is read, where that is another text.
-            span: [start, end) of its tokens in the trajectory.
-        """
+        """Parse an answer, act on it, record the turn; whether the episode goes on. `read` is the text that is parsed,
+        where that is not the recorded one; `span` is [start, end) of the answer's tokens in the trajectory."""
         trajectory, before = self.trajectory, self.observation
         parsed = formats.parse(trajectory.format, response if read is None else read)
         self.observation = now = self.env.step(parsed.action)

@@ -13,7 +13,7 @@ import torch
 from sglib import formats
 from sglib.models.decoder import is_small
 from sglib.models.generate import Continuation, generate_into
-from sglib.models.policy import Policy
+from sglib.models.policy import Policy, eval_mode
 from sglib.models.threads import thread_map
 from sglib.play.episode import Episode, Fork, Plan
 from sglib.play.progress_bar import progress_bar
@@ -30,32 +30,28 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     # A large model's weights are best read by all cores together; and below some rows Python is all that a thread does.
     threads = torch.get_num_threads() if is_small(policy.model) else 1
     size = max(1, min(plan.options.batch_size, max(FEWEST, -(-total // threads))))
-    was_training = policy.model.training
-    policy.model.eval()
-    try:
-        quiet = multiprocessing.parent_process() is not None  # a worker's bar would be drawn over its parent's
-        with progress_bar(desc=policy.name, total=total, unit="episode", leave=False, delay=10, disable=quiet) as bar:
-            streams = streams_of(plan)
-            lock = threading.Lock()  # not every engine is safe in threads, and Python would run them in turn anyway
-            stopped = threading.Event()
+    quiet = multiprocessing.parent_process() is not None  # a worker's bar would be drawn over its parent's
+    bar = progress_bar(desc=policy.name, total=total, unit="episode", leave=False, delay=10, disable=quiet)
+    streams = streams_of(plan)
+    lock = threading.Lock()  # not every engine is safe in threads, and Python would run them in turn anyway
+    stopped = threading.Event()
 
-            def some(first: int) -> list[Trajectory]:
-                with lock:
-                    rows = [
-                        _Row(policy, Episode(plan, i), streams[i], lock, bar.update)
-                        for i in range(first, min(first + size, total))
-                    ]
-                if begun := [row for row in rows if not row.over]:
-                    generate_into(
-                        policy, begun, temperature=plan.temperature, max_new_tokens=plan.answer_tokens,
-                        room=plan.card.turn_tokens * plan.turns, stopped=stopped.is_set,
-                    )  # fmt: skip
-                return [row.episode.trajectory for row in rows]
+    def some(first: int) -> list[Trajectory]:
+        with lock:
+            rows = [
+                _Row(policy, Episode(plan, i), streams[i], lock, bar.update)
+                for i in range(first, min(first + size, total))
+            ]
+        if begun := [row for row in rows if not row.over]:
+            generate_into(
+                policy, begun, temperature=plan.temperature, max_new_tokens=plan.answer_tokens,
+                room=plan.card.turn_tokens * plan.turns, stopped=stopped.is_set,
+            )  # fmt: skip
+        return [row.episode.trajectory for row in rows]
 
-            firsts = range(0, total, size)
-            parts = thread_map(some, firsts, stopped.set) if threads > 1 else list(map(some, firsts))
-    finally:
-        policy.model.train(was_training)
+    with eval_mode(policy.model), bar:
+        firsts = range(0, total, size)
+        parts = thread_map(some, firsts, stopped.set) if threads > 1 else list(map(some, firsts))
     return [trajectory for part in parts for trajectory in part]
 
 
@@ -75,7 +71,7 @@ class _Row(Continuation):
 
     def __init__(self, policy: Policy, episode: Episode, stream: list[int], lock, count):
         self.policy, self.episode, self.lock, self.count = policy, episode, lock, count
-        self.limit = getattr(policy.model.config, "max_position_embeddings", 1 << 30)
+        self.limit = policy.model.config.max_position_embeddings
         plan, trajectory = episode.plan, episode.trajectory
         self.prefix = self._prefix()
         trajectory.prompt_ids = policy.prompt_ids(episode.opening(), self.prefix)

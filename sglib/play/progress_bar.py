@@ -48,40 +48,24 @@ class _KernelBar(tqdm):
             self.handle.update({"text/plain": line}, raw=True)
 
 
-def progress_bar(
-    iterable: Iterable | None = None,
-    desc: str = "",
-    total: int | None = None,
-    *,
-    unit: str = "it",
-    leave: bool = True,
-    delay: float = 0,
-    disable: bool = False,
-) -> tqdm:
+def progress_bar(iterable: Iterable | None = None, desc: str = "", total: int | None = None, **options) -> tqdm:
     """A progress bar.
 
     Args:
         iterable: what to go through; None for a bar moved by hand with `.update(n)` and ended with `.close()`.
         desc: what is being done.
         total: number of steps, where `iterable` has no length.
-        unit: what one of them is.
-        leave: whether the bar stays when it is done.
-        delay: seconds before it is shown.
-        disable: show nothing.
+        options: tqdm's, such as `unit`, `leave`, `delay` (seconds before it is shown), `disable`.
 
     Returns:
         A tqdm bar: iterate over it, or use it as a context manager; `.set_postfix_str("success 41 %")` adds a note.
     """
     desc = desc if len(desc) <= 30 else f"...{desc[-27:]}"  # a model's path would leave no room for the bar
-    kind = _KernelBar if _in_kernel() else tqdm
-    return kind(
-        iterable, desc=desc, total=total, unit=unit, leave=leave, delay=delay, disable=disable, mininterval=0.5,
-        ncols=100, dynamic_ncols=False,
-    )  # fmt: skip
+    options = {"mininterval": 0.5, "ncols": 100, "dynamic_ncols": False} | options
+    return (_KernelBar if in_kernel() else tqdm)(iterable, desc=desc, total=total, **options)
 
 
-def _in_kernel() -> bool:
-    if "IPython" not in sys.modules:
-        return False
-    shell = sys.modules["IPython"].get_ipython()
-    return shell is not None and hasattr(shell, "kernel")
+def in_kernel() -> bool:
+    """Whether this runs in a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and "IPKernelApp" in shell.config

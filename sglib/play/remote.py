@@ -23,11 +23,8 @@ def play(policy: EndpointPolicy, plan: Plan) -> list[Trajectory]:
     """Play all episodes of a plan, in order; requests run side by side.
 
     An episode whose conversation has become too long for the model ends there, lost, as with a model that is loaded
-    here. When a request fails, no further episode begins, those under way are played to their end, and the error holds
-    all that were finished; it names a file that holds them too.
-
-    Raises:
-        EndpointError: a request failed.
+    here. When a request fails, no further episode begins, those under way are played to their end, and the
+    `EndpointError` holds all that were finished; it names a file that holds them too.
     """
     total = len(plan)
     workers = max(1, min(policy.concurrency, plan.options.batch_size, total))
@@ -88,9 +85,14 @@ class _Conversation:
         self.episode, self.messages, self.prefix = episode, alternating(episode.opening()), ""
 
     def request(self) -> list[dict]:
-        """The messages of the next request."""
+        """The messages of the next request. What it asks the answer to begin with is not in later ones: the answers in
+        the conversation begin so."""
         self.prefix = self.episode.plan.prefix(self.episode.index, len(self.episode.trajectory), "")
-        return asked_to_begin(self.messages, self.prefix)
+        if not self.prefix:
+            return self.messages
+        *before, last = self.messages
+        request = f"Begin your answer with exactly this text, and continue it:\n{self.prefix}"
+        return [*before, {**last, "content": f"{last['content']}\n\n{request}"}]
 
     def take(self, text: str) -> bool:
         """Hand an answer to the episode; whether it began as it was asked to."""
@@ -115,16 +117,6 @@ def _tell(policy: EndpointPolicy, count: Counter, total: int, max_new_tokens: in
     ):
         if number:
             log.warning("%s: %d of %d %s", policy.name, number, of, what)
-
-
-def asked_to_begin(messages: list[dict], prefix: str) -> list[dict]:
-    """The conversation with the request to begin the next answer with `prefix`, if that is not empty. Later turns do
-    not show the request again: the answers in the conversation begin with what was asked for."""
-    if not prefix:
-        return messages
-    *before, last = messages
-    request = f"Begin your answer with exactly this text, and continue it:\n{prefix}"
-    return [*before, {**last, "content": f"{last['content']}\n\n{request}"}]
 
 
 def begun(prefix: str, answer: str, format: str) -> tuple[str, bool]:

@@ -40,13 +40,11 @@ def rollout(
         temperature: of sampling, 0..10; 0 takes the most likely token.
         seed: of all random numbers.
         group: episodes per task (a GRPO group), at least 1.
-        options: what is rarely needed.
 
     Returns:
         G x group trajectories, task by task; `Trajectory.group` is the task's index.
 
     Raises:
-        ValueError: naming the argument, its value and what is allowed.
         EndpointError: a request to an endpoint failed.
     """
     options = options or Options()

@@ -14,7 +14,7 @@ import torch
 
 from sglib import formats
 from sglib.models.decoder import decoder_of
-from sglib.models.policy import Policy
+from sglib.models.policy import Policy, eval_mode
 from sglib.models.slots import SlotCache, feed, logprobs_of
 from sglib.records import Trajectory
 
@@ -32,7 +32,7 @@ def branch_logprobs(
     Temperature 1, no gradient, in eval mode; the model is left as it was found. Contexts are the recorded token ids.
 
     Args:
-        policy: what reads; it must have the tokenizer that the episodes were recorded with.
+        policy: with the tokenizer that the episodes were recorded with.
         trajectories: N episodes of T_i turns, with their token ids.
         branches: token ids for each of the T_i context points of each episode; they may differ in length or be empty.
         drop_prefix: leave out the given beginning of the answer (`formats.PREFIX`, e.g. "Action:") with which a
@@ -43,7 +43,7 @@ def branch_logprobs(
         N lists of T_i float64 arrays, shaped as the branches.
 
     Raises:
-        ValueError: naming the argument or the episode, and what is allowed.
+        ValueError: an episode without token ids, or one branch too many or too few; a `batch_size` below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size!r}: must be at least 1")
@@ -53,13 +53,9 @@ def branch_logprobs(
             "allowed: one branch for each turn"
         )
     rows = [_Row(policy, t, b, drop_prefix) for t, b in zip(trajectories, branches) if len(t)]
-    was_training = policy.model.training
-    policy.model.eval()
-    try:
+    with eval_mode(policy.model):
         for first in range(0, len(rows), batch_size):
             _read(policy, rows[first : first + batch_size])
-    finally:
-        policy.model.train(was_training)
     read = iter(rows)
     return [next(read).logprobs if len(t) else [] for t in trajectories]
 
@@ -68,16 +64,11 @@ def branch_logprobs(
 def token_logprobs(policy: Policy, trajectory: Trajectory, temperature: float = 1.0) -> list[float]:
     """Log-probabilities of a recorded episode's own tokens under a policy, which need not be the one that wrote them.
 
-    Args:
-        policy: with the tokenizer of the recording.
-        trajectory: with its token ids.
-        temperature: what the logits are divided by, > 0; that of the rollout, to be compared with its `logprobs`.
-
-    Returns:
-        (C,) like `trajectory.logprobs`: 0.0 where `mask` is 0.
+    `temperature` > 0 divides the logits; that of the rollout makes them comparable with the recorded ones. Returns (C,)
+    like `trajectory.logprobs`: 0.0 where `mask` is 0.
 
     Raises:
-        ValueError: a temperature that is not positive, or tokens that the policy does not have.
+        ValueError: tokens that the policy does not have, or a temperature of 0 or less.
     """
     if not temperature > 0:
         raise ValueError(f"temperature={temperature!r}: must be above 0")
@@ -112,11 +103,8 @@ class _Row:
 
 
 def given_tokens(policy: Policy, context: Sequence[int], prefix: str, where: str) -> int:
-    """How many tokens at the end of a context spell `prefix`, the given beginning of the answer.
-
-    Raises:
-        ValueError: none do, `where` said first.
-    """
+    """How many tokens at the end of a context spell `prefix`, the given beginning of the answer; `ValueError` that
+    begins with `where` if none do."""
     for count in range(1, min(len(prefix), len(context)) + 1):
         if policy.decode(context[-count:]).strip() == prefix:
             return count
@@ -124,7 +112,7 @@ def given_tokens(policy: Policy, context: Sequence[int], prefix: str, where: str
 
 
 def _read(policy: Policy, rows: list[_Row]):
-    """Fill `logprobs` of each row: per turn, what is new is read, and the branch behind it, which is forgotten."""
+    """Fill `logprobs` of each row: per turn, what is new is read, then the branch, which is forgotten."""
     cache = SlotCache(policy.model, len(rows), max(row.longest for row in rows), decoder_of(policy.model))
     t = 0
     while True:

@@ -99,7 +99,8 @@ class InformationGain:
         """
         if policy is None:
             raise ValueError(f"policy=None: component {self.name!r} asks the policy how likely it finds the target")
-        scorer = policy if self.frozen is None else _frozen_scorer(self.frozen, policy)
+        frozen = self.frozen is not None and trajectories
+        scorer = _frozen_scorer(self.frozen, trajectories, policy) if frozen else policy
         texts, encode = targets(self.target, trajectories, scorer, games), functools.cache(scorer.encode)
         encoded = [[_encode(encode, pieces) for pieces in of_episode] for of_episode in texts]
         branches = [[ids for ids, _ in row] for row in encoded]
@@ -191,8 +192,8 @@ def _encode(encode: Callable[[str], list[int]], pieces: Pieces) -> tuple[list[in
     return [token for ids, _ in parts for token in ids], mask
 
 
-def _frozen_scorer(name: str, policy: Policy) -> Policy:
-    scorer = load_frozen(name, str(policy.device))
+def _frozen_scorer(name: str, trajectories: Sequence[Trajectory], policy: Policy) -> Policy:
+    scorer = load_frozen(name, trajectories, policy)
     if scorer.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ValueError(f"frozen={name!r}: its tokenizer is not that of the policy {policy.name!r}; it must be")
     return scorer

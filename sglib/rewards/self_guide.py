@@ -42,7 +42,7 @@ class SelfGuide:
         credit: "writer", as in the paper, puts g(z_t) on turn t, which wrote it. OURS: "rated" puts g(z_{t+1}) on turn
             t, whose action it rates, and 0 on the last turn: the same sum, another step-level advantage.
         hidden: OURS: pay for labels of a side reading that the actor never sees.
-        frozen: OURS: the rater is this policy (a shipped name or a folder), loaded once, at first use.
+        frozen: OURS: the rater is this policy (a model of the episodes' environment, or a folder), loaded at first use.
         temperature, seed: of the side reading (refused where there is none); 1 as guidance is sampled in a rollout.
     """
 
@@ -98,10 +98,10 @@ class SelfGuide:
     def _labels(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> list[list[str | None]]:
         if self.hidden and any(t.format == "guide" for t in trajectories):
             raise ValueError("hidden: got episodes in the format 'guide'; allowed: formats without guidance, as 'act'")
-        if not (self.hidden or self.frozen):
+        if not (self.hidden or self.frozen) or not trajectories:
             return [[turn.label for turn in t.turns] for t in trajectories]
         if self.frozen:
-            policy = load_frozen(self.frozen, None if policy is None else str(policy.device))
+            policy = load_frozen(self.frozen, trajectories, policy)
         if policy is None:
             raise ValueError("hidden: policy=None; allowed: the policy that rates, or frozen")
         return rate(policy, trajectories, temperature=self.temperature, seed=self.seed)

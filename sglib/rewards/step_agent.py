@@ -26,7 +26,7 @@ from scipy.special import expit
 
 from sglib import envs, formats
 from sglib.envs import Environment, Task, replay, task_of
-from sglib.models.policy import Policy, load_policy
+from sglib.models.policy import Policy, load_frozen
 from sglib.play.answers import generate
 from sglib.play.episode import Options, answer_tokens
 from sglib.play.rollout import rollout
@@ -257,8 +257,9 @@ class InverseReward:
         prefix: the expert's steps are "expert" (as published), its episodes of the same games, or "own" (ours), its
             answers in the states of the policy's episodes.
         expert: "optimal" or "explore".
-        features: the model that is read, by its name for `load_policy`. None copies the policy's weights at the first
-            call (with LoRA it is the policy, adapter off): one object for one run then, and none that is resumed.
+        features: the model that is read, of the episodes' environment, or a folder. None copies the policy's weights
+            at the first call (with LoRA it is the policy, adapter off): one object for one run then, and none that is
+            resumed.
         l2: see `fit_discriminator`, > 0.
         clip: r is clipped to [0, clip], > 0.
         centered: ours: log 2 less, so that a step that D cannot place (D = 1/2) is worth 0.
@@ -296,16 +297,15 @@ class InverseReward:
     def last_accuracy(self) -> float | None:
         return self._state["accuracy"]
 
-    def _reader(self, policy: Policy | None) -> Policy:
-        if self.features is None and policy is None:
+    def _reader(self, trajectories: Sequence[Trajectory], policy: Policy | None) -> Policy:
+        if self.features is not None:
+            return load_frozen(self.features, trajectories, policy)
+        if policy is None:
             raise ValueError("policy: got None; allowed: a policy, or a component with `features`")
-        if self.features is None and hasattr(policy.model, "peft_config"):
+        if hasattr(policy.model, "peft_config"):
             return policy
         if "reader" not in self._state:
-            if self.features is None:
-                self._state["reader"] = replace(policy, model=copy.deepcopy(policy.model.base_model).eval())
-            else:
-                self._state["reader"] = load_policy(self.features, device=policy and str(policy.device))
+            self._state["reader"] = replace(policy, model=copy.deepcopy(policy.model.base_model).eval())
         return self._state["reader"]
 
     def _read(self, reader: Policy, t: Trajectory, games) -> tuple[np.ndarray, np.ndarray]:
@@ -324,7 +324,7 @@ class InverseReward:
         ids = sorted({t.game_id for t in trajectories if t.turns})
         if not ids:
             return [[] for _ in trajectories]
-        reader = self._reader(policy)
+        reader = self._reader(trajectories, policy)
         steps = [self._read(reader, t, games) for t in trajectories]
         ids = np.random.default_rng(self.seed).permutation(ids).tolist()
         fitted, held_out = ids[: (len(ids) + 1) // 2], ids[(len(ids) + 1) // 2 :]

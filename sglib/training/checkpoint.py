@@ -72,10 +72,8 @@ def read_state(checkpoint: Path) -> dict:
 def write(run_dir: Path, state: dict, model: torch.nn.Module, optimizer: dict[str, torch.Tensor]) -> None:
     """Write a checkpoint and remove the older ones.
 
-    Args:
-        state: see `read_state`.
-        model: of which only trained parameters are kept: the adapter where there is one.
-        optimizer: see `TrajectoryGRPOTrainer.optimizer_tensors`.
+    Of the model only trained parameters are kept: the adapter where there is one. `optimizer` is what
+    `TrajectoryGRPOTrainer.optimizer_tensors` returns.
     """
     target = run_dir / f"checkpoint-{state['iteration']:06d}"
     temporary = Path(tempfile.mkdtemp(dir=run_dir, prefix=".checkpoint-"))
@@ -91,22 +89,13 @@ def write(run_dir: Path, state: dict, model: torch.nn.Module, optimizer: dict[st
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Path) -> None:
-    """Put a checkpoint's weights into a model.
-
-    Raises:
-        ValueError: the checkpoint and the model do not have the same trained parameters.
-    """
+    """Put a checkpoint's weights into a model; `ValueError` if the two have not the same trained parameters."""
     weights, parameters = load_file(checkpoint / "weights.safetensors"), _trained(model)
     if wrong := sorted(set(weights) ^ set(parameters)):
         raise ValueError(f"{checkpoint}: parameter {wrong[0]!r} is in the checkpoint or in the model, not in both")
     with torch.no_grad():
         for name, tensor in weights.items():
             parameters[name].copy_(tensor)
-
-
-def load_optimizer(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """What `TrajectoryGRPOTrainer.optimizer_tensors` returned."""
-    return load_file(checkpoint / "optimizer.safetensors")
 
 
 def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

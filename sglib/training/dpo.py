@@ -8,34 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
-from sglib.training.shared import StepHistory, arguments, restore_after_training
+from sglib.rewards.step_agent import Pair
+from sglib.training.shared import StepHistory, epoch_arguments, restore_after_training
+
+NAMES = {  # ours: TRL's
+    "loss": "loss",
+    "accuracy": "rewards/accuracies",
+    "margin": "rewards/margins",
+    "logp_expert": "logps/chosen",
+    "logp_agent": "logps/rejected",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+}
 
 
-class _Trainer(StepHistory, DPOTrainer):
-    NAMES = {
-        "loss": "loss",
-        "accuracy": "rewards/accuracies",
-        "margin": "rewards/margins",
-        "logp_expert": "logps/chosen",
-        "logp_agent": "logps/rejected",
-        "grad_norm": "grad_norm",
-        "learning_rate": "learning_rate",
-    }
-
+class _Trainer(DPOTrainer):
     def _prepare_dataset(self, dataset, *_):
         return dataset  # the rows are what the collator takes
 
 
 def dpo(
     policy,
-    pairs: Sequence,
+    pairs: Sequence[Pair],
     *,
     beta: float = 0.1,
     epochs: int = 1,
@@ -43,34 +44,26 @@ def dpo(
     batch_size: int = 16,
     micro_batch_size: int = 8,
     seed: int = 0,
-    lr_schedule: str = "constant",
-    max_grad_norm: float = 1.0,
-    bf16: bool | None = None,
-    on_step: Callable[[dict], None] | None = None,
 ) -> list[dict]:
-    """Train `policy.model` in place to prefer the expert's answers, see `sglib.rewards.step_agent.implicit_loss`.
+    """Train `policy.model` in place to prefer the expert's answers, see `sglib.rewards.step_agent.implicit_loss`; by
+    AdamW at a constant rate.
 
     The reference is the policy as it is handed in: a frozen copy of the model, or of the adapter where there is one.
     The loss sees only the difference of the two answers, so both can become less likely: watch `logp_expert`.
 
     Args:
         policy: has `model` (PEFT-wrapped or not), `tokenizer` and `device`.
-        pairs: have `prompt_ids`, `expert_ids` and `agent_ids`, lists of token ids (`step_agent.Pair`).
         beta: > 0; the larger, the closer the policy stays to the reference.
         epochs: passes over all pairs, shuffled by `seed`; at least 1.
-        learning_rate, lr_schedule: AdamW's rate, and transformers' name of its course ("constant", "linear", "cosine").
         batch_size: pairs per optimiser step; the last step of an epoch may have fewer.
         micro_batch_size: at most this many pairs (twice as many sequences) per forward pass; bounds memory. The largest
             divisor of `batch_size` that fits is used. The loss of a step is the mean of its micro-batches' means, which
             is the mean over pairs where the last micro-batch of an epoch is full.
-        max_grad_norm: gradients are clipped to this norm, 0 is off.
-        bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU.
-        on_step: called with each entry of the result as it comes.
 
     Returns:
         One dict per optimiser step, means over its pairs before the step: `step` (from 1), `loss`, `accuracy` (share
         of pairs with a positive margin), `margin` (the argument of the sigmoid), `logp_expert`, `logp_agent` (nats, of
-        whole answers), `grad_norm` (before clipping), `learning_rate`.
+        whole answers), `grad_norm` (before clipping to 1), `learning_rate`.
 
     Raises:
         ValueError: for no pairs, a pair without a prompt or an answer (naming its index), or a number out of range.
@@ -80,17 +73,13 @@ def dpo(
     if not pairs:
         raise ValueError("pairs: got none; allowed: at least one")
     rows = [_row(i, pair) for i, pair in enumerate(pairs)]
-    common = arguments(
-        policy, epochs=epochs, batch_size=batch_size, micro_batch_size=micro_batch_size, learning_rate=learning_rate,
-        lr_schedule=lr_schedule, max_grad_norm=max_grad_norm, bf16=bf16, seed=seed,
-    )  # fmt: skip
     config = DPOConfig(
-        **common,
+        **epoch_arguments(policy, epochs, batch_size, micro_batch_size, learning_rate, seed),
         beta=beta,
         length_column_name="length",
         remove_unused_columns=False,  # default: True, which would remove the lengths before they are read
-        weight_decay=0.0,
     )
+    history = StepHistory(NAMES)
     model = policy.model
     adapted = isinstance(model, PeftModel)
     dropouts = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
@@ -100,27 +89,24 @@ def dpo(
         after.enter_context(restore_after_training(model))
         for module in dropouts:  # TRL sets these to 0 for good
             after.callback(setattr, module, "p", module.p)
-        trainer = _Trainer(
-            on_step=on_step,
-            model=model,
-            ref_model=reference,
-            args=config,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=policy.tokenizer,
+        history.train(
+            _Trainer(
+                model=model,
+                ref_model=reference,
+                args=config,
+                train_dataset=Dataset.from_list(rows),
+                processing_class=policy.tokenizer,
+            )
         )
-        trainer.train()
-    return trainer.history
+    return history.rows
 
 
-def _row(index: int, pair) -> dict:
-    row = {
-        "prompt_ids": list(pair.prompt_ids),
-        "chosen_ids": list(pair.expert_ids),
-        "rejected_ids": list(pair.agent_ids),
-    }
-    for name, ids in zip(("prompt_ids", "expert_ids", "agent_ids"), row.values(), strict=True):
-        if not ids:
+def _row(index: int, pair: Pair) -> dict:
+    for name in ("prompt_ids", "expert_ids", "agent_ids"):
+        if not getattr(pair, name):
             raise ValueError(f"pairs[{index}]: {name} is empty; allowed: at least one token id")
-    if row["chosen_ids"] == row["rejected_ids"]:
+    if list(pair.expert_ids) == list(pair.agent_ids):
         raise ValueError(f"pairs[{index}]: both answers are the same; allowed: two that differ")
-    return row | {"length": len(row["prompt_ids"]) + max(len(pair.expert_ids), len(pair.agent_ids))}
+    length = len(pair.prompt_ids) + max(len(pair.expert_ids), len(pair.agent_ids))
+    prompt, expert, agent = (list(ids) for ids in (pair.prompt_ids, pair.expert_ids, pair.agent_ids))
+    return {"prompt_ids": prompt, "chosen_ids": expert, "rejected_ids": agent, "length": length}

@@ -18,6 +18,7 @@ from peft import PeftModel
 from transformers import Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import rotate_half
 
+from sglib.models.decoder import unwrapped
 from sglib.models.threads import thread_map
 
 ROWS = 4  # sequences per forward pass at most: more would not stay in the processor's cache, fewer are overhead
@@ -26,7 +27,7 @@ BLOCK = 64  # queries per attention product
 
 def readable(model) -> bool:
     """Whether `policy_logps` computes what this model, PEFT-wrapped or not, would: a plain Qwen3, float32, on a CPU."""
-    adapters, inner = model.peft_config.values() if isinstance(model, PeftModel) else (), _inner(model)
+    adapters, inner = model.peft_config.values() if isinstance(model, PeftModel) else (), unwrapped(model)
     return (
         type(inner) is Qwen3ForCausalLM
         and set(inner.config.layer_types) == {"full_attention"}
@@ -42,7 +43,6 @@ def policy_logps(
     """Log-probability and entropy of the wanted tokens, each given the tokens before it in its row.
 
     Args:
-        model: a `readable` one.
         ids: (B, L) token ids; padding only on the right.
         wanted: (B, L) booleans, false in column 0.
         temperature: the logits are divided by it.
@@ -50,7 +50,7 @@ def policy_logps(
     Returns:
         Two tensors (B, L) in nats, 0 where not wanted; only the first has a gradient, and only if gradients are on.
     """
-    inner = _inner(model)
+    inner = unwrapped(model)
     rows = min(ROWS, -(-len(ids) // torch.get_num_threads()))
     parts = list(zip(ids.split(rows), wanted.split(rows), strict=True))
 
@@ -63,10 +63,6 @@ def policy_logps(
         found = map(torch.cat, zip(*thread_map(torch.no_grad()(read), parts), strict=True))
     logps, entropies = (x.new_zeros(wanted.shape).masked_scatter(wanted, x) for x in found)
     return logps, entropies
-
-
-def _inner(model) -> torch.nn.Module:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 class _Parts(torch.autograd.Function):

@@ -26,6 +26,7 @@ import pydantic
 import torch
 from datasets import Dataset
 from pydantic import Field
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 from trl import GRPOConfig, GRPOTrainer
@@ -36,18 +37,14 @@ from sglib.measure.batch import batch_metrics
 from sglib.models.endpoint import check_trainable
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
-from sglib.rewards import Component, check_environment, combine
+from sglib.rewards import Component, InverseReward, check_environment, combine
 from sglib.training import checkpoint, forward
-from sglib.training.shared import restore_after_training
+from sglib.training.shared import arguments, restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
 
 def check_trackers(names: Sequence[str]) -> Sequence[str]:
-    """Trackers as they are, if each is installed.
-
-    Raises:
-        ValueError: one is unknown or not installed.
-    """
+    """Trackers as they are; `ValueError` if one is unknown or not installed."""
     installed = get_available_reporting_integrations()
     for name in names:
         if name not in installed:
@@ -56,58 +53,40 @@ def check_trackers(names: Sequence[str]) -> Sequence[str]:
 
 
 class GRPOSettings(pydantic.BaseModel):
-    """Settings of one training run; an unknown name or a value out of range is an error that names it.
-
-    Attributes:
-        iterations: how many batches are played and trained on. u = iteration / iterations, from 0 to just below 1.
-        games_per_iteration, group_size: games per batch, and episodes of each game (G in Eq 8, at least 2).
-        learning_rate, weight_decay, max_grad_norm: AdamW; gradients are clipped to this norm, 0 is off.
-        lr_schedule: "constant", or "linear": falling to 0 over the iterations, so that the last policy does not
-            depend on the noise of the last few batches.
-        updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1, and `epsilon` and
-            `epsilon_high` have no effect.
-        epsilon, epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
-        beta: coefficient of the KL term to the initial policy; 0 (no KL, as in Eq 9) keeps no reference model.
-        temperature: of sampling, and of the log-probabilities in the loss.
-        max_turns, format: handed to the rollout.
-        seed: games, their order and all sampling follow from it.
-        loss_type: how token losses are averaged, which the paper leaves open. "grpo" (default, our choice): first
-            within each episode, then over episodes. "dapo": every policy token of the batch counts the same, so a
-            token of a long episode weighs as much as one of a short one.
-        micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
-        bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
-        lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
-        eval_every, checkpoint_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always
-            evaluated and checkpointed.
-        report_to: trackers that get every iteration's numbers, counted in optimiser steps, by transformers' names:
-            "tensorboard" (into `run_dir`), "trackio", "wandb", ...; each must be installed.
-    """
+    """Settings of one training run; an unknown name or a value out of range is an error that names it."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    iterations: int = Field(ge=1)
+    iterations: int = Field(ge=1)  # batches that are played and trained on; u = iteration / iterations, below 1
     games_per_iteration: int = Field(8, ge=1)
-    group_size: int = Field(8, ge=2)
-    learning_rate: float = Field(2e-4, gt=0)
+    group_size: int = Field(8, ge=2)  # episodes of each game, G in Eq 8
+    learning_rate: float = Field(2e-4, gt=0)  # AdamW's
+    # "linear" falls to 0 over the iterations: the last policy does not depend on the noise of the last few batches
     lr_schedule: Literal["constant", "linear"] = "linear"
     weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)  # gradients are clipped to it, 0 is off
+    # optimiser steps on each batch; with 1 the ratio of Eq 9 is exactly 1, and both epsilons have no effect
     updates_per_batch: int = Field(1, ge=1)
-    epsilon: float = Field(0.2, gt=0, lt=1)
-    epsilon_high: float | None = Field(None, gt=0)
-    beta: float = Field(0.0, ge=0)
-    temperature: float = Field(1.0, gt=0)
+    epsilon: float = Field(0.2, gt=0, lt=1)  # the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
+    epsilon_high: float | None = Field(None, gt=0)  # None: epsilon
+    beta: float = Field(0.0, ge=0)  # of the KL term to the initial policy; 0, as in Eq 9, keeps no reference model
+    temperature: float = Field(1.0, gt=0)  # of sampling, and of the log-probabilities in the loss
     max_turns: int = Field(30, ge=1)
     format: str = "act"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0)  # games, their order and all sampling follow from it
+    # How token losses are averaged, which the paper leaves open. "grpo" (our choice): first within each episode, then
+    # over episodes. "dapo": every policy token of the batch counts the same, so long episodes weigh more.
     loss_type: Literal["grpo", "dapo"] = "grpo"
-    micro_batch_size: int = Field(8, ge=1)
-    bf16: bool | None = None
-    lora: bool = False
+    micro_batch_size: int = Field(8, ge=1)  # sequences per forward pass at most; bounds memory, changes nothing else
+    bf16: bool | None = None  # autocast; None: on a GPU that supports it, not on a CPU (slower below 3 M parameters)
+    lora: bool = False  # train an adapter on all linear layers, unless the policy has one already
     lora_rank: int = Field(16, ge=1)
+    # in iterations, 0 is never; the last iteration is always evaluated and checkpointed
     eval_every: int = Field(0, ge=0)
     checkpoint_every: int = Field(10, ge=0)
     save_trajectories_every: int = Field(0, ge=0)
+    # Installed trackers by transformers' names: "tensorboard" (into `run_dir`), "wandb", ... Their x axis
+    # counts optimiser steps, as TRL's: an iteration's numbers stand at the last of its `updates_per_batch`.
     report_to: tuple[str, ...] = ()
     _installed = pydantic.field_validator("report_to")(check_trackers)
 
@@ -121,10 +100,9 @@ class TrainingResult:
     """What `train` returns.
 
     Attributes:
-        policy: the trained policy, the same object that was handed in.
-        metrics: one dict per iteration; see `batch_metrics` and `train`.
-        resumed_from: the iteration a checkpoint let this call start at, 0 where there was none.
-        run_dir: where metrics and checkpoints lie, None where nothing was written.
+        policy: the same object that was handed in, trained.
+        metrics: one dict per iteration (docs/metrics.md).
+        resumed_from: the iteration that a checkpoint let this call start with, 0 where there was none.
         stopped: whether `stop` ended it before its last iteration.
     """
 
@@ -150,41 +128,24 @@ def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> lis
     return order[position * per_iteration : (position + 1) * per_iteration].tolist()
 
 
-def training_arguments(settings: GRPOSettings, device: torch.device, run_dir: Path | None = None) -> GRPOConfig:
-    """TRL's arguments for a run on `device`; trackers that write files write into `run_dir`."""
+def training_arguments(policy, settings: GRPOSettings, run_dir: Path | None) -> GRPOConfig:
+    """TRL's arguments for a run; trackers that write files write into `run_dir`."""
     batch = settings.games_per_iteration * settings.group_size
-    micro = max(size for size in range(1, min(settings.micro_batch_size, batch) + 1) if batch % size == 0)
-    cuda = device.type == "cuda"
+    same_names = {"learning_rate", "weight_decay", "max_grad_norm", "epsilon", "epsilon_high", "beta", "loss_type"}
     return GRPOConfig(
+        # trackers are callbacks that come after `Bookkeeping`, which adds our numbers
+        **arguments(policy, batch, settings.micro_batch_size, settings.bf16),
+        **settings.model_dump(include=same_names | {"temperature", "seed"}),
         # only TensorBoard's events are written there: checkpoints are ours
         output_dir=str(run_dir or tempfile.gettempdir()),
-        save_strategy="no",
-        report_to="none",  # trackers are callbacks that come after `Bookkeeping`, which adds our numbers
         project="sglib",
         run_name=run_dir.name if run_dir else None,
-        disable_tqdm=True,
-        logging_steps=1,  # `Bookkeeping` waits for the log of an iteration's last step
         max_steps=settings.iterations * settings.updates_per_batch,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=batch // micro,  # one optimiser step per pass over the batch
         num_generations=settings.group_size,
         num_iterations=settings.updates_per_batch,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        epsilon=settings.epsilon,
-        epsilon_high=settings.epsilon_high,
-        beta=settings.beta,
-        loss_type=settings.loss_type,
-        temperature=settings.temperature,
-        seed=settings.seed,
         shuffle_dataset=False,
         remove_unused_columns=False,
         disable_dropout=True,  # the loss must see the distribution that was sampled from
-        gradient_checkpointing=False,  # TRL's default is True; micro-batches already bound the memory
-        bf16=settings.bf16 if settings.bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
-        use_cpu=not cuda,
-        dataloader_pin_memory=False,
     )
 
 
@@ -192,14 +153,7 @@ def training_arguments(settings: GRPOSettings, device: torch.device, run_dir: Pa
 
 
 class Training(TrajectoryGRPOTrainer):
-    """The five stages of an iteration.
-
-    Args:
-        policy, games, settings, components, estimator, rollout_fn: see `train`.
-        callbacks: transformers' callbacks.
-        run_dir: where trackers write.
-        **kwargs: `start` and `optimizer_state`, see `TrajectoryGRPOTrainer`.
-    """
+    """The five stages of an iteration; arguments as in `train` and `TrajectoryGRPOTrainer`."""
 
     def __init__(
         self, policy, games, settings, components=(), estimator=None, rollout_fn=rollout, *, run_dir=None, **kwargs
@@ -209,7 +163,7 @@ class Training(TrajectoryGRPOTrainer):
         rows = settings.iterations * settings.games_per_iteration
         super().__init__(
             model=policy.model,
-            args=training_arguments(settings, torch.device(policy.device), run_dir),
+            args=training_arguments(policy, settings, run_dir),
             linear=settings.lr_schedule == "linear",
             # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout.
             train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
@@ -263,19 +217,15 @@ class Training(TrajectoryGRPOTrainer):
         return loss if learns else loss.requires_grad_()
 
     def metrics(self, logs: dict) -> dict:
-        """The row of the iteration that was just trained on, as `train` describes it, without an evaluation.
-
-        Args:
-            logs: TRL's, of the iteration's last optimiser step.
-        """
+        """The row of the iteration that was just trained on; `logs` are TRL's, of its last optimiser step."""
         iteration, (begin, played, rewarded) = self.iteration - 1, self.times
         u = iteration / self.settings.iterations
         row = {"iteration": iteration, "u": u}
         row |= {f"lambda/{component.name}": component.schedule(u) for component in self.components}
         row |= batch_metrics(self.batch)
-        for component in self.components:  # of a discriminator that is fitted to each batch
-            if (accuracy := getattr(component, "last_accuracy", None)) is not None:
-                row[f"reward/{component.name}/accuracy"] = accuracy
+        for component in self.components:
+            if isinstance(component, InverseReward) and component.last_accuracy is not None:
+                row[f"reward/{component.name}/accuracy"] = component.last_accuracy
         row |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate")}
         row |= {"logprob_gap": self.logprob_gap, "clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
         row |= {"rollout_seconds": played - begin, "reward_seconds": rewarded - played}
@@ -284,14 +234,8 @@ class Training(TrajectoryGRPOTrainer):
 
 @dataclass(eq=False)
 class Bookkeeping(TrainerCallback):
-    """What follows an iteration: its row of metrics, evaluation, files, trackers, and perhaps the end.
-
-    Attributes:
-        result: of `train`; rows are added to it.
-        fingerprint: see `sglib.training.checkpoint.find`.
-        evaluate_fn, on_iteration, stop: see `train`.
-        trainer: set once there is one.
-    """
+    """What follows an iteration: its row of metrics, evaluation, files, trackers, and perhaps the end. `trainer` is set
+    once there is one."""
 
     result: TrainingResult
     fingerprint: dict
@@ -373,12 +317,7 @@ def train(
         rollout_fn: plays the games, with the signature of `sglib.play.rollout.rollout`.
 
     Returns:
-        The policy and, for each iteration, a dict with `iteration`, `u`, `lambda/<component>`, everything of
-        `batch_metrics`, `reward/step_agent/accuracy` (of `InverseReward`'s discriminator on the games that it was not
-        fitted to, 0..1, chance 0.5), `entropy` (nats per policy token), `clip_ratio`, `grad_norm` (before clipping),
-        `loss`, `learning_rate`, `logprob_gap` (mean absolute difference between the log-probabilities that the rollout
-        recorded and those of the trainer, nats; above 0.001 in float32 the two disagree about the tokens),
-        `rollout_seconds`, `update_seconds`, and the evaluation where there was one.
+        The policy and, for each iteration, the numbers that docs/metrics.md explains.
 
     Raises:
         ValueError: for too few games, a rollout that does not fit, more than one process, or a checkpoint that was made
@@ -390,7 +329,7 @@ def train(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
-    for name in {game.env for game in games if hasattr(game, "env")}:
+    for name in {game.env for game in games}:
         check_environment(components, envs.get(name))
     for name, needed in (("stop", stop is not None), ("report_to", "tensorboard" in settings.report_to)):
         if needed and run_dir is None:
@@ -415,7 +354,7 @@ def train(
             after.trainer = Training(
                 policy, games, settings, components, estimator, rollout_fn,
                 start=result.resumed_from,
-                optimizer_state=checkpoint.load_optimizer(found) if found else None,
+                optimizer_state=load_file(found / "optimizer.safetensors") if found else None,
                 callbacks=[after, *get_reporting_integration_callbacks(list(settings.report_to))],
                 run_dir=result.run_dir,
             )  # fmt: skip

@@ -122,6 +122,7 @@ def loss_of(model, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def optimizers_of(model, recipe: Mapping) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices, AdamW for embeddings and norms."""
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     return [
@@ -130,25 +131,13 @@ def optimizers_of(model, recipe: Mapping) -> list[torch.optim.Optimizer]:
     ]
 
 
-def success(policy: Policy, env: str, recipe: Mapping, games: int) -> dict[str, float]:
-    """Share of the panel's first tasks that are won in each format, at temperature 0.4."""
-    tasks = panel(env, n=games, size=recipe["size"])
-    policy.model.eval()
-    found = {f: round(evaluate(policy, tasks, format=f, seed=0).success, 4) for f in recipe["formats"]}
-    policy.model.train()
-    return found
-
-
-def pretrain(
-    env: str, recipe: Mapping, out: Path, *, minutes: float = math.inf, points: int = 4, games: int = 128
-) -> Policy:
+def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128) -> Policy:
     """Train a base model and write it to `out`: weights, tokenizer, and a `card.json` with recipe, curve and machine.
 
     Args:
         env: name of an environment, or a Python file with its card.
         recipe: see the top of this file.
         out: folder.
-        minutes: training ends after so long, even before the recipe's `stop`.
         points: of the curve, evenly spaced; the last step is one.
         games: tasks of the panel that each point is measured on; 0 measures nothing.
 
@@ -159,7 +148,8 @@ def pretrain(
     policy = Policy(build_model(tokenizer, **recipe["model"]), tokenizer, True, "base")
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
-    began, stream, curve, recent, ended = time.perf_counter(), batches(policy, card, recipe), [], [], False
+    tasks = panel(env, n=games, size=recipe["size"]) if games else []
+    began, stream, curve, recent = time.perf_counter(), batches(policy, card, recipe), [], []
     for step in tqdm(range(recipe["stop"]), desc="pre-training", mininterval=5):
         ids, weights = next(stream)
         scale = min(1.0, (step + 1) / recipe["warmup_steps"]) * (1 - step / recipe["steps"])
@@ -174,17 +164,15 @@ def pretrain(
         recent.append(float(loss.detach()))
         if not math.isfinite(recent[-1]):
             raise FloatingPointError(f"step {step}: loss is {recent[-1]}")
-        seconds = time.perf_counter() - began
-        ended = step + 1 == recipe["stop"] or seconds > 60 * minutes
-        if ended or (step + 1) % math.ceil(recipe["stop"] / points) == 0:
-            row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": round(seconds, 1)}
+        if step + 1 == recipe["stop"] or (step + 1) % math.ceil(recipe["stop"] / points) == 0:
+            seconds = round(time.perf_counter() - began, 1)
+            row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": seconds}
             if games:
-                row["success"] = success(policy, env, recipe, games)
+                scores = {f: evaluate(policy, tasks, format=f, seed=0).success for f in recipe["formats"]}
+                row["success"] = {f: round(score, 4) for f, score in scores.items()}  # at temperature 0.4
             curve.append(row)
             recent = []
             tqdm.write(json.dumps(row))
-        if ended:
-            break
     model.eval()
     policy.save(out)
     made = {
@@ -209,17 +197,14 @@ def main():
     parser.add_argument("--out", type=Path, help="(default: models/base in the environment's folder)")
     parser.add_argument("--stop", type=int, help="steps, in place of the recipe's")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end after so many, even before --stop")
     parser.add_argument("--games", type=int, default=128, help="of the panel, for the curve; 0: no evaluation")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     options = parser.parse_args()
     card = envs.get(options.env)
     if not card.pretraining:
         parser.error(f"--env {options.env}: its card has no recipe for pre-training")
     changes = {name: value for name in ("stop", "seed") if (value := getattr(options, name)) is not None}
-    torch.set_num_threads(options.threads)
     out = options.out or card.folder / "models" / "base"
-    pretrain(options.env, {**card.pretraining, **changes}, out, minutes=options.minutes, games=options.games)
+    pretrain(options.env, {**card.pretraining, **changes}, out, games=options.games)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""What the three trainings with TRL share: a model as it was before, and what `sft` and `dpo` have in common."""
+"""What the three trainings with TRL share."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
 
 import torch
 from peft import PeftModel
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 
 @contextlib.contextmanager
@@ -34,20 +33,30 @@ def restore_after_training(model) -> Iterator[None]:
         model.train(training)
 
 
-def arguments(
-    policy,
-    *,
-    epochs: int,
-    batch_size: int,
-    micro_batch_size: int,
-    learning_rate: float,
-    lr_schedule: str,
-    max_grad_norm: float,
-    bf16: bool | None,
-    seed: int,
+def arguments(policy, batch_size: int, micro_batch_size: int, bf16: bool | None = None) -> dict:
+    """Keywords of TRL's three configurations: nothing is printed or saved; an optimiser step takes a batch and is
+    logged. `bf16` None means yes on a GPU that supports it, no on CPU."""
+    micro = max(size for size in range(1, min(micro_batch_size, batch_size) + 1) if batch_size % size == 0)
+    cuda = torch.device(policy.device).type == "cuda"
+    return {
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": batch_size // micro,
+        "gradient_checkpointing": False,  # TRL's default is True; micro-batches already bound the memory
+        "bf16": bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": False,
+    }
+
+
+def epoch_arguments(
+    policy, epochs: int, batch_size: int, micro_batch_size: int, learning_rate: float, seed: int
 ) -> dict:
     """Keywords of `SFTConfig` and `DPOConfig`: rows of token ids, shuffled but much of a length together, none of them
-    cut off; a log entry each optimiser step, nothing on disk. The parameters are those of `sglib.training.sft.sft`.
+    cut off. The parameters are those of `sglib.training.sft.sft`.
 
     Raises:
         ValueError: `epochs` or a size of batches below 1.
@@ -55,47 +64,36 @@ def arguments(
     for name, value in {"epochs": epochs, "batch_size": batch_size, "micro_batch_size": micro_batch_size}.items():
         if value < 1:
             raise ValueError(f"{name}: got {value}; allowed: at least 1")
-    micro = max(size for size in range(1, min(micro_batch_size, batch_size) + 1) if batch_size % size == 0)
-    cuda = torch.device(policy.device).type == "cuda"
-    return {
+    return arguments(policy, batch_size, micro_batch_size) | {
         "output_dir": tempfile.gettempdir(),  # nothing is written there
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "logging_steps": 1,
         "num_train_epochs": epochs,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": batch_size // micro,
         "train_sampling_strategy": "group_by_length",  # shuffled, but less padding
         "learning_rate": learning_rate,
-        "lr_scheduler_type": lr_schedule,
-        "max_grad_norm": max_grad_norm,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
         "max_length": None,  # TRL's default of 1024 would cut long episodes silently
-        "gradient_checkpointing": False,  # default: True
-        "bf16": bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
-        "use_cpu": not cuda,
         "seed": seed,
-        "dataloader_pin_memory": False,
     }
 
 
-class StepHistory:
-    """Mixin for a trainer: `history`, and `on_step`, get a dict each optimiser step with `step` (from 1) and `NAMES`
-    (ours: the trainer's). Nothing is printed."""
+def silence(trainer: Trainer) -> None:
+    """Take the callbacks away that print."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
 
-    NAMES: ClassVar[Mapping[str, str]]
 
-    def __init__(self, *, on_step: Callable[[dict], None] | None, **kwargs):
-        self.history, self._on_step = [], on_step
-        super().__init__(**kwargs)
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
+class StepHistory(TrainerCallback):
+    """`rows` gets a dict for each optimiser step, with `step` (from 1) and `names` (ours: the trainer's)."""
 
-    def log(self, logs, start_time=None):
-        step = self.state.global_step
-        super().log(logs, start_time)
-        if "grad_norm" not in logs:  # the summary at the end
-            return
-        self.history.append({"step": step} | {name: logs[theirs] for name, theirs in self.NAMES.items()})
-        if self._on_step is not None:
-            self._on_step(self.history[-1])
+    def __init__(self, names: Mapping[str, str]):
+        self.names, self.rows = names, []
+
+    def train(self, trainer: Trainer) -> None:
+        silence(trainer)
+        trainer.add_callback(self)
+        trainer.train()
+
+    def on_log(self, args, state, control, logs, **_):
+        if "grad_norm" in logs:  # not the summary at the end
+            row = {name: logs[theirs] for name, theirs in self.names.items()}
+            self.rows.append({"step": state.global_step} | row)

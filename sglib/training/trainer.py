@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import torch
 from peft import PeftModel
-from transformers import PrinterCallback, ProgressCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
 from sglib.advantages.formulas import to_tokens
+from sglib.models.policy import eval_mode
 from sglib.training import forward
+from sglib.training.shared import silence
 
 
 def _episode_return(completions, episode_return, **_):
@@ -31,10 +32,8 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
 
     Args:
         args: `max_steps` counts the whole run, also where it is resumed.
-        start: the iteration to begin with; more than 0 where a run is resumed.
-        optimizer_state: what `optimizer_tensors` returned, to continue from.
+        start, optimizer_state: the iteration to begin with and what `optimizer_tensors` returned, of a resumed run.
         linear: whether the learning rate falls to 0 over `max_steps`; else it is constant.
-        **kwargs: as `GRPOTrainer`.
     """
 
     # The check list for an upgrade of TRL (now 1.16) or transformers (now 5.23): every method of theirs that is
@@ -66,8 +65,7 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*rollout_func.*experimental")
             super().__init__(model=model, args=args, reward_funcs=[_episode_return], rollout_func=self._play, **kwargs)
-        self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
+        silence(self)
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs", "entropy"))
             self.ref_model, self.beta = self.accelerator.prepare_model(reference, evaluation_mode=True), beta
@@ -88,12 +86,11 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
     def acting(self) -> Iterator[None]:
         """The model as rollouts need it: in eval mode, and with its own forward. Accelerate's, under autocast, returns
         keys and values of another type than the weights have, which a cache of the weights' type does not take."""
-        training, forward = self.model.training, self.model.__dict__.pop("forward", None)
-        self.model.eval()
+        forward = self.model.__dict__.pop("forward", None)
         try:
-            yield
+            with eval_mode(self.model):
+                yield
         finally:
-            self.model.train(training)
             if forward is not None:
                 self.model.forward = forward
 

@@ -1,6 +1,6 @@
 """Figures (interactive, with a still image), the live training view, the trajectory inspector."""
 
-from sglib.experiments.tables import escape_markdown, markdown_table
+from sglib.experiments.tables import markdown_table
 from sglib.view.figures import bars, forest, label_panels, learning_curves
 from sglib.view.inspect import export_html, inspect
 from sglib.view.still import show
@@ -9,7 +9,6 @@ from sglib.view.training import TrainingView, training_panels
 __all__ = [
     "TrainingView",
     "bars",
-    "escape_markdown",
     "export_html",
     "forest",
     "inspect",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,11 +33,7 @@ COLUMNS = {  # column -> what its head says
 
 
 def table(trajectories: Sequence[Trajectory], runs: Sequence[str] | None = None) -> pd.DataFrame:
-    """One row an episode, in order.
-
-    Args:
-        trajectories: N episodes.
-        runs: name of the run that each comes from; None leaves it empty.
+    """One row an episode, in order; `runs` names the run that each comes from.
 
     Returns:
         Columns as `COLUMNS`: `won` and `looping` bool, `turns` and `invalid` counts, `disagreement` the share of its
@@ -67,28 +64,18 @@ def search_text(trajectory: Trajectory) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """Which episodes are listed, and in which order. None and "" let all through.
-
-    Attributes:
-        run, task: exactly these.
-        outcome: "won" or "lost".
-        shortest, longest: turns, both ends counted.
-        looping, invalid, disagreeing: only episodes that loop, with an action that did nothing, with at least half of
-            their labels contradicted by the truth.
-        text: found in observations, answers or actions, whatever the case.
-        sort: a column of `COLUMNS`; descending: the largest first. Rows without a value come last either way.
-    """
+    """Which episodes are listed, and in which order. None, "" and False let all through."""
 
     run: str = ""
     task: str = ""
-    outcome: str = ""
-    shortest: int | None = None
+    outcome: str = ""  # "won" or "lost"
+    shortest: int | None = None  # turns, both ends counted
     longest: int | None = None
     looping: bool = False
-    invalid: bool = False
-    disagreeing: bool = False
-    text: str = ""
-    sort: str = "number"
+    invalid: bool = False  # at least one action did nothing
+    disagreeing: bool = False  # the truth contradicts at least half of its labels
+    text: str = ""  # found in observations, answers or actions, whatever the case
+    sort: str = "number"  # a column of `COLUMNS`; rows without a value come last either way
     descending: bool = False
 
     def __post_init__(self):
@@ -99,31 +86,22 @@ class Query:
 
 
 def select(rows: pd.DataFrame, query: Query, texts: Callable[[], Sequence[str]] | None = None) -> np.ndarray:
-    """Numbers of the episodes that a query lets through, in its order.
-
-    Args:
-        rows: of `table`.
-        texts: gives `search_text` of every episode; called only where a text is searched.
-    """
-    keep = np.ones(len(rows), dtype=bool)
+    """Numbers of the episodes that a query lets through, in its order. `rows` are of `table`; `texts`, called only
+    where a text is searched, gives `search_text` of every episode."""
+    keep = rows["turns"].between(query.shortest or 0, np.inf if query.longest is None else query.longest)
     for column, wanted in (("run", query.run), ("task", query.task)):
         if wanted:
-            keep &= (rows[column] == wanted).to_numpy()
+            keep &= rows[column] == wanted
     if query.outcome:
-        keep &= rows["won"].to_numpy() == (query.outcome == "won")
-    if query.shortest is not None:
-        keep &= rows["turns"].to_numpy() >= query.shortest
-    if query.longest is not None:
-        keep &= rows["turns"].to_numpy() <= query.longest
+        keep &= rows["won"] == (query.outcome == "won")
     if query.looping:
-        keep &= rows["looping"].to_numpy()
+        keep &= rows["looping"]
     if query.invalid:
-        keep &= rows["invalid"].to_numpy() > 0
+        keep &= rows["invalid"] > 0
     if query.disagreeing:
-        keep &= rows["disagreement"].to_numpy() >= 0.5
+        keep &= rows["disagreement"] >= 0.5
     if query.text and texts is not None:
-        wanted = query.text.lower()
-        keep &= np.array([wanted in text for text in texts()], dtype=bool)
+        keep &= np.array([query.text.lower() in text for text in texts()], dtype=bool)
     chosen = rows[keep].sort_values(query.sort, ascending=not query.descending, kind="stable", na_position="last")
     return chosen["number"].to_numpy()
 
@@ -133,19 +111,12 @@ def select(rows: pd.DataFrame, query: Query, texts: Callable[[], Sequence[str]] 
 
 @dataclass
 class Timeline:
-    """One episode's progress before each turn and after the last: T + 1 points, None where unknown.
+    """One episode's progress, 0..1, before each turn and after the last: T + 1 points, None where unknown."""
 
-    Attributes:
-        true: `Trajectory.progress`, 0..1; 0 where the goal can no longer be reached.
-        stated: what the policy said before acting, clipped to 0..1 (the last point is None).
-        hindsight: what it said of the state after the episode, 0..1 (the first point is 0 where there is any).
-        polarity: of the label written at turn t: -1, 0, 1; it rates the state at t (the last point is None).
-    """
-
-    true: list[float | None]
-    stated: list[float | None]
-    hindsight: list[float | None]
-    polarity: list[float | None]
+    true: list[float | None]  # `Trajectory.progress`; 0 where the goal can no longer be reached
+    stated: list[float | None]  # what the policy said before acting, clipped (the last point is None)
+    hindsight: list[float | None]  # what it said of the state after the episode (the first is 0 where there is any)
+    polarity: list[float | None]  # -1, 0, 1: of the label written at turn t, which rates the state there
 
 
 def timeline(trajectory: Trajectory) -> Timeline:
@@ -192,9 +163,9 @@ def divergence(a: Trajectory, b: Trajectory) -> int | None:
     return None
 
 
-def anchors(members: Sequence[Trajectory]) -> Mapping[str, list[tuple[int, int]]]:
-    """Anchor states: observations that several episodes of a group met, where GiGPO compares them (the group's first
-    observation is always one). Text -> (member, turn), in order."""
+def anchors(members: Sequence[Trajectory]) -> dict[str, list[tuple[int, int]]]:
+    """Anchor states, observations that several episodes of a group met, where GiGPO compares them: text -> (member,
+    turn), in order. The group's first observation is always one."""
     met: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number, member in enumerate(members):
         for t, turn in enumerate(member.turns):
@@ -202,38 +173,24 @@ def anchors(members: Sequence[Trajectory]) -> Mapping[str, list[tuple[int, int]]
     return {text: places for text, places in met.items() if len({member for member, _ in places}) > 1}
 
 
-@dataclass(frozen=True)
-class Token:
-    """One token of the sequence that the trainer saw.
+class Token(NamedTuple):
+    """One token of the sequence that the trainer saw."""
 
-    Attributes:
-        text: as the tokenizer writes it.
-        trained: whether the policy wrote it, so that it was trained on.
-        turn: the turn (from 0) that wrote it, None elsewhere.
-        advantage: that turn's, None where it was not trained on.
-        logprob: when it was sampled, None elsewhere.
-        ratio: log-probability under another policy minus `logprob`, None elsewhere.
-    """
-
-    text: str
-    trained: bool
-    turn: int | None
-    advantage: float | None
-    logprob: float | None
-    ratio: float | None = None
+    text: str  # as the tokenizer writes it
+    trained: bool  # whether the policy wrote it, so that it was trained on; the fields below are None elsewhere
+    turn: int | None = None  # that wrote it, from 0
+    advantage: float | None = None  # that turn's
+    logprob: float | None = None  # when it was sampled
+    ratio: float | None = None  # log-probability under another policy minus `logprob`
 
 
 def tokens(
     trajectory: Trajectory, decode: Callable[[int], str], logprobs: Sequence[float] | None = None
 ) -> list[Token]:
-    """The exact sequence that the trainer saw; empty where the recording has no tokens.
-
-    Args:
-        decode: token id -> text.
-        logprobs: (C,) of another policy (`sglib.play.scoring.token_logprobs`), for the ratio.
-    """
+    """The exact sequence that the trainer saw; empty where the recording has no tokens. `decode` turns a token id into
+    text; `logprobs` (C,) of another policy (`sglib.play.scoring.token_logprobs`) are for the ratio."""
     owner = {i: t for t, turn in enumerate(trajectory.turns) for i in range(*turn.span)}
-    found = [Token(decode(i), False, None, None, None) for i in trajectory.prompt_ids]
+    found = [Token(decode(i), False) for i in trajectory.prompt_ids]
     for i, (id_, mask, logprob) in enumerate(
         zip(trajectory.completion_ids, trajectory.mask, trajectory.logprobs, strict=True)
     ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from sglib.measure.power import detectable_difference
+from sglib.play.progress_bar import in_kernel
 from sglib.view.still import COLOURS, NOTHING, mimebundle
 
 MOST_STANDING = 5  # vertical bars in a figure
+AGREEMENT = "agreement with the truth"
 LABEL_COLOURS = {"negative": "#D55E00", "neutral": "#8C8C8C", "positive": "#0072B2"}
 Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
@@ -53,26 +55,35 @@ def learning_curves(
         ValueError: an arm without a row that has `x` and `y`.
     """
     figure = go.Figure()
-    banded = False
-    for number, (arm, rows) in enumerate(metrics_by_arm.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        frame = pd.DataFrame(rows)
-        if not {x, y} <= set(frame.columns) or frame.dropna(subset=[x, y]).empty:
-            raise ValueError(f"arm {arm!r} has no row with {x!r} and {y!r}; its columns: {list(frame.columns)}")
-        frame = frame.dropna(subset=[x, y]).sort_values(x)
-        if low in frame and high in frame:
-            banded = True
-            band = frame.dropna(subset=[low, high])
-            figure.add_scatter(
-                x=[*band[x], *band[x][::-1]], y=[*band[high], *band[low][::-1]], fill="toself", mode="none",
-                fillcolor=_translucent(colour), legendgroup=arm, showlegend=False, hoverinfo="skip", name=arm,
-            )  # fmt: skip
-        figure.add_scatter(
-            x=list(frame[x]), y=list(frame[y]), mode="lines+markers", name=arm, legendgroup=arm,
-            line={"color": colour}, marker={"color": colour, "size": 6},
-        )  # fmt: skip
-    note = _note(n, level if banded else None, "band", detectable)
+    banded = [
+        _curve(figure, arm, rows, COLOURS[number % len(COLOURS)], x, y, low, high)
+        for number, (arm, rows) in enumerate(metrics_by_arm.items())
+    ]
+    note = _note(n, level if any(banded) else None, "band", detectable)
     return _finish(figure, title, note, x_title, y_title, percent)
+
+
+def _curve(
+    figure: go.Figure, arm: str, rows: Rows, colour: str, x: str, y: str, low: str | None, high: str | None,
+    *, size: int = 6, legend: bool | None = None, **place: int,
+) -> bool:  # fmt: skip
+    """Add one arm's line, and its band where the rows have one, which it returns. `place`: row and col of a panel."""
+    frame = pd.DataFrame(rows)
+    if not {x, y} <= set(frame.columns) or frame.dropna(subset=[x, y]).empty:
+        raise ValueError(f"arm {arm!r} has no row with {x!r} and {y!r}; its columns: {list(frame.columns)}")
+    frame = frame.dropna(subset=[x, y]).sort_values(x)
+    banded = low in frame and high in frame and frame[[low, high]].notna().all(axis=1).any()
+    if banded:
+        band = frame.dropna(subset=[low, high])
+        figure.add_scatter(
+            x=[*band[x], *band[x][::-1]], y=[*band[high], *band[low][::-1]], fill="toself", mode="none",
+            fillcolor=_translucent(colour), legendgroup=arm, showlegend=False, hoverinfo="skip", name=arm, **place,
+        )  # fmt: skip
+    figure.add_scatter(
+        x=list(frame[x]), y=list(frame[y]), mode="lines+markers", name=arm, legendgroup=arm, showlegend=legend,
+        line={"color": colour}, marker={"color": colour, "size": size}, **place,
+    )  # fmt: skip
+    return banded
 
 
 def bars(
@@ -99,9 +110,6 @@ def bars(
         group, onto: add a group of bars of this name to an earlier figure.
         pair: which two `detectable` compares.
         Others as in `learning_curves`.
-
-    Raises:
-        ValueError: lengths that differ.
     """
     if {len(names)} != {len(x) for x in (values, low, high) if x is not None}:
         raise ValueError("names, values, low and high must be equally long")
@@ -140,7 +148,6 @@ def forest(
             `theirs` in points, None where nothing was reported.
         groups: what `group` can be; each has a colour.
         band: differences below this, in points, are noise; shaded.
-
     """
     frame = pd.DataFrame(rows)
     if frame.empty:
@@ -177,42 +184,23 @@ def forest(
     return figure.update_layout(height=160 + 24 * len(frame), width=1000)
 
 
-def label_panels(
-    metrics_by_arm: Mapping[str, Rows],
-    x: str = "iteration",
-    *,
-    agreement: str = "agreement",
-    title: str = "",
-    x_title: str = "iteration",
-) -> go.Figure:
+def label_panels(metrics_by_arm: Mapping[str, Rows], *, title: str = "") -> go.Figure:
     """What the guidance says and how often it is right: a panel for each arm.
 
-    Lines, 0..1: shares of turns labelled negative, neutral, positive; dashed: the labels' agreement with true progress.
-
-    Args:
-        metrics_by_arm: rows by arm with columns `x`, "negative", "neutral", "positive" and `agreement`; a column that
-            is absent is not drawn.
+    Rows by arm have "iteration" and, 0..1, what is drawn where it is there: "negative", "neutral" and "positive", the
+    shares of turns labelled so, and (dashed) "agreement" of the labels with true progress.
     """
-    if not metrics_by_arm:
-        return _finish(go.Figure(), title, "", x_title, "share of turns", True)
-    figure = make_subplots(1, len(metrics_by_arm), shared_yaxes=True, subplot_titles=list(metrics_by_arm))
-    for column, rows in enumerate(metrics_by_arm.values(), 1):
-        frame = pd.DataFrame(rows)
-        for name, colour in {**LABEL_COLOURS, agreement: "#E69F00"}.items():
-            if name not in frame or frame[name].isna().all():
-                continue
-            part = frame.dropna(subset=[name])
-            shown = name if name in LABEL_COLOURS else "agreement with the truth"
-            figure.add_scatter(
-                x=list(part[x]), y=list(part[name]), mode="lines", name=shown, legendgroup=name,
-                showlegend=not any(trace.legendgroup == name for trace in figure.data),
-                line={"color": colour, "dash": "solid" if name in LABEL_COLOURS else "dash"}, row=1, col=column,
-            )  # fmt: skip
-        figure.update_xaxes(title_text=x_title, row=1, col=column)
-    figure.update_yaxes(title_text="share of turns", col=1)
-    figure.update_yaxes(range=[0, 1], tickformat=".0%")
-    figure.update_layout(title=title or None, height=380, template="plotly_white")
-    return figure
+    panels = {}
+    for arm, rows in metrics_by_arm.items():
+        frame = pd.DataFrame(rows).rename(columns={"agreement": AGREEMENT})
+        shown = [name for name in (*LABEL_COLOURS, AGREEMENT) if name in frame]
+        columns = {name: frame[["iteration", name]].dropna() for name in shown}
+        panels[arm] = {name: column.rename(columns={name: "value"}) for name, column in columns.items()}
+    figure = small_multiples(panels, title=title, y_title="share of turns")
+    for trace in figure.data:
+        dash = "dash" if trace.name == AGREEMENT else "solid"
+        trace.update(mode="lines", line={"color": LABEL_COLOURS.get(trace.name, "#E69F00"), "dash": dash})
+    return figure.update_yaxes(range=[0, 1], tickformat=".0%")
 
 
 def small_multiples(
@@ -228,14 +216,12 @@ def small_multiples(
     note: str = "",
     columns: int | None = None,
 ) -> go.Figure:
-    """Several quantities of the same arms, one panel and one scale each.
+    """Several quantities of the same arms, one panel and one scale each, `columns` in a row (None: all).
 
     Args:
         panels: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
             panels, and is left out of those where it has no rows.
-        y_title: of the vertical axes, where all panels show one quantity.
-        note: below the title.
-        columns: panels in a row; None puts all into one.
+        y_title: where all panels show one quantity.
     """
     if not panels:
         return _finish(go.Figure(), title, note, x_title, y_title, False)
@@ -247,16 +233,9 @@ def small_multiples(
     for number, of in enumerate(panels.values()):
         row, column = number // wide + 1, number % wide + 1
         for arm in (arm for arm in arms if len(of.get(arm, ()))):
-            part = learning_curves({arm: of[arm]}, x, y, low, high, percent=False)
+            new = not any(trace.name == arm and trace.showlegend for trace in figure.data)
             colour = COLOURS[arms.index(arm) % len(COLOURS)]
-            for trace in part.data:
-                if trace.mode == "none":
-                    trace.fillcolor = _translucent(colour)
-                else:
-                    trace.line.color = trace.marker.color = colour
-                    trace.marker.size = 3
-                    trace.showlegend = not any(t.name == arm and t.showlegend for t in figure.data)
-                figure.add_trace(trace, row=row, col=column)
+            _curve(figure, arm, of[arm], colour, x, y, low, high, size=3, legend=new, row=row, col=column)
         if number >= len(panels) - wide:
             figure.update_xaxes(title_text=x_title, row=row, col=column)
         if y_title and column == 1:
@@ -278,10 +257,6 @@ def turn_panels(
     Args:
         panels: quantity -> one list of values per episode.
         rows: names of the episodes, drawn from the top.
-        title, note: above the figure.
-
-    Raises:
-        ValueError: another number of episodes than of names.
     """
     if not panels:
         return _finish(go.Figure(), title, note, "turn", "", False)
@@ -307,45 +282,24 @@ def turn_panels(
 
 
 class LivePlot:
-    """A figure in a notebook that is redrawn while training runs.
-
-    At most one redraw in `every` seconds; the notebook keeps only the last one. Outside a notebook nothing is drawn.
-
-        live = LivePlot()
-        for ...:
-            live.update(lambda: learning_curves(metrics))
-        live.close()
-
-    Args:
-        every: seconds.
-    """
+    """A figure in a notebook that is redrawn while training runs, at most once in `every` seconds; the notebook keeps
+    only the last one. Outside a notebook nothing is drawn."""
 
     def __init__(self, every: float = 5.0):
         self.every, self.last, self.pending, self.handle = every, -np.inf, None, None
 
-    def update(self, draw) -> None:
-        """Redraw if it is time. `draw` takes nothing and returns a figure; it is called only when one is drawn."""
+    def update(self, draw: Callable[[], go.Figure]) -> None:
+        """Redraw if it is time; `draw` is called only then."""
         self.pending = draw
         if time.monotonic() - self.last >= self.every:
-            self._redraw()
+            self.close()
 
     def close(self) -> None:
         """Draw the last update, if it was not drawn."""
-        if self.pending is not None:
-            self._redraw()
-
-    @staticmethod
-    def possible() -> bool:
-        """Whether this runs in a notebook."""
-        from IPython import get_ipython
-
-        return hasattr(get_ipython(), "kernel")
-
-    def _redraw(self) -> None:
         from IPython.display import display
 
         draw, self.pending = self.pending, None
-        if not self.possible():
+        if draw is None or not in_kernel():
             return
         bundle = mimebundle(draw())
         if self.handle is None:

@@ -22,6 +22,7 @@ from sglib import envs
 from sglib.envs.base import HasExpert, HasPlan
 from sglib.measure import counterfactual
 from sglib.models.policy import Policy, load_policy
+from sglib.models.small import shipped
 from sglib.play.episode import Fork
 from sglib.play.scoring import token_logprobs
 from sglib.records import Trajectory, read_trajectories, uncollected, without_tokens, write_atomic
@@ -36,14 +37,8 @@ NO_POLICY = "it needs a policy that plays on: inspect(..., policy='base')"
 
 
 class Inspector(anywidget.AnyWidget):
-    """The widget that `inspect` returns. `show`, `goto` and `act` do what clicks do; `draw` updates the page.
-
-    Attributes:
-        view, game, step, other, query: what is shown.
-        trajectories, runs: the episodes, and which run each is of; those of files without their tokens until opened.
-        found: numbers of the episodes that the list shows, in its order.
-        result: of the last what-if, None before the first.
-    """
+    """The widget that `inspect` returns. `show`, `goto` and `act` do what clicks do; `draw` updates the page. Episodes
+    of files are without their tokens until they are opened."""
 
     _esm = SCRIPT
     page = traitlets.Unicode().tag(sync=True)
@@ -58,11 +53,11 @@ class Inspector(anywidget.AnyWidget):
         self.origins = list(origins or [None] * len(trajectories))
         self._fetch(game)
         self.rows = episodes.table(trajectories, runs)
-        self.query, self.first = Query(), 0
+        self.query, self.first = Query(), 0  # the list: what it shows, from which place on
         self.view, self.game, self.step, self.other, self.colour = view, game, step, other, "advantage"
         self.result: counterfactual.WhatIf | None = None
         self.note = ""
-        self.found = episodes.select(self.rows, self.query)
+        self.found = episodes.select(self.rows, self.query)  # numbers of the listed episodes, in order
         super().__init__()
         self.on_msg(lambda widget, content, buffers: self.act(content.get("do"), content.get("value")))
         self.draw()
@@ -72,14 +67,10 @@ class Inspector(anywidget.AnyWidget):
     def act(self, do: str | None, value=None) -> None:
         """One click or key: `do` and `value` as in the page's `data-do` and `data-value`. An error changes nothing and
         is shown on the page."""
-        handler = getattr(self, f"_do_{do}", None) if isinstance(do, str) else None
         self.note = ""
         before = {name: getattr(self, name) for name in SHOWN}
         try:
-            if handler is not None:
-                handler(value)
-            elif isinstance(do, str) and do in Query.__dataclass_fields__:
-                self._filter(do, value)
+            self._do(do, value)
             self.draw()
         except Exception as error:  # the page must stay usable
             for name, old in before.items():
@@ -87,91 +78,85 @@ class Inspector(anywidget.AnyWidget):
             self.note = f"{error}" if isinstance(error, ValueError | IndexError) else f"{type(error).__name__}: {error}"
             self.draw()
 
-    def _filter(self, field: str, value) -> None:
-        if field in ("shortest", "longest"):
-            value = int(value) if str(value).strip().isdigit() else None
-        elif field in ("looping", "invalid", "disagreeing"):
-            value = bool(value)
-        else:
-            value = str(value or "")
-        self.query = replace(self.query, **{field: value})
+    def _do(self, do: str | None, value) -> None:
+        match do:
+            case "sort":
+                descending = self.query.sort == value and not self.query.descending
+                self._filter(sort=str(value), descending=descending)
+            case "shortest" | "longest":
+                self._filter(**{do: int(value) if str(value).strip().isdigit() else None})
+            case "looping" | "invalid" | "disagreeing":
+                self._filter(**{do: bool(value)})
+            case "run" | "task" | "outcome" | "text":
+                self._filter(**{do: str(value or "")})
+            case "page":
+                last = max(0, (len(self.found) - 1) // pages.PAGE * pages.PAGE)
+                self.first = min(max(self.first + int(value) * pages.PAGE, 0), last)
+            case "open":
+                self.show(int(value))
+            case "list":
+                self.view = "list"
+            case "view":
+                self.view = _one_of("view", value, VIEWS)
+            case "colour":
+                self.colour = _one_of("colour", value, pages.COLOURINGS)
+            case "turn":
+                self.goto(self.step + int(value))
+            case "goto":
+                self.view = "episode"
+                self.goto(int(value))
+            case "episode":
+                place = self._place()
+                place = 0 if place < 0 else place + int(value)  # one that is not listed any more: the first of the list
+                if 0 <= place < len(self.found):
+                    self.show(int(self.found[place]))
+            case "other":
+                number = int(value) if str(value).strip() else None
+                if number is not None:
+                    _check_number("other", number, len(self.trajectories))
+                self.other = number
+            case "key":
+                self._key(value)
+            case "whatif":
+                self._what_if(value if isinstance(value, Mapping) else {})
+            case "examples" if self.result is not None:
+                self._show_examples()
+            case "export":
+                self.note = f"written: {self.export()}"
+
+    def _filter(self, **changes) -> None:
+        self.query = replace(self.query, **changes)
         self._list()
 
     def _list(self) -> None:
         self.found, self.first = episodes.select(self.rows, self.query, lambda: self._texts), 0
 
-    def _do_sort(self, column) -> None:
-        descending = self.query.sort == column and not self.query.descending
-        self.query = replace(self.query, sort=str(column), descending=descending)
-        self._list()
-
-    def _do_page(self, by) -> None:
-        last = max(0, (len(self.found) - 1) // pages.PAGE * pages.PAGE)
-        self.first = min(max(self.first + int(by) * pages.PAGE, 0), last)
-
-    def _do_open(self, game) -> None:
-        self.show(int(game))
-
-    def _do_list(self, _) -> None:
-        self.view = "list"
-
-    def _do_view(self, view) -> None:
-        if view not in VIEWS:
-            raise ValueError(f"view={view!r}: allowed: {', '.join(VIEWS)}")
-        self.view = view
-
-    def _do_colour(self, by) -> None:
-        if by not in pages.COLOURINGS:
-            raise ValueError(f"colour={by!r}: allowed: {', '.join(pages.COLOURINGS)}")
-        self.colour = by
-
-    def _do_turn(self, by) -> None:
-        self.goto(self.step + int(by))
-
-    def _do_goto(self, turn) -> None:
-        self.view = "episode"
-        self.goto(int(turn))
-
-    def _do_episode(self, by) -> None:
-        place = self._place()
-        place = 0 if place < 0 else place + int(by)  # one that is not listed any more: the first of the list
-        if 0 <= place < len(self.found):
-            self.show(int(self.found[place]))
-
-    def _do_other(self, number) -> None:
-        number = int(number) if str(number).strip() else None
-        if number is not None and not 0 <= number < len(self.trajectories):
-            raise IndexError(f"other = {number}: there are {len(self.trajectories)} episodes, counted from 0")
-        self.other = number
-
-    def _do_key(self, key) -> None:
+    def _key(self, key) -> None:
+        by = {"ArrowRight": 1, "l": 1, "ArrowLeft": -1, "h": -1}.get(key, 0)
+        sideways, by = bool(by), by or {"ArrowDown": 1, "j": 1, "ArrowUp": -1, "k": -1}.get(key, 0)
         if self.view == "list":
-            moves = {"ArrowRight": 1, "ArrowLeft": -1, "l": 1, "h": -1}
-            if key in moves:
-                self._do_page(moves[key])
-            elif key in ("ArrowDown", "j") and len(self.found):
+            if by and sideways:
+                self._do("page", by)
+            elif by == 1 and len(self.found):
                 self.show(int(self.found[self.first]))
-            return
-        if key == "Escape":
+        elif key == "Escape":
             self.view = "list" if self.view == "episode" else "episode"
-        elif key in ("ArrowRight", "l", "ArrowLeft", "h"):
-            self._do_turn(1 if key in ("ArrowRight", "l") else -1)
-        elif key in ("ArrowDown", "j", "ArrowUp", "k"):
-            self._do_episode(1 if key in ("ArrowDown", "j") else -1)
+        elif by:
+            self._do("turn" if sideways else "episode", by)
         elif key in ("Home", "End"):
             self.goto(0 if key == "Home" else len(self.trajectory) - 1)
 
-    def _do_whatif(self, form) -> None:
+    def _what_if(self, form: Mapping) -> None:
         """Play on from the open turn, `k` times with another action or guidance and `k` times without."""
         if self.policy is None:
             raise ValueError(NO_POLICY)
-        form = form if isinstance(form, Mapping) else {}
         kind, k = str(form.get("kind", "action")), int(form.get("k") or 16)
+        text, label = str(form.get("text", "")), str(form.get("label") or "")
         if not 1 <= k <= 256:
             raise ValueError(f"k = {k}: allowed: 1 to 256")
         change = {
-            "action": {"action": str(form.get("text", "")).strip()},
-            "guidance": {"guidance": str(form.get("text", "")).strip() or None, "label": form.get("label") or None},
+            "action": {"action": text.strip()},
+            "guidance": {"guidance": text.strip() or None, "label": label or None},
             "delete": {"delete_guidance": True},
         }.get(kind)
         if change is None or change.get("action") == "":
@@ -180,21 +165,18 @@ class Inspector(anywidget.AnyWidget):
             self.policy, self.trajectory, self.step, k=k,
             max_turns=max(envs.of(self.trajectory).turns, len(self.trajectory)), games=self.games, **change,
         )  # fmt: skip
-        self.form = {"kind": kind, "text": str(form.get("text", "")), "label": str(form.get("label") or ""), "k": k}
+        self.form = {"kind": kind, "text": text, "label": label, "k": k}
 
-    def _do_examples(self, _) -> None:
+    def _show_examples(self) -> None:
         """Add the last what-if's episodes to the list and compare the first with the one that it was forked from."""
-        if self.result is not None:
-            self.trajectories += self.result.examples
-            self.origins += [None] * len(self.result.examples)
-            self.runs += [f"what if {self.game}:{self.step + 1}"] * len(self.result.examples)
-            self.rows = episodes.table(self.trajectories, self.runs)
-            self.__dict__.pop("_texts", None)
-            self.other, self.view = len(self.trajectories) - len(self.result.examples), "compare"
-            self._list()
-
-    def _do_export(self, _) -> None:
-        self.note = f"written: {self.export()}"
+        examples = self.result.examples
+        self.other, self.view = len(self.trajectories), "compare"
+        self.trajectories += examples
+        self.origins += [None] * len(examples)
+        self.runs += [f"what if {self.game}:{self.step + 1}"] * len(examples)
+        self.rows = episodes.table(self.trajectories, self.runs)
+        self.__dict__.pop("_texts", None)
+        self._list()
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 
@@ -220,8 +202,7 @@ class Inspector(anywidget.AnyWidget):
 
     def show(self, game: int, step: int = 0) -> None:
         """Open an episode at a turn, both counted from 0."""
-        if not 0 <= game < len(self.trajectories):
-            raise IndexError(f"game = {game}: there are {len(self.trajectories)} episodes, counted from 0")
+        _check_number("game", game, len(self.trajectories))
         self._fetch(game)
         self.game, self.result = game, None
         self.view, self.other = "episode" if self.view == "list" else self.view, None
@@ -245,9 +226,10 @@ class Inspector(anywidget.AnyWidget):
 
     def draw(self) -> None:
         """Update the page."""
-        self.page = getattr(self, f"_{self.view}_page")() + (
-            f"<p class='sglib-view bad' role='status'>{markup.escape(self.note)}</p>" if self.note else ""
-        )
+        drawn = {"list": self._list_page, "episode": self._episode_page, "compare": self._compare_page}
+        page = drawn.get(self.view, self._tokens_page)()
+        note = f"<p class='sglib-view bad' role='status'>{markup.escape(self.note)}</p>" if self.note else ""
+        self.page = page + note
 
     def _list_page(self) -> str:
         return pages.list_page(self.rows, self.query, self.found, self.first) + markup.bar(
@@ -319,7 +301,8 @@ class Inspector(anywidget.AnyWidget):
 
     @cached_property
     def _reader(self) -> Policy:
-        return self.policy or load_policy("base")
+        own = f"{self.trajectory.env}/base"  # a guess; `_wrote` says whether the recording has this tokenizer
+        return self.policy or load_policy(own if own in shipped() else "base")
 
     def _decode(self, id_: int) -> str:
         return self._reader.tokenizer.convert_ids_to_tokens(id_)
@@ -334,7 +317,7 @@ class Inspector(anywidget.AnyWidget):
         return turn is None or turn.response.endswith(written)
 
     def export(self, path: str | os.PathLike = "inspector.html", most: int = KEPT) -> Path:
-        """Write the listed episodes as one HTML file that opens without a kernel. Returns its path."""
+        """Write the listed episodes, see `export_html`."""
         return export_html(
             [self.trajectories[i] for i in self.found], path, most=most, runs=[self.runs[i] for i in self.found],
             numbers=self.found.tolist(),
@@ -354,22 +337,15 @@ def export_html(
 ) -> Path:  # fmt: skip
     """Write episodes as one HTML file: a list that opens into every turn, without a kernel, a script or a network.
 
-    Args:
-        most: at most this many episodes are written; the file says how many are left out.
-        runs: name of the run of each.
-        numbers: number of each in the file; None counts from 0.
-
-    Returns:
-        The path, absolute.
-
-    Raises:
-        ValueError: no episode, or a number below 1.
+    At most `most` episodes are written; the file says how many are left out. `runs` and `numbers` are the name of the
+    run and the number of each in the list (None counts from 0). Returns the absolute path.
     """
     if not trajectories or most < 1:
         raise ValueError(f"trajectories: got {len(trajectories)}, most={most}: both must be at least one")
     return write_atomic(path, pages.export_page(trajectories, most, runs, numbers)).resolve()
 
 
+@uncollected()
 def inspect(
     trajectories: str | os.PathLike | Trajectory | Iterable[Trajectory] | Mapping[str, object],
     game: int | None = None,
@@ -390,37 +366,37 @@ def inspect(
         other: the episode to compare with, for view="compare".
         view: "list", "episode", "compare" or "tokens".
         policy: plays on in a what-if, and the tokens' log-probability ratio compares with it, at temperature 1; a
-            policy with the recording's tokenizer or its name. None leaves both out.
+            policy with the recording's tokenizer or its name.
         games: tasks by id, for a what-if of tasks that their environment cannot make again.
 
-    Raises:
-        TypeError: something that is no trajectory.
-        ValueError: no episode at all, an unknown view, a file that holds none.
-        IndexError: an episode or turn that does not exist.
-        FileNotFoundError: no such file.
     """
-    with uncollected():
-        return _inspect(trajectories, game, step, other, view, policy, games)
-
-
-def _inspect(trajectories, game, step, other, view, policy, games) -> Inspector:
     found, runs, origins = _gather(trajectories)
     if not found:
         where = f"{trajectories}: " if isinstance(trajectories, (str, os.PathLike)) else ""
         raise ValueError(f"{where}no episode to look at: the list or file is empty")
-    view = view or ("episode" if game is not None or len(found) == 1 else "list")
-    if view not in VIEWS:
-        raise ValueError(f"view={view!r}: allowed: {', '.join(VIEWS)}")
+    view = _one_of("view", view or ("episode" if game is not None or len(found) == 1 else "list"), VIEWS)
     game = game or 0
-    for name, value in (("game", game), ("other", other)):
-        if value is not None and not 0 <= value < len(found):
-            raise IndexError(f"{name} = {value}: there are {len(found)} episodes, counted from 0")
+    _check_number("game", game, len(found))
+    if other is not None:
+        _check_number("other", other, len(found))
     if not 0 <= step < max(len(found[game]), 1):
         raise IndexError(f"step = {step}: episode {game} has {len(found[game])} turns, counted from 0")
     if isinstance(policy, str):
-        policy = load_policy(policy)
+        envs.of(found[game])  # refuses a file that nobody has loaded: the name in a recording must not make it run
+        policy = load_policy(policy, env=found[game].env or None)
     source = repr(str(trajectories)) if isinstance(trajectories, (str, os.PathLike)) else "trajectories"
     return Inspector(found, runs, view, game, step, other, policy, source, origins, games)
+
+
+def _one_of(name: str, value, allowed: Iterable[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}: allowed: {', '.join(allowed)}")
+    return value
+
+
+def _check_number(name: str, number: int, count: int) -> None:
+    if not 0 <= number < count:
+        raise IndexError(f"{name} = {number}: there are {count} episodes, counted from 0")
 
 
 Origin = tuple[Path, int]  # file, and which of its lines with something in them (from 0) has an episode's tokens
@@ -440,7 +416,7 @@ def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Ori
     if isinstance(given, (str, os.PathLike)):
         path = Path(given)
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*.jsonl")) if _holds_trajectories(file)]
+            files = list(filter(_holds_trajectories, sorted(path.rglob("*.jsonl"))))
             if not files:
                 raise ValueError(f"{path}: no file of trajectories (*.jsonl) in it")
             names = (str(file.relative_to(path).with_suffix("")) for file in files)

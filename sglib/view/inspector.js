@@ -2,7 +2,7 @@
 const TYPED = ["INPUT", "TEXTAREA", "SELECT"];
 const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "Escape", "/", "j", "k", "h", "l"];
 
-// One trait shown in one box, which is drawn anew when that trait changes and at no other time.
+// One trait shown in one box, which is redrawn when that trait changes and at no other time.
 function part(model, root, trait) {
   const box = document.createElement("div");
   root.appendChild(box);

@@ -21,63 +21,62 @@ PAGE = 40  # rows of the list
 # -- the list ---------------------------------------------------------------------------------------------------------
 
 
-def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, first: int, note: str = "") -> str:
+def list_page(rows: pd.DataFrame, query: episodes.Query, found: np.ndarray, first: int) -> str:
     """The list of episodes: filters, heads that sort, `PAGE` rows from `first` on."""
     runs, tasks = sorted(set(rows["run"]) - {""}), sorted(set(rows["task"]))
-    parts = ["<div class='row'>"]
-    parts.append(
-        f"<input type='search' id='sglib-text' data-do='text' value='{escape(query.text)}' placeholder='search texts ( / )'>"
-    )
-    parts.append(select("outcome", [("", "won and lost"), ("won", "won"), ("lost", "lost")], query.outcome, "outcome"))
+    parts = [
+        f"<input type='search' id='sglib-text' data-do='text' value='{escape(query.text)}' "
+        "placeholder='search texts ( / )'>",
+        select("outcome", [("", "won and lost"), ("won", "won"), ("lost", "lost")], query.outcome, "outcome"),
+    ]
     if len(runs) > 1:
         parts.append(select("run", [("", "all runs"), *((run, run) for run in runs)], query.run, "run"))
     parts.append(select("task", [("", "all task types"), *((task, task) for task in tasks)], query.task, "task type"))
     for do, text, value in (("shortest", "turns from", query.shortest), ("longest", "to", query.longest)):
-        shown = "" if value is None else value
-        parts.append(
-            f"<label>{text} <input type='number' min='0' id='sglib-{do}' data-do='{do}' value='{shown}' style='width:4em'></label>"
-        )
-    for do, text in (
-        ("looping", "loops"),
-        ("invalid", "invalid actions"),
-        ("disagreeing", "labels contradict the truth"),
+        shown = f"type='number' min='0' value='{'' if value is None else value}' style='width:4em'"
+        parts.append(f"<label>{text} <input id='sglib-{do}' data-do='{do}' {shown}></label>")
+    for do, text, ticked in (
+        ("looping", "loops", query.looping),
+        ("invalid", "invalid actions", query.invalid),
+        ("disagreeing", "labels contradict the truth", query.disagreeing),
     ):
-        ticked = " checked" if getattr(query, do) else ""
-        parts.append(f"<label><input type='checkbox' id='sglib-{do}' data-do='{do}'{ticked}> {text}</label>")
-    parts.append("</div>")
+        shown = f"type='checkbox'{' checked' if ticked else ''}"
+        parts.append(f"<label><input id='sglib-{do}' data-do='{do}' {shown}> {text}</label>")
     columns = [c for c in episodes.COLUMNS if c != "run" or len(runs) > 1]
-    head = "".join(_head(column, query) for column in columns)
-    shown = rows.iloc[found[first : first + PAGE]]
-    body = "".join(_row(row, columns) for row in shown.to_dict("records"))
-    parts.append(f"<div class='list'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>")
+    table = _table(rows.iloc[found[first : first + PAGE]], columns, query)
     last = min(first + PAGE, len(found))
     where = f"{first + 1} to {last} of {len(found):,}" if len(found) else "no episode fits"
     of = f" (of {len(rows):,} episodes)" if len(found) != len(rows) else " episodes"
-    parts.append(
+    return view(
+        f"<div class='row'>{''.join(parts)}</div><div class='list'>{table}</div>"
         f"<div class='row'>{button('page', '‹', -1, first == 0, 'page before')}<span>{where}{of}</span>"
-        f"{button('page', '›', 1, last >= len(found), 'next page')}<span class='dim'>{escape(note)}</span></div>"
+        f"{button('page', '›', 1, last >= len(found), 'next page')}</div>"
     )
-    return view("".join(parts))
 
 
-def _head(column: str, query: episodes.Query) -> str:
-    arrow = ("▾" if query.descending else "▴") if query.sort == column else ""
-    return f"<th tabindex='0' data-do='sort' data-value='{column}' title='sort'>{escape(episodes.COLUMNS[column])} {arrow}</th>"
-
-
-def _row(row: dict, columns: Sequence[str]) -> str:
-    cells = {
-        "number": str(row["number"]),
-        "won": turns.outcome(row["won"], row["score"]),
-        "looping": "yes" if row["looping"] else "",
-        "disagreement": "" if np.isnan(row["disagreement"]) else f"{100 * row['disagreement']:.0f} %",
-        "internal": number(row["internal"], signed=True),
-        "total": number(row["total"], signed=True),
-        "invalid": str(row["invalid"]),
-        "turns": str(row["turns"]),
-    }
-    filled = "".join(f"<td>{cells[c] if c in cells else escape(row[c])}</td>" for c in columns)
-    return f"<tr tabindex='0' data-do='open' data-value='{row['number']}'>{filled}</tr>"
+def _table(rows: pd.DataFrame, columns: Sequence[str], query: episodes.Query | None = None, links: bool = False) -> str:
+    """Rows of `episodes.table`: with a query heads sort and rows open by a click, with links they lead to anchors."""
+    heads, lines = [f"<th>{escape(episodes.COLUMNS[c])}</th>" for c in columns], []
+    if query is not None:
+        arrow = {query.sort: "▾" if query.descending else "▴"}
+        heads = [
+            f"<th tabindex='0' data-do='sort' data-value='{c}' title='sort'>{escape(episodes.COLUMNS[c])} "
+            f"{arrow.get(c, '')}</th>"
+            for c in columns
+        ]
+    for row in rows.to_dict("records"):
+        cells = {name: escape(value) for name, value in row.items()} | {
+            "won": turns.outcome(row["won"], row["score"]),
+            "looping": "yes" if row["looping"] else "",
+            "disagreement": "" if np.isnan(row["disagreement"]) else f"{100 * row['disagreement']:.0f} %",
+            "internal": number(row["internal"], signed=True),
+            "total": number(row["total"], signed=True),
+        }
+        for name in ("number", "goal") if links else ():
+            cells[name] = f"<a href='#episode-{row['number']}'>{cells[name]}</a>"
+        click = "" if query is None else f" tabindex='0' data-do='open' data-value='{row['number']}'"
+        lines.append(f"<tr{click}>{''.join(f'<td>{cells[c]}</td>' for c in columns)}</tr>")
+    return f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 # -- an episode -------------------------------------------------------------------------------------------------------
@@ -87,15 +86,8 @@ def episode_page(
     trajectory: Trajectory, turn: int, *, place: int, count: int, call: str, extra: str = "",
     shared: Container[str] = frozenset(),
 ) -> str:  # fmt: skip
-    """An episode with one turn open.
-
-    Args:
-        turn: the open one, from 0.
-        place, count: place of the episode among those listed, from 0, and how many these are.
-        call: the Python call that shows the same.
-        extra: HTML below the turn.
-        shared: observations that other episodes of its group met (anchor states).
-    """
+    """An episode with one turn open (from 0), the `place`-th (from 0) of `count` that are listed. `call` shows the same
+    in Python; `extra` is HTML below the turn; `shared` are anchor states, which others of its group met too."""
     last = len(trajectory) - 1
     bar = [
         button("list", "list", title="back to the list (Escape)"),
@@ -141,24 +133,19 @@ COLOURINGS = {"advantage": "advantage", "logprob": "log-probability", "ratio": "
 def tokens_page(
     trajectory: Trajectory, decode: Callable[[int], str] | None, by: str, logprobs: Sequence[float] | None = None
 ) -> str:
-    """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; tokens not trained on are grey.
-
-    Args:
-        decode: token id -> text; None shows the ids, where the recording's tokenizer is not at hand.
-        logprobs: (C,) of the policy that the ratio compares with; None leaves the ratio out.
-    """
+    """The exact sequence that the trainer saw, coloured by one of `COLOURINGS`; tokens not trained on are grey. `decode`
+    None shows ids, where the recording's tokenizer is not at hand; `logprobs` as for `episodes.tokens`."""
     found = episodes.tokens(trajectory, decode or str, logprobs)
     shown = {value: text for value, text in COLOURINGS.items() if value != "ratio" or logprobs is not None}
     bar = button("view", "‹ episode", "episode")
     bar += "".join(button("colour", text, value, on=by == value) for value, text in shown.items())
     if not found:
         return view(f"<div class='row'>{bar}</div><p>This recording has no tokens (it came from an endpoint).</p>")
-    values = [value for token in found if (value := getattr(token, by)) is not None and np.isfinite(value)]
-    scale = max((abs(value) for value in values), default=0.0) or 1.0
+    values = [getattr(token, by) for token in found]
+    values = [None if value is None or not np.isfinite(value) else value for value in values]
+    scale = max((abs(value) for value in values if value is not None), default=0.0) or 1.0
     spans = []
-    for token in found:
-        value = getattr(token, by)
-        value = value if value is not None and np.isfinite(value) else None
+    for token, value in zip(found, values, strict=True):
         text = escape(token.text) + " "
         if not token.trained:
             spans.append(f"<span class='masked'>{text}</span>")
@@ -171,20 +158,15 @@ def tokens_page(
         if token.ratio is not None:
             title += f", {np.exp(token.ratio):.3g} times as likely under the policy at temperature 1"
         spans.append(f"<span{colour} title='{title}' data-do='goto' data-value='{token.turn or 0}'>{text}</span>")
-    trained = sum(token.trained for token in found)
     other = "" if decode else "Numbers, not texts: the recording's tokenizer is not this policy's; inspect(..., policy=) takes it. "
-    note = other + f"{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}."
-    if by == "advantage" and not values:
-        note += " This episode was not trained on."
-    elif by == "advantage":
-        note += " Blue was encouraged, orange discouraged." if any(values) else " No token has an advantage."
-    elif by == "logprob":
-        note += " Dark: what the policy thought unlikely when it wrote it."
-    else:
-        note += (
-            " Blue: likelier under the policy, at temperature 1, than when it was sampled; what was sampled at another"
-            " temperature differs by that alone."
-        )
+    trained = sum(token.trained for token in found)
+    meaning = {
+        "advantage": "Blue was encouraged, orange discouraged." if any(values) else "No token has an advantage.",
+        "logprob": "Dark: what the policy thought unlikely when it wrote it.",
+        "ratio": "Blue: likelier under the policy, at temperature 1, than when it was sampled; what was sampled at another"
+        " temperature differs by that alone.",
+    }[by]
+    note = f"{other}{len(found)} tokens, {trained} of them trained on; grey: read only. Full colour is {number(scale)}. {meaning}"
     return view(
         f"<div class='row'>{bar}<span class='dim'>{note}</span></div><div class='tokens'>{''.join(spans)}</div>"
     )
@@ -195,18 +177,18 @@ def compare_page(
 ) -> str:
     """Two episodes side by side, the turn marked where they part."""
     options = [("", "choose an episode"), *((str(i), text) for i, text in choices)]
-    bar = button("view", "‹ episode", "episode") + select(
-        "other", options, "" if chosen is None else str(chosen), "compare with"
-    )
+    chosen = "" if chosen is None else str(chosen)
+    bar = button("view", "‹ episode", "episode") + select("other", options, chosen, "compare with")
     if b is None:
         note = "" if choices else " There is no other episode of this task."
         return view(f"<div class='row'>{bar}{note}</div>{turns.episode_html(a)}")
     parted = episodes.divergence(a, b) if a.game_id == b.game_id else 0
     met = {turn.observation for turn in a.turns} & {turn.observation for turn in b.turns}
-    rows = []
-    for t in range(max(len(a), len(b))):
-        cells = "".join(_side(e, t, parted, met) for e in (a, b))
-        rows.append(f"<tr{' data-scroll' if t == parted else ''}><td class='dim'>{t + 1}</td>{cells}</tr>")
+    rows = [
+        f"<tr{' data-scroll' if t == parted else ''}><td class='dim'>{t + 1}</td>"
+        f"{_side(a, t, parted, met)}{_side(b, t, parted, met)}</tr>"
+        for t in range(max(len(a), len(b)))
+    ]
     if a.game_id != b.game_id:
         where = "another task"
     elif parted is None:
@@ -244,14 +226,9 @@ def what_if_html(
     trajectory: Trajectory, turn: int, result: WhatIf | None, refusal: str, actions: Sequence[str],
     advice: Mapping[str, str], form: Mapping[str, object] | None = None,
 ) -> str:  # fmt: skip
-    """The form of a what-if below a turn, and its last result.
-
-    Args:
-        refusal: why nothing can be played on from this turn; "" where it can.
-        actions: those that do something in this state, where the environment lists them.
-        advice: planner or expert -> the action that it would take.
-        form: what was filled in last.
-    """
+    """The form of a what-if below a turn, as filled in last, and its last result. `refusal` says why nothing can be
+    played on from here ("" where it can), `actions` do something here, `advice` has the action of each planner and
+    expert."""
     form = {"kind": "action", "text": "", "label": "", "k": 16, **(form or {})}
     if not len(trajectory):
         return ""
@@ -286,14 +263,9 @@ def what_if_html(
 
 def summary_html(rows: pd.DataFrame, most: int = 12) -> str:
     """The first episodes of a list, for stored notebooks, where nothing runs."""
-    columns = ["number", "won", "task", "goal", "turns", "invalid"]
-    head = "".join(f"<th>{escape(episodes.COLUMNS[c])}</th>" for c in columns)
-    body = "".join(_row(row, columns) for row in rows.iloc[:most].to_dict("records"))
+    table = _table(rows.iloc[:most], ["number", "won", "task", "goal", "turns", "invalid"])
     more = f"<p class='dim'>and {len(rows) - most:,} more</p>" if len(rows) > most else ""
-    won = int(rows["won"].sum())
-    return view(
-        f"<b>{len(rows):,} episodes, {won:,} won</b><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-    )
+    return view(f"<b>{len(rows):,} episodes, {int(rows['won'].sum()):,} won</b>{table}{more}")
 
 
 def export_page(
@@ -302,33 +274,22 @@ def export_page(
     """A whole HTML document: the list, and below it every episode; only links and `details`, no script."""
     shown = trajectories[:most]
     rows = episodes.table(shown, runs[:most] if runs else None)
-    lines, bodies = [], []
     if numbers is not None:
         rows["number"] = list(numbers[:most])
-    for row, t in zip(rows.to_dict("records"), shown, strict=True):
-        where = f"episode-{row['number']}"
-        run = f"<td>{escape(row['run'])}</td>" if runs and any(runs) else ""
-        lines.append(
-            f"<tr><td><a href='#{where}'>{row['number']}</a></td>{run}<td>{turns.outcome(t.won, t.score)}</td><td>{escape(t.task_type)}</td>"
-            f"<td><a href='#{where}'>{escape(t.goal)}</a></td><td class='num'>{len(t)}</td><td class='num'>{row['invalid']}</td>"
-            f"<td class='num'>{number(row['internal'], True)}</td><td class='num'>{number(row['total'], True)}</td></tr>"
-        )
-        bodies.append(
-            f"<section id='{where}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}"
-            f"<div class='sglib-view'>{turns.drawing_html(t, len(t))}</div></section><hr>"
-        )
-    left = (
-        f"<p>{len(trajectories) - len(shown):,} more episodes are left out.</p>"
-        if len(trajectories) > len(shown)
-        else ""
-    )
-    run = "<th>run</th>" if runs and any(runs) else ""
-    head = f"<tr><th>#</th>{run}<th>outcome</th><th>task type</th><th>goal</th><th>turns</th><th>invalid</th><th>internal</th><th>return</th></tr>"
+    bodies = [
+        f"<section id='episode-{n}'><p><a href='#top'>list</a></p>{turns.story_html(t, None).removeprefix(STYLE)}"
+        f"<div class='sglib-view'>{turns.drawing_html(t, len(t))}</div></section><hr>"
+        for n, t in zip(rows["number"], shown, strict=True)
+    ]
+    missing = len(trajectories) - len(shown)
+    left = f"<p>{missing:,} more episodes are left out.</p>" if missing else ""
+    columns = ["number", "run", "won", "task", "goal", "turns", "invalid", "internal", "total"]
+    table = _table(rows, [c for c in columns if c != "run" or any(runs or ())], links=True)
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>trajectories</title>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         "<meta name='viewport' content='width=device-width'><style>body{color-scheme:light dark;margin:1em;"
         "background:Canvas;color:CanvasText}a{color:LinkText}</style>"
         f"{STYLE}</head><body id='top'><div class='sglib-view'><h1>{len(trajectories):,} episodes</h1>{left}"
-        f"<table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table></div>{''.join(bodies)}</body></html>"
+        f"{table}</div>{''.join(bodies)}</body></html>"
     )

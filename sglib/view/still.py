@@ -21,16 +21,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 
 
 def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
-    """Draw the figure's traces with matplotlib: lines, markers, bands, bars, error bars, heat maps, panels, shapes.
-
-    Returns:
-        A PNG. Kinds of trace that it cannot draw are named at its foot.
-    """
+    """A PNG of the figure's traces, by matplotlib: lines, markers, bands, bars, error bars, heat maps, panels, shapes.
+    Kinds of trace that it cannot draw are named at its foot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    panels = sorted({(trace.xaxis or "x", trace.yaxis or "y") for trace in figure.data} or {("x", "y")}, key=_order)
+    panels = sorted({_panel(t) for t in figure.data} or {("x", "y")}, key=lambda panel: int(panel[0][1:] or 1))
     # no pyplot: its global state would leak figures into whatever notebook this runs in
     wide = (figure.layout.meta or {}).get("columns", len(panels))
     tall = -(-len(panels) // wide)
@@ -131,16 +128,10 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
 
 
 def mimebundle(figure: go.Figure, image: bytes | None = None) -> dict[str, Any]:
-    """The figure as a notebook output: plotly's data for JupyterLab, a still image for everything else.
-
-    The image is a JPEG: given a PNG in the same output, plotly's extension shows that instead of drawing the figure.
-
-    Args:
-        image: a PNG drawn elsewhere; None draws it here.
-    """
-    image = static_png(figure) if image is None else image
+    """The figure as a notebook output: plotly's data for JupyterLab, a still image (from the PNG `image`, else drawn
+    here) for everything else. It is a JPEG: given a PNG, plotly's extension would show that and not draw the figure."""
     still = io.BytesIO()
-    Image.open(io.BytesIO(image)).convert("RGB").save(still, "JPEG", quality=90, subsampling=0)
+    Image.open(io.BytesIO(image or static_png(figure))).convert("RGB").save(still, "JPEG", quality=90, subsampling=0)
     return {
         "application/vnd.plotly.v1+json": _without_template(figure),
         "image/jpeg": base64.b64encode(still.getvalue()).decode(),
@@ -197,7 +188,3 @@ def _panel(trace) -> tuple[str, str]:
 
 def _axis(short: str) -> str:
     return f"{short[0]}axis{short[1:]}"
-
-
-def _order(panel: tuple[str, str]) -> int:
-    return int(panel[0][1:] or 1)

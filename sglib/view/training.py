@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import plotly.graph_objects as go
 import traitlets
 
 from sglib.measure import hacking as probes
-from sglib.play.progress_bar import progress_bar
+from sglib.play.progress_bar import in_kernel, progress_bar
 from sglib.records import Trajectory
 from sglib.view import markup
 from sglib.view.figures import LivePlot, small_multiples
@@ -22,7 +21,6 @@ from sglib.view.inspect import SCRIPT, Inspector
 if TYPE_CHECKING:  # it imports TRL
     from sglib.experiments.experiment import Result
 
-Result = TypeVar("Result")
 COLUMNS = 4  # panels in a row
 CALIBRATED = ("retrospective", "igpo", "step_agent", "rater", "label", "online")  # the first that there is is drawn
 QUANTITIES = {  # panel -> column of the training batches
@@ -38,19 +36,27 @@ QUANTITIES = {  # panel -> column of the training batches
 
 
 def training_panels(results: Mapping[str, Result], n: int | None = None) -> go.Figure | None:
-    """Curves of every arm: success on the panel with its interval, both rewards, λ, labels, calibration, entropy,
-    invalid actions, length. None before the first number; quantities that no arm has are left out.
-
-    Args:
-        results: arm -> what it has written so far.
-        n: games of the panel.
-    """
+    """Curves of every arm's results so far: success on the panel of `n` games with its interval, both rewards, λ,
+    labels, calibration, entropy, invalid actions, length. None before the first number; quantities that no arm has are
+    left out."""
     of_panel = f"success on {n} games" if n else "success on the panel"
-    panels = {of_panel: {arm: [_point(row, "success", "low", "high") for row in r.curve] for arm, r in results.items()}}
-    for title, column in QUANTITIES.items():
-        panels[title] = {arm: _rows(r, lambda batch, c=column: batch.get(c)) for arm, r in results.items()}
-    panels["λ(u) of the internal reward"] = {arm: _rows(r, _weight) for arm, r in results.items()}
-    panels["AUROC: said to help / helped"] = {arm: _rows(r, _calibration) for arm, r in results.items()}
+    readers = {title: (lambda batch, column=column: batch.get(column)) for title, column in QUANTITIES.items()}
+    readers |= {"λ(u) of the internal reward": _weight, "AUROC: said to help / helped": _calibration}
+    panels = {
+        of_panel: {
+            arm: [{"value": row["success"], **{k: row.get(k) for k in ("iteration", "low", "high")}} for row in r.curve]
+            for arm, r in results.items()
+        }
+    }
+    for title, read in readers.items():
+        panels[title] = {
+            arm: [
+                {"iteration": batch["iteration"], "value": value}
+                for batch in r.batches
+                if (value := read(batch)) is not None
+            ]
+            for arm, r in results.items()
+        }
     panels = {title: {arm: rows for arm, rows in of.items() if rows} for title, of in panels.items()}
     panels = {title: of for title, of in panels.items() if of}
     if not panels:
@@ -59,16 +65,6 @@ def training_panels(results: Mapping[str, Result], n: int | None = None) -> go.F
     note = f"{', '.join(map(str, sorted(episodes)))} episodes a training batch; " if episodes else ""
     note += "band: 95 % interval over the panel's games"
     return small_multiples(panels, columns=COLUMNS, title="Training", note=note)
-
-
-def _point(row: Mapping, value: str, *others: str) -> dict:
-    point = {"iteration": row["iteration"], "value": row[value]}
-    return point | {key: row[key] for key in others if row.get(key) is not None}
-
-
-def _rows(result: Result, read: Callable[[Mapping], float | None]) -> list[dict]:
-    found = [(batch["iteration"], read(batch)) for batch in result.batches]
-    return [{"iteration": iteration, "value": value} for iteration, value in found if value is not None]
 
 
 def _weight(batch: Mapping) -> float | None:
@@ -91,11 +87,7 @@ class TrainingView(anywidget.AnyWidget):
     A kernel reads clicks while a cell awaits, and not while it computes, hence the `await`. Where nothing is clicked,
     as under papermill, the progress bar and the figure are all there is.
 
-    Args:
-        arms: their names.
-        iterations: of each arm.
-        n: games of the panel.
-        every: seconds between two drawings of the figure, at least.
+    `iterations` are each arm's, `n` the panel's games, `every` the least seconds between two drawings of the figure.
     """
 
     _esm = SCRIPT
@@ -109,21 +101,21 @@ class TrainingView(anywidget.AnyWidget):
         self.samples: dict[str, list[Trajectory]] = {}
         self._pause, self._interrupted, self._lock = threading.Event(), threading.Event(), threading.RLock()
         self._open, self._note = "", ""
-        self._began, self._figure, self._bar, self._ended = None, LivePlot(every), None, False
+        self._figure, self._bar, self._ended = LivePlot(every), None, False
         super().__init__()
         self.on_msg(lambda widget, content, buffers: self.act(content.get("do"), content.get("value")))
         self.draw()
 
     # -- for the training ---------------------------------------------------------------------------------------------
 
-    async def follow(self, train: Callable[[], Result]) -> Result:
+    async def follow(self, train: Callable[[], Any]) -> Any:
         """Show the view, call `train` in a thread, and return its result.
 
         Interrupted, the training ends at its next update, with what it has written so far, and then this does.
         """
         self._interrupted.clear()
-        self._ended, self._began, self._bar, self._figure = False, None, None, LivePlot(self._figure.every)
-        if LivePlot.possible():
+        self._ended, self._bar, self._figure = False, None, LivePlot(self._figure.every)
+        if in_kernel():
             from IPython.display import display
 
             display(self)
@@ -147,24 +139,26 @@ class TrainingView(anywidget.AnyWidget):
             raise InterruptedError("the cell was interrupted")
         with self._lock:
             self.results = dict(results)
-            try:
-                self._follow()
-            except Exception as error:  # an error while drawing must not end the training
-                self._note = f"not drawn: {type(error).__name__}: {error}"
+            self._guard(self._follow)
             self.draw()
 
+    def _guard(self, drawing: Callable[[], None]) -> None:
+        """An error while drawing is noted on the page: it must not end the training."""
+        try:
+            drawing()
+        except Exception as error:
+            self._note = f"not drawn: {type(error).__name__}: {error}"
+
     def _follow(self) -> None:
-        with self._lock:
-            done = self._done()
-            if self._began is None:
-                self._began = time.monotonic(), done  # iterations of an earlier call do not count for the speed
-            if self._bar is None:
-                self._bar = progress_bar(desc="iterations of all arms", total=self.iterations * len(self.arms))
-            self._bar.update(done - self._bar.n)
-            success = {arm: 100 * r.curve[-1]["success"] for arm, r in self.results.items() if r.curve}
-            self._bar.set_postfix_str(", ".join(f"{arm} {value:.0f} %" for arm, value in success.items()))
-            if any(r.curve or r.batches for r in self.results.values()):
-                self._figure.update(lambda: training_panels(self.results, self.n))
+        done = self._done()
+        if self._bar is None:  # iterations of an earlier call do not count for its speed
+            total = self.iterations * len(self.arms)
+            self._bar = progress_bar(desc="iterations of all arms", total=total, initial=done)
+        self._bar.update(done - self._bar.n)
+        success = {arm: 100 * r.curve[-1]["success"] for arm, r in self.results.items() if r.curve}
+        self._bar.set_postfix_str(", ".join(f"{arm} {value:.0f} %" for arm, value in success.items()))
+        if any(r.curve or r.batches for r in self.results.values()):
+            self._figure.update(lambda: training_panels(self.results, self.n))
 
     def on_iteration(self, arm: str) -> Callable[[dict, list[Trajectory]], None]:
         """An `on_iteration` of `sglib.training.grpo.train`, for a training in this process.
@@ -194,10 +188,7 @@ class TrainingView(anywidget.AnyWidget):
         """Draw for the last time; the figure stays in the notebook."""
         with self._lock:
             self._ended = True
-            try:
-                self._figure.close()
-            except Exception as error:
-                self._note = f"not drawn: {type(error).__name__}: {error}"
+            self._guard(self._figure.close)
             if self._bar is not None:
                 self._bar.close()
             self.draw()
@@ -210,25 +201,21 @@ class TrainingView(anywidget.AnyWidget):
             self._note = ""
             before = self.inspector, self._open
             try:
-                self._act(do, value)
+                match do:
+                    case "stop":
+                        self._pause.set()
+                    case "continue":
+                        self._pause.clear()
+                    case "episodes":
+                        self._look(str(value))
+                    case "leave":
+                        self.inspector, self._open = None, ""
+                    case _ if self.inspector is not None:
+                        self.inspector.act(do, value)
             except Exception as error:
                 self.inspector, self._open = before
                 self._note = f"{type(error).__name__}: {error}"
             self.draw()
-
-    def _act(self, do: str | None, value) -> None:
-        with self._lock:
-            if do == "stop":
-                self._pause.set()
-            elif do == "continue":
-                self._pause.clear()
-                self._began = None  # the pause does not count for the speed
-            elif do == "episodes":
-                self._look(str(value))
-            elif do == "leave":
-                self.inspector, self._open = None, ""
-            elif self.inspector is not None:
-                self.inspector.act(do, value)
 
     def _look(self, arm: str) -> None:
         if not self._some(arm):
@@ -241,7 +228,7 @@ class TrainingView(anywidget.AnyWidget):
 
     @property
     def status(self) -> str:
-        """How far the training is, in a line."""
+        """How far the training is, in a line; the progress bar below says how long it will take."""
         done = self._done()
         total = self.iterations * len(self.arms)
         text = f"{done} of {total} iterations"
@@ -251,12 +238,7 @@ class TrainingView(anywidget.AnyWidget):
             return f"{text}; writing what was learned"
         if self.paused():
             return f"{text}; stopped: each arm pauses after its present iteration"
-        if self._began is None or done == self._began[1]:
-            return f"{text}; evaluating or starting"
-        each = (time.monotonic() - self._began[0]) / (done - self._began[1])
-        left = each * (total - done)
-        shown = f"about {left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        return f"{text}; {each:.1f} s each, {shown} left"
+        return f"{text}; running" if done else f"{text}; evaluating or starting"
 
     def draw(self) -> None:
         """Update the page. An error while drawing is shown there: it must not end the training."""
@@ -288,10 +270,9 @@ class TrainingView(anywidget.AnyWidget):
         success = "not evaluated yet"
         if result and result.curve:
             row = result.curve[-1]
-            success = f"{100 * row['success']:.0f} %"
-            if row.get("low") is not None and row.get("high") is not None:
-                success += f" [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
-            success += f" at {row['iteration']}"
+            low, high = row.get("low"), row.get("high")
+            interval = "" if low is None or high is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
+            success = f"{100 * row['success']:.0f} %{interval} at {row['iteration']}"
         rings = ", ".join(ring["alarm"] for ring in probes.alarms(result.batches)) if result else ""
         invalid = last.get("invalid_actions")
         cells = [

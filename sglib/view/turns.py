@@ -38,13 +38,7 @@ def episode_html(trajectory: Trajectory) -> str:
 
 def turn_html(trajectory: Trajectory, index: int) -> str:
     """One turn as HTML: observation, guidance with its label, action, rewards, advantage, true distance or progress.
-
-    Args:
-        index: 0..len(trajectory) - 1, negative values from the end.
-
-    Raises:
-        IndexError: naming the number of turns.
-    """
+    Negative numbers count from the end."""
     if not -len(trajectory) <= index < len(trajectory):
         raise IndexError(f"turn {index} of an episode of {len(trajectory)} turns")
     index %= len(trajectory)
@@ -67,11 +61,8 @@ def turn_html(trajectory: Trajectory, index: int) -> str:
 
 
 def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
-    """The whole episode as HTML that needs no script: a line for each turn, which opens.
-
-    Args:
-        limit: turns shown, None for all; how many are left out is said.
-    """
+    """The whole episode as HTML that needs no script: a line that opens for each of the first `limit` turns (None: all),
+    and how many more there are."""
     shown = trajectory.turns[:limit]
     parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>", timeline_svg(trajectory)]
     for index, turn in enumerate(shown):
@@ -99,67 +90,51 @@ def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
     def at(i: int, value: float) -> tuple[float, float]:
         return 40 + i * step, 8 + (1 - value) * (height - 34)
 
-    def opens(i: int) -> str:
-        return f"data-do='goto' data-value='{min(i, points - 2)}'"
+    def mark(i: int, shape: str, colour: str, title: str) -> str:
+        goto = f"data-do='goto' data-value='{min(i, points - 2)}'"
+        return f"<{shape} {goto} fill='{colour}'><title>{title}</title></{shape.split()[0]}>"
 
     parts = []
     if turn is not None:
-        x, _ = at(turn, 0)
-        parts.append(
-            f"<rect x='{x - step / 2:.1f}' y='4' width='{step:.1f}' height='{height - 8}' fill='#0072B2' opacity='.18'/>"
-        )
+        box = f"x='{at(turn, 0)[0] - step / 2:.1f}' y='4' width='{step:.1f}' height='{height - 8}'"
+        parts.append(f"<rect {box} fill='#0072B2' opacity='.18'/>")
     for value, text in ((0, "0"), (1, "100 %")):
         _, y = at(0, value)
         parts.append(f"<line x1='40' x2='{width - 20}' y1='{y:.1f}' y2='{y:.1f}' stroke='currentColor' opacity='.2'/>")
         parts.append(f"<text x='36' y='{y + 4:.1f}' text-anchor='end' font-size='10' fill='currentColor'>{text}</text>")
     for i in range(points - 1):  # below the marks, whose own titles would else not be reached
-        parts.append(
-            f"<rect data-do='goto' data-value='{i}' x='{at(i, 0)[0] - step / 2:.1f}' y='0' width='{step:.1f}' "
-            f"height='{height}' fill='transparent'><title>turn {i + 1}</title></rect>"
-        )
-    known = [(i, value) for i, value in enumerate(line.true) if value is not None]
-    path = " ".join("{:.1f},{:.1f}".format(*at(i, value)) for i, value in known)
-    if known:
-        parts.append(
-            f"<polyline points='{path}' fill='none' stroke='#009E73' stroke-width='2' pointer-events='none'></polyline>"
-        )
-    for i, value in enumerate(line.stated):
-        if value is not None:
+        box = f"rect x='{at(i, 0)[0] - step / 2:.1f}' y='0' width='{step:.1f}' height='{height}'"
+        parts.append(mark(i, box, "transparent", f"turn {i + 1}"))
+    path = " ".join("{:.1f},{:.1f}".format(*at(i, value)) for i, value in enumerate(line.true) if value is not None)
+    if path:
+        look = "fill='none' stroke='#009E73' stroke-width='2' pointer-events='none'"
+        parts.append(f"<polyline points='{path}' {look}></polyline>")
+    for i in range(points):
+        if (value := line.stated[i]) is not None:
             x, y = at(i, value)
-            parts.append(
-                f"<circle {opens(i)} cx='{x:.1f}' cy='{y:.1f}' r='3' fill='#D55E00'><title>stated {100 * value:.0f} %</title></circle>"
-            )
-    for i, value in enumerate(line.hindsight):
-        if value is not None:
+            parts.append(mark(i, f"circle cx='{x:.1f}' cy='{y:.1f}' r='3'", "#D55E00", f"stated {100 * value:.0f} %"))
+        if (value := line.hindsight[i]) is not None:
             x, y = at(i, value)
-            parts.append(
-                f"<rect {opens(i)} x='{x - 2.5:.1f}' y='{y - 2.5:.1f}' width='5' height='5' fill='#CC79A7'><title>hindsight {100 * value:.0f} %</title></rect>"
-            )
-    for i, value in enumerate(line.polarity):
-        if value is not None:
-            x, y = at(i, 0)[0], height - 14
-            shape = {
-                1: f"{x - 4},{y + 3} {x + 4},{y + 3} {x},{y - 5}",
-                -1: f"{x - 4},{y - 5} {x + 4},{y - 5} {x},{y + 3}",
-            }
-            colour, label = {1: "#0072B2", 0: "#8C8C8C", -1: "#D55E00"}[int(value)], LABELS[int(value) + 1]
-            drawn = (
-                f"<polygon {opens(i)} points='{shape[int(value)]}'"
-                if value
-                else f"<rect {opens(i)} x='{x - 3:.1f}' y='{y - 2}' width='6' height='3'"
-            )
-            parts.append(f"{drawn} fill='{colour}'><title>{label}</title></{'polygon' if value else 'rect'}>")
-    key = [("— true progress", "#009E73", bool(known)), ("● stated", "#D55E00", any(x is not None for x in line.stated)),
-           ("■ hindsight", "#CC79A7", any(x is not None for x in line.hindsight)),
-           ("▲▼ guidance's label", "#0072B2", any(x is not None for x in line.polarity))]  # fmt: skip
-    legend = " ".join(
-        f"<span style='color:{colour}'>{text.split()[0]}</span> {text.split(maxsplit=1)[1]} &nbsp;"
-        for text, colour, shown in key
-        if shown
+            square = f"rect x='{x - 2.5:.1f}' y='{y - 2.5:.1f}' width='5' height='5'"
+            parts.append(mark(i, square, "#CC79A7", f"hindsight {100 * value:.0f} %"))
+        if (value := line.polarity[i]) is not None:
+            x, y, up = at(i, 0)[0], height - 14, int(value)
+            triangle = f"polygon points='{x - 4},{y + 3 * up} {x + 4},{y + 3 * up} {x},{y - 5 * up}'"
+            shape = triangle if up else f"rect x='{x - 3:.1f}' y='{y - 2}' width='6' height='3'"
+            parts.append(mark(i, shape, ("#8C8C8C", "#0072B2", "#D55E00")[up], LABELS[up + 1]))
+    legend = "".join(
+        f"<span style='color:{colour}'>{sign}</span> {name} &nbsp; "
+        for sign, name, colour, values in (
+            ("—", "true progress", "#009E73", line.true),
+            ("●", "stated", "#D55E00", line.stated),
+            ("■", "hindsight", "#CC79A7", line.hindsight),
+            ("▲▼", "guidance's label", "#0072B2", line.polarity),
+        )
+        if any(value is not None for value in values)
     )
     return (
-        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='progress over turns' style='width:100%;max-width:52em'>"
-        f"{''.join(parts)}</svg><div>{legend}</div>"
+        f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='progress over turns' "
+        f"style='width:100%;max-width:52em'>{''.join(parts)}</svg><div>{legend}</div>"
     )
 
 

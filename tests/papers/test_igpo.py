@@ -245,9 +245,9 @@ def test_in_a_return_beside_the_outcome(base, played):
 
 
 def test_a_frozen_scorer_is_asked_in_place_of_the_policy(base, played, monkeypatch):
-    policies.load_frozen.cache_clear()
+    policies._load_frozen.cache_clear()
     loads, load = [], policies.load_policy
-    monkeypatch.setattr(policies, "load_policy", lambda name, device: loads.append(name) or load(name))
+    monkeypatch.setattr(policies, "load_policy", lambda name, **_: loads.append(name) or load(name))
     trained = copy.deepcopy(base)
     with torch.no_grad():
         for p in trained.model.parameters():
@@ -258,7 +258,7 @@ def test_a_frozen_scorer_is_asked_in_place_of_the_policy(base, played, monkeypat
     assert loads == ["base"]
     assert InformationGain()(played, trained, GAMES) != frozen(played, trained, GAMES)
     other = types.SimpleNamespace(tokenizer=types.SimpleNamespace(get_vocab=lambda: {"a": 0}))
-    monkeypatch.setattr(igpo, "load_frozen", lambda name, device: other)
+    monkeypatch.setattr(igpo, "load_frozen", lambda *_: other)
     with pytest.raises(ValueError, match="frozen='elsewhere': its tokenizer is not that of the policy 'base'"):
         InformationGain(frozen="elsewhere")(played, base, GAMES)
 

@@ -335,7 +335,7 @@ def test_side_readings_belong_to_their_episodes_in_any_order(base, played):
 def test_frozen_rater_stays_when_the_policy_changes(base, other, played, monkeypatch):
     loaded, load = [], policies.load_policy
     monkeypatch.setattr(policies, "load_policy", lambda *a, **k: loaded.append(a) or load(*a, **k))
-    policies.load_frozen.cache_clear()
+    policies._load_frozen.cache_clear()
     component = SelfGuide(hidden=True, frozen="base")
     before = repr(component)
     values = component(copy.deepcopy(played), base)
