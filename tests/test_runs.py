@@ -65,9 +65,9 @@ def test_log_is_on_disk_at_once(run):
 
 def test_trajectories_and_figures(run, outputs, trajectory):
     assert read_trajectories(run.write_trajectories("eval/t.jsonl", [trajectory])) == [trajectory]
-    from sglib.view import bars
+    from sglib.view import bars, keep_figure
 
-    run.figure("bars", bars(["a"], [0.5], [0.4], [0.6]), show=False)
+    keep_figure(run, "bars", bars(["a"], [0.5], [0.4], [0.6]), display=False)
     assert (run.folder / "figures" / "bars.png").read_bytes().startswith(b"\x89PNG")
     page = (run.folder / "figures" / "bars.html").read_text()
     assert "../../../plotly.min.js" in page and len(page) < 50_000

@@ -112,22 +112,6 @@ class Run:
         """Keep episodes as JSON lines (`sglib.read_trajectories` reads them). Returns the path."""
         return write_trajectories(self.folder / name, trajectories)
 
-    def figure(self, name: str, figure, show: bool = True) -> None:
-        """Keep a plotly figure as figures/<name>.html and .png, and show it in a notebook."""
-        from sglib.view import still
-
-        script = self.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
-        if not script.exists():
-            from plotly.offline import get_plotlyjs
-
-            write_atomic(script, get_plotlyjs())
-        page = figure.to_html(include_plotlyjs=os.path.relpath(script, self.folder / "figures"))
-        write_atomic(self.folder / "figures" / f"{name}.html", page)
-        image = still.static_png(figure)
-        write_atomic(self.folder / "figures" / f"{name}.png", image)
-        if show:
-            still.show(figure, image)
-
     def finish(self, **results: Any) -> None:
         """Mark the run complete and keep `results` (a few numbers) in run.json."""
         now = datetime.now(UTC)

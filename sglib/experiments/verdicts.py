@@ -25,7 +25,7 @@ from sglib.experiments.claims import CLAIMS, FACTS, REASONS, Claim
 from sglib.experiments.evidence import FEWEST, Found, folders, further_splits, plan, read_evidence
 from sglib.experiments.runs import repo_root
 from sglib.experiments.tables import markdown_table
-from sglib.measure.hacking import ends
+from sglib.measure.hacking import first_and_last
 from sglib.measure.stats import Comparison, compare, holm, points
 from sglib.records import write_atomic
 
@@ -227,7 +227,8 @@ def facts(found: Found) -> list[dict]:
                 values = {f"panel, {when}": [x[i][column] for x in curves] for when, i in (("before", 0), ("after", -1))}
             else:
                 series = [cell["batches"].get(column, []) for cell in found.seeds(recipe).values()]
-                both = zip(("first", "last"), zip(*(ends([{column: x} for x in of], column) for of in series)))
+                pairs = (first_and_last([{column: x} for x in of], column) for of in series)
+                both = zip(("first", "last"), zip(*pairs))
                 values = {when: [x for x in of if x is not None] for when, of in both if part in (when, "both")}
             for when, of in values.items():
                 if of:
