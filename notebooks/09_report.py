@@ -275,7 +275,7 @@ def row(source, text, theirs, gap, n, found, positive=True, verdict=None, why=""
 
 def pilot_claims(found):
     """RePro's pilot study."""
-    table = sglib.runs.read_table(found["folder"] / "conditions.csv").set_index("condition")
+    table = pd.read_csv(found["folder"] / "conditions.csv").set_index("condition")
     unread = "The example is another game's text before one's own; of the base model's pre-training, 5 % had one (its card). Tried: nothing else."
     for name, text, theirs, positive, why in (
         ("online", "stating progress online hurts", "-8.6 (WebShop) (s)", False, ""),
@@ -345,7 +345,7 @@ else:
 for source in sources:
     found = source.get("04_joint_grpo")
     if found and (found["folder"] / "curves.csv").exists():
-        curves = sglib.runs.read_table(found["folder"] / "curves.csv")
+        curves = pd.read_csv(found["folder"] / "curves.csv")
         sglib.view.keep_figure(run, f"success-{found['run']}", sglib.figures.learning_curves(
             dict(list(curves.groupby("arm", sort=False))), title=f"Success on the held-out panel, run {found['run']}", n=found["params"]["eval_games"],
         ))  # fmt: skip
