@@ -28,7 +28,8 @@ from pydantic_core import ArgsKwargs
 
 from sglib import envs
 from sglib.models.small import shipped_folder
-from sglib.rewards.fields import Coefficient, Count, Float, Int, Positive, known_keys, unknown
+from sglib.rewards.fields import Count, Float, Int, Positive, known_keys, unknown
+from sglib.training.settings import BatchSettings
 
 COMMON = ("env", "seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
 
@@ -81,7 +82,6 @@ def _model(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() and not shipped_folder(name) else name
 
 
-Rate = Annotated[Float, Field(gt=0, le=1)]
 Warmth = Annotated[Float, Field(gt=0, le=2)]  # a temperature that samples
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Format = Literal["act", "progress", "guide"]
@@ -141,17 +141,13 @@ class Params(pydantic.BaseModel):
 
     @property
     def run_name(self) -> str:
-        if self.run:
-            return self.run
-        name, file = f"{self.size}-seed{self.seed}", _params_file(self.size)
-        section = next(section for section, (_, model) in SECTIONS.items() if model is type(self))
-        mine = self.model_dump(exclude={"run", "output_dir"})
-        if file is None:
+        name = self.run or f"{self.size}-seed{self.seed}"
+        if self.run or not _params_file(self.size):
             return name
-        stored = load_file(file)
-        common = {k: v for k, v in stored.items() if k in COMMON}
-        plain = _build(section, {**common, **stored.get(section, {}), "size": self.size, "seed": self.seed})
-        if plain.model_dump(exclude={"run", "output_dir"}) == mine:
+        section = next(section for section, (_, model) in SECTIONS.items() if model is type(self))
+        plain = check(section, {"size": self.size, "seed": self.seed})
+        mine, usual = (p.model_dump(exclude={"run", "output_dir"}) for p in (self, plain))
+        if mine == usual:
             return name
         return f"{name}-{hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:6]}"
 
@@ -186,35 +182,25 @@ class WarmupParams(Params):
     games: Count = 256
     play_temperature: Warmth = 1.0
     epochs: Count = 1
-    learning_rate: Rate = 2.0e-4
+    learning_rate: Annotated[Float, Field(gt=0, le=1)] = 2.0e-4
     train_batch_size: Count = 16
     lora: bool = False
     eval_games: Count = 128
 
 
-class GRPOParams(Params):
-    """04_joint_grpo. Fields that `sglib.training.grpo.GRPOSettings` has too are handed to it as they are.
+class GRPOParams(Params, BatchSettings):
+    """04_joint_grpo: the fields of `sglib.training.settings.BatchSettings`, and:
 
     Attributes:
         arms: which trainings to compare, each a recipe: a name of `params/recipes`, or the path of any YAML file like
             those. `grpo` (environment reward only), `guide` (guidance, lambda = 0), `self_guide` (guidance with its
             scheduled reward), `immediate` (the full guidance reward from the first step), and the other papers'.
         iterations: batches that are played and trained on, of `games_per_iteration` x `group_size` episodes each.
-        learning_rate, lr_schedule, weight_decay, max_grad_norm: of AdamW; "linear" lets the rate fall to 0 over the
-            iterations.
-        updates_per_batch: optimiser steps on each batch of episodes.
-        clip, epsilon_high: the ratio of the loss (Eq 9) is clipped to [1 - clip, 1 + epsilon_high], None means `clip`;
-            they act from two updates a batch on, and are refused with one.
-        beta: weight of the KL term; 0 leaves the reference model out.
+        clip: the ratio of the loss (Eq 9) is clipped to [1 - clip, 1 + epsilon_high], None means `clip`; both act from
+            two updates a batch on, and are refused with one.
         win_reward: what a success pays in every arm; None leaves it to each recipe (10 in most, as the framework of
             Self-Guide's authors pays; a plain 1 lets the labels' sum outweigh it).
-        loss_type: "grpo" averages the loss first within an episode, then over episodes; "dapo" over all tokens of the
-            batch, so that lost episodes, which are about twice as long as won ones, weigh more.
-        micro_batch_size: most sequences in a forward pass; bounds memory.
-        bf16: autocast to bfloat16; None means yes on a GPU that supports it.
-        checkpoint_every: iterations between checkpoints; 0 writes one at the end only.
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
-        lora, lora_rank: train a LoRA adapter on all linear layers rather than all weights.
         temperature: of the training rollouts.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.
@@ -223,26 +209,11 @@ class GRPOParams(Params):
     temperature: Warmth = 1.0
     arms: Recipes = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
     iterations: Count = 20
-    games_per_iteration: Count = 8
-    group_size: Int = Field(8, ge=2)
-    learning_rate: Rate = 2.0e-4
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    weight_decay: Coefficient = 0.0
-    max_grad_norm: Coefficient = 1.0
-    updates_per_batch: Count = 1
     clip: Float = Field(0.2, gt=0, lt=1)
-    epsilon_high: Positive | None = None
-    beta: Coefficient = 0.0
-    loss_type: Literal["grpo", "dapo"] = "grpo"
     win_reward: Positive | None = None
-    micro_batch_size: Count = 8
-    bf16: bool | None = None
-    checkpoint_every: Int = Field(10, ge=0)
     eval_games: Count = 256
     eval_every: Count = 10
     eval_temperature: Warmth = 0.4
-    lora: bool = False
-    lora_rank: Count = 16
     report_to: Names = []
 
     @pydantic.field_validator("report_to")

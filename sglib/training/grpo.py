@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import peft
@@ -38,6 +37,7 @@ from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, check_environment, combine
 from sglib.training import checkpoint, forward
+from sglib.training.settings import BatchSettings
 from sglib.training.shared import restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
@@ -55,30 +55,16 @@ def check_trackers(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-class GRPOSettings(pydantic.BaseModel):
+class GRPOSettings(BatchSettings):
     """Settings of one training run; an unknown name or a value out of range is an error that names it.
 
     Attributes:
         iterations: how many batches are played and trained on. u = iteration / iterations, from 0 to just below 1.
-        games_per_iteration, group_size: games per batch, and episodes of each game (G in Eq 8, at least 2).
-        learning_rate, weight_decay, max_grad_norm: AdamW; gradients are clipped to this norm, 0 is off.
-        lr_schedule: "constant", or "linear": falling to 0 over the iterations, so that the last policy does not
-            depend on the noise of the last few batches.
-        updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1, and `epsilon` and
-            `epsilon_high` have no effect.
-        epsilon, epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
-        beta: coefficient of the KL term to the initial policy; 0 (no KL, as in Eq 9) keeps no reference model.
+        epsilon: see `epsilon_high`.
         temperature: of sampling, and of the log-probabilities in the loss.
         max_turns, format: handed to the rollout.
         seed: games, their order and all sampling follow from it.
-        loss_type: how token losses are averaged, which the paper leaves open. "grpo" (default, our choice): first
-            within each episode, then over episodes. "dapo": every policy token of the batch counts the same, so a
-            token of a long episode weighs as much as one of a short one.
-        micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
-        bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
-        lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
-        eval_every, checkpoint_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always
-            evaluated and checkpointed.
+        eval_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always evaluated.
         report_to: trackers that get every iteration's numbers, counted in optimiser steps, by transformers' names:
             "tensorboard" (into `run_dir`), "trackio", "wandb", ...; each must be installed.
     """
@@ -86,27 +72,12 @@ class GRPOSettings(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     iterations: int = Field(ge=1)
-    games_per_iteration: int = Field(8, ge=1)
-    group_size: int = Field(8, ge=2)
-    learning_rate: float = Field(2e-4, gt=0)
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0)
-    updates_per_batch: int = Field(1, ge=1)
     epsilon: float = Field(0.2, gt=0, lt=1)
-    epsilon_high: float | None = Field(None, gt=0)
-    beta: float = Field(0.0, ge=0)
     temperature: float = Field(1.0, gt=0)
     max_turns: int = Field(30, ge=1)
     format: str = "act"
     seed: int = Field(0, ge=0)
-    loss_type: Literal["grpo", "dapo"] = "grpo"
-    micro_batch_size: int = Field(8, ge=1)
-    bf16: bool | None = None
-    lora: bool = False
-    lora_rank: int = Field(16, ge=1)
     eval_every: int = Field(0, ge=0)
-    checkpoint_every: int = Field(10, ge=0)
     save_trajectories_every: int = Field(0, ge=0)
     report_to: tuple[str, ...] = ()
     _installed = pydantic.field_validator("report_to")(check_trackers)
