@@ -146,7 +146,6 @@ def test_group_of_one_and_equal_returns_are_exactly_zero():
     [
         (([1.0], [0, 1]), "returns, groups"),
         (([float("nan")], [0]), "returns"),
-        (([1.0], [0], 1e-4, "batch"), "scale"),
         (([1.0], [0], 1e-4, "outcome"), "outcomes"),
     ],
 )
