@@ -56,9 +56,8 @@ def plan(params_file: str | Path) -> list[Experiment]:
     grid, content = parameters.load_grid(params_file), parameters.load_file(params_file)
     groups = (grid.headline, grid.headline_seeds), (grid.others, grid.other_seeds), (grid.extras, grid.extra_seeds)
     seeds = {name: count for names, count in groups for name in names}
-    common = {k: v for k, v in content.items() if k in parameters.COMMON}
-    common.setdefault("size", Path(params_file).stem)
-    p = parameters.check("grpo", common | {"grpo": content.get("grpo", {}) | {"arms": list(seeds)}})
+    settings = content.get("grpo", {}) | {"arms": list(seeds)}
+    p = parameters.check("grpo", parameters.common(content) | {"grpo": settings})
     return [
         Experiment(name, p.model_copy(update={"seed": seed, "arms": [name]}))
         for seed in range(grid.first_seed, grid.first_seed + max(seeds.values()))

@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -321,11 +321,7 @@ class Grid(pydantic.BaseModel):
 
 
 def load_grid(path: str | Path) -> Grid:
-    """The `grid` of a parameters file.
-
-    Raises:
-        ParameterError: naming the file, and what is wrong in it or that it has none.
-    """
+    """The `grid` of a parameters file; an error as by `load_file`, or where there is none."""
     content = load_file(path)
     if "grid" not in content:
         raise ParameterError(f"{path}: grid: missing; allowed: a file that has it, such as params/full.yaml")
@@ -364,27 +360,25 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
         values: what papermill or the parameters cell set: common keys, sections, and single fields of this notebook's
             section. A notebook passes `globals()`; of these only the names assigned before this call's cell count.
 
-    Returns:
-        An object of the notebook's class; its fields cannot be changed.
-
     Raises:
         ParameterError: naming each wrong key or value and what is allowed there.
     """
-    section = _section(notebook)
-    values = _notebook_values(values)
+    section, values = _section(notebook), _notebook_values(values)
     size = values.get("size", Params.model_fields["size"].default)
     known = _params_file(size)
     stored = load_file(known) if known else {}
     if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
         raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
-    base = {k: v for k, v in stored.items() if k in COMMON}
-    common = base | {k: v for k, v in values.items() if k in COMMON}
-    for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
-        if other != section and other in values:
-            _build(other, common | _mapping(other, values[other]))
-    _build("grid", values.get("grid"))
-    single = {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
-    return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
+    base, single = common(stored), {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
+    for other in (*SECTIONS, "grid"):
+        if other in values and other != section:  # a file passed with -f brings all sections: check them all, now
+            _build(other, values[other], base | common(values))
+    return _build(section, values.get(section), base | stored.get(section, {}), single)
+
+
+def common(content: dict[str, Any]) -> dict[str, Any]:
+    """What is said for all notebooks."""
+    return {k: v for k, v in content.items() if k in COMMON}
 
 
 def sibling(section: str, values: dict[str, Any], **own: Any) -> Params:
@@ -394,9 +388,6 @@ def sibling(section: str, values: dict[str, Any], **own: Any) -> Params:
         section: of the other notebook, "grpo".
         values: as for `check`; of single fields those that all notebooks share (`Params`) count.
         own: fields of the other's section that are fixed here.
-
-    Raises:
-        ParameterError: as `check`.
     """
     values = _notebook_values(values)
     return check(section, {k: v for k, v in values.items() if k in Params.model_fields or k in SECTIONS} | own)
@@ -406,22 +397,20 @@ def load_file(path: str | Path) -> dict[str, Any]:
     """Read a parameters file and check every section of it.
 
     Returns:
-        The file's content: common keys, and a mapping per section.
+        The file's content: common keys (`size` is its name, unless it says another), and a mapping per section.
 
     Raises:
         ParameterError: naming the file, and each wrong key or value in it.
     """
-    content = read_yaml(path)
-    common = {k: v for k, v in content.items() if k in COMMON}
+    content = {"size": Path(path).stem} | read_yaml(path)
     try:
         if odd := [str(k) for k in content if k not in (*COMMON, *SECTIONS, "grid")]:
             raise ParameterError(unknown(odd[0], [*COMMON, *SECTIONS, "grid"]))
-        _build("grid", content.get("grid"))
-        for section in SECTIONS:
-            _build(section, {**common, **_mapping(section, content.get(section))})
+        for section in (*SECTIONS, *({"grid"} & {*content})):
+            _build(section, content.get(section), common(content))
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
-    return {k: v if k in COMMON else _mapping(k, v) for k, v in content.items()}
+    return {k: v if k in COMMON else v or {} for k, v in content.items()}
 
 
 def read_yaml(path: str | Path) -> dict:
@@ -475,14 +464,6 @@ def _section(notebook: str) -> str:
     raise ParameterError(unknown(notebook, [name for name, _ in SECTIONS.values()], "notebook"))
 
 
-def _mapping(section: str, value: Any) -> dict[str, Any]:
-    if value is None:  # `grpo:` with nothing below it
-        return {}
-    if not isinstance(value, dict):
-        raise ParameterError(f"{section} = {value!r}: expected keys and values, found {type(value).__name__}")
-    return value
-
-
 def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
     """Of a notebook's `globals()`, the names assigned before the cell that calls `check`; any other dict as it is."""
     cells = values.get("In")
@@ -505,24 +486,26 @@ def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
 
 
-def _build(section: str, values: Any) -> Params | Grid | None:
-    """The model of a section, or of `grid`; None where there is no grid."""
-    if section == "grid" and values is None:
-        return None
-    model = Grid if section == "grid" else SECTIONS[section][1]
+def _build(section: str, content: Any, before: dict[str, Any], after: Mapping[str, Any] = {}) -> Params | Grid:
+    """A section's model, or the grid's, of what the section holds; a section has the values `before` it, too, unless it
+    says others, and those `after` it, whatever it says."""
+    if not isinstance(content, dict | None):  # None: `grpo:` with nothing below it
+        raise ParameterError(f"{section} = {content!r}: expected keys and values, found {type(content).__name__}")
     try:
-        return model.model_validate(_mapping(section, values))
+        if section == "grid":
+            return Grid.model_validate(content or {})
+        return SECTIONS[section][1].model_validate({**before, **(content or {}), **after})
     except pydantic.ValidationError as error:
         raise ParameterError(explain(error, f"{section}.", COMMON)) from None
 
 
-def explain(error: pydantic.ValidationError, where: str, common: Collection[str] = ()) -> str:
-    """What is wrong, as "<where><field> = <value>: <what is allowed>" for each field; those in `common` stand alone."""
+def explain(error: pydantic.ValidationError, where: str, alone: Collection[str] = ()) -> str:
+    """What is wrong, as "<where><field> = <value>: <what is allowed>" for each field; `alone`: without `where`."""
     problems = []
     for problem in error.errors():
         reason = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])[1:]
-        path = path if path in common else where + path if path else where.rstrip(".: ")
+        path = path if path in alone else where + path if path else where.rstrip(".: ")
         # a rule about several fields names them itself
         several = problem["type"] == "value_error" and isinstance(problem["input"], dict | ArgsKwargs)
         problems.append(f"{path}: {reason}" if several else f"{path} = {problem['input']!r}: {reason}")

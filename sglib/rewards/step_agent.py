@@ -169,18 +169,11 @@ def implicit_loss(logp_expert, logp_agent, ref_expert, ref_agent, beta: float = 
     return float(np.logaddexp(0.0, -beta * (ratio_expert - ratio_agent)).mean())  # -log sigma(x) = log(1 + e^-x)
 
 
-def discriminator_objective(d_agent, d_expert) -> float:
-    """E_pi[log D(s, a)] + E_e[log(1 - D(s, a))]: D of the policy's steps and of the expert's."""
-    return float(np.log(d_agent).mean() + np.log1p(np.negative(d_expert)).mean())
-
-
 def fit_discriminator(agent: np.ndarray, expert: np.ndarray, l2: float) -> tuple[np.ndarray, float]:
-    """(w, b) of D(x) = sigmoid(w . x + b) that maximises `discriminator_objective` less l2 / 2 |w * spread|^2.
+    """(w, b) of D(x) = sigmoid(w . x + b) that maximises E_pi[log D(x)] + E_e[log(1 - D(x))] - l2 / 2 |w * spread|^2 on
+    the features of the policy's (N, d) and the expert's (M, d) steps, N and M at least 1.
 
     The penalty, on standardised features, is ours: with it there is one best D, wherever the search begins.
-
-    Args:
-        agent, expert: (N, d) and (M, d) features, N and M at least 1.
     """
     x = np.concatenate([agent, expert]).astype(np.float64)
     mean, spread = x.mean(0), np.where(x.std(0) > 1e-6, x.std(0), 1.0)

@@ -22,7 +22,6 @@ from sglib.rewards.step_agent import (
     IGNORE,
     InverseReward,
     conversation,
-    discriminator_objective,
     expert_answers,
     expert_examples,
     expert_turns,
@@ -143,6 +142,11 @@ def test_expert_examples_learn_the_expert_and_nothing_else(policy, games):
 
 
 # -- the discriminator ---------------------------------------------------------------------------------------------
+
+
+def discriminator_objective(d_agent, d_expert):
+    """E_pi[log D(s, a)] + E_e[log(1 - D(s, a))], D of the policy's steps and of the expert's."""
+    return float(np.log(d_agent).mean() + np.log1p(np.negative(d_expert)).mean())
 
 
 def test_discriminator_objective_by_hand():
