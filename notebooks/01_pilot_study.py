@@ -97,7 +97,7 @@ for condition in sglib.progress_bar(p.conditions, desc="conditions"):
 # ## Result
 
 # %%
-run.figure("success", sglib.figures.bars(
+sglib.view.keep_figure(run, "success", sglib.figures.bars(
     list(reports), [r.success for r in reports.values()], [r.low for r in reports.values()], [r.high for r in reports.values()],
     title="Success with and without stating progress", x_title="condition", n=p.games,
 ))  # fmt: skip

@@ -72,7 +72,7 @@ for name, r in reports.items():
 # ## Result
 
 # %%
-run.figure("success", sglib.figures.bars(
+sglib.view.keep_figure(run, "success", sglib.figures.bars(
     list(reports), [r.success for r in reports.values()], [r.low for r in reports.values()], [r.high for r in reports.values()],
     title="Same weights, without and with guidance", x_title="format", n=p.games,
 ))  # fmt: skip
@@ -101,7 +101,7 @@ for name, lost in failures.items():
             title="What goes wrong in lost episodes", x_title="failure", y_title="share",
         )  # fmt: skip
 if figure is not None:
-    run.figure("failures", figure)
+    sglib.view.keep_figure(run, "failures", figure)
     run.write_table("failures.csv", rows)
 
 # %% [markdown]

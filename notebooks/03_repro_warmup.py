@@ -130,7 +130,7 @@ print(" ".join(w if label == repro.IGNORE else f"[{w}]" for w, label in zip(word
 # %%
 losses = sft(policy, examples, epochs=p.epochs, learning_rate=p.learning_rate, batch_size=p.train_batch_size, seed=p.seed)
 run.write_table("loss.csv", losses)
-run.figure("loss", sglib.figures.learning_curves(
+sglib.view.keep_figure(run, "loss", sglib.figures.learning_curves(
     {"warmup": losses}, x="step", y="loss", title=f"Warmup on {len(examples)} examples", x_title="optimiser step",
     y_title="loss (nats per trained token)", percent=False,
 ))  # fmt: skip
@@ -145,7 +145,7 @@ tell(after, truth_after)
 
 # %%
 run.write_table("summary.csv", [{"when": "before", **before.numbers(), **truth_before}, {"when": "after", **after.numbers(), **truth_after}])
-run.figure("success", sglib.figures.bars(
+sglib.view.keep_figure(run, "success", sglib.figures.bars(
     ["before", "after"], [before.success, after.success], [before.low, after.low], [before.high, after.high],
     title="Acting with stated progress, before and after the warmup", n=before.n,
 ))  # fmt: skip

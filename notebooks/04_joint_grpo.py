@@ -84,7 +84,7 @@ print("all failed, no labels:     advantages", sglib.advantages.group_relative(n
 
 # %%
 schedule = Trapezoid()
-run.figure("schedule", sglib.figures.learning_curves(
+sglib.view.keep_figure(run, "schedule", sglib.figures.learning_curves(
     {"lambda(u)": [{"u": u / 100, "value": schedule(u / 100)} for u in range(101)]}, x="u", y="value",
     title="Stage schedule", x_title="training fraction u", y_title="λ(u)", percent=False,
 ))  # fmt: skip
@@ -134,7 +134,7 @@ run.write_json("outcomes.json", {arm: {"before": r.before, "after": r.after} for
 for arm, r in results.items():
     run.write_trajectories(f"trajectories/{arm}.jsonl", r.trajectories)
     run.write_trajectories(f"batches/{arm}.jsonl", r.last_batch)
-run.figure("success", draw(results))
+sglib.view.keep_figure(run, "success", draw(results))
 
 # %%
 summary = []
@@ -159,7 +159,7 @@ for x in summary:
 # %%
 guided = label_rows(results)
 if guided:
-    run.figure("labels", draw_labels(results))
+    sglib.view.keep_figure(run, "labels", draw_labels(results))
 
 # %% [markdown]
 # ## What was found

@@ -74,7 +74,7 @@ def credited(title, components, estimator, note="", reader=None):
     if not any(x for row in internal for x in row):
         del panels["reward: internal"]
     panels = {what: [rows[i] for i in shown] for what, rows in panels.items()}
-    run.figure(key, sglib.figures.turn_panels(panels, names, title=title, note=note))
+    sglib.view.keep_figure(run, key, sglib.figures.turn_panels(panels, names, title=title, note=note))
 
 
 table = {}
@@ -218,7 +218,7 @@ for name, values in table.items():
     rows.append({"reward": name, "correlation": found, "low": low, "high": high, "turns": len(truth)})
 run.write_table("truth.csv", rows)
 names_of = [row["reward"] for row in rows]
-run.figure("truth", sglib.figures.bars(
+sglib.view.keep_figure(run, "truth", sglib.figures.bars(
     names_of, *[[row[k] for row in rows] for k in ("correlation", "low", "high")], x_title="reward",
     title=f"Correlation with true progress, {len(truth)} turns of {len(episodes)} episodes",
     y_title="Pearson correlation", percent=False, n=None,
@@ -266,14 +266,14 @@ def over_seeds(kind, **options):
     return [{"iteration": i, "success": m, "low": m - h, "high": m + h} for i, (m, h) in enumerate(zip(curves.mean(0), half))]
 
 
-run.figure("last_turn_only", sglib.figures.learning_curves(
+sglib.view.keep_figure(run, "last_turn_only", sglib.figures.learning_curves(
     {"credit on all turns": over_seeds("all turns"), "on the last turn only": over_seeds("last turn only")},
     title="Where the advantage goes (20 seeds)", y_title="chance of success"))  # fmt: skip
 
 # %%
 kinds = {"divided by its own spread": "all turns", "by the spread of success": "scale by outcome"}
 boasting = {f"a boast pays {boast:g}": {name: over_seeds(kind, boast=boast) for name, kind in kinds.items()} for boast in (0.0, 0.02, 0.1)}
-run.figure("own_spread", sglib.figures.small_multiples(
+sglib.view.keep_figure(run, "own_spread", sglib.figures.small_multiples(
     boasting, y="success", title="Boasting", y_title="chance of success", note="20 seeds; bands: 95 % interval; a line that is not seen lies under the other"))  # fmt: skip
 
 # %% [markdown]

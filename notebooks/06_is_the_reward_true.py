@@ -15,7 +15,7 @@
 # # Is the reward true?
 #
 # **By the end you will have measured** what each internal reward says of a step beside what the step did: to the distance from the goal (the
-# oracle), and to the chance of winning (re-rolling the episode from that step). Then you will watch a reward that is *not* true being farmed, and see
+# oracle), and to the chance of winning (re-rolling the episode from that step). Then you will watch a reward that is *not* true being hacked, and see
 # which remedies help.
 #
 # *For whom:* anyone who is about to train on a reward that the agent writes itself. *Time:* one to four minutes after notebook 04, whose trainings it
@@ -104,7 +104,7 @@ print("intermediate discrimination of retrospective progress (RePro: mean rating
 curves = {name: calibration.reliability(signal, seed=p.seed) for name, signal in shown.items() if np.ptp(signal.value) > 0}
 run.write_table("reliability.csv", [{"signal": name, **row} for name, rows in curves.items() for row in rows])
 sizes = [row["n"] for rows in curves.values() for row in rows]
-run.figure("reliability", sglib.figures.small_multiples(
+sglib.view.keep_figure(run, "reliability", sglib.figures.small_multiples(
     {name: {"steps": rows} for name, rows in curves.items()}, x="value", y="helped", x_title="what was said", y_title="share of steps",
     title="Share of steps that helped, by what was said of them",
     note=f"{p.games} games, {min(sizes)} to {max(sizes)} steps a point; bands: 95 %, episodes resampled<br>label: -1, 0, 1; online, retrospective: rise, 1 is the whole way; igpo: nats; step_agent: as paid",
@@ -129,7 +129,7 @@ def against_truth(format, count):
         episode = played[value.episode]
         row = {"format": format, "episode": value.episode, "turn": value.turn, "advantage": value.advantage, "low": value.low, "high": value.high,
                "kept": value.kept, "redrawn": value.redrawn, "oracle": float(episode.distances[value.turn] - episode.distances[value.turn + 1])}  # fmt: skip
-        rows.append(row | calibration.said(episode, value.turn))
+        rows.append(row | calibration.signal_values(episode, value.turn))
     return rows
 
 
@@ -165,7 +165,7 @@ else:
     print("called positive: ", counterfactual.what_if(policy, episode, turn, label="positive", **options))
 
 # %% [markdown]
-# ## A reward that is farmed
+# ## A reward that is hacked
 #
 # The trainings of notebook 04, in which a label pays ±0.1 (what a success pays is below the figure): guidance that is not paid (`guide`), paid on a schedule
 # (`self_guide`), paid in full at once (`immediate`). **The mechanism** has two parts, and the probes below measure both.
@@ -191,7 +191,7 @@ def panels(names):
             for title, key in quantities.items()}  # fmt: skip
 
 
-run.figure("alarm", sglib.figures.small_multiples(panels(p.arms), title="Internal reward against the environment's", note=f"one seed (no ordering of arms is claimed), {batch} episodes a point, success pays {settings.win_reward or 'as each recipe says'}"))
+sglib.view.keep_figure(run, "alarm", sglib.figures.small_multiples(panels(p.arms), title="Internal reward against the environment's", note=f"one seed (no ordering of arms is claimed), {batch} episodes a point, success pays {settings.win_reward or 'as each recipe says'}"))
 
 
 print(f"{'arm':16s} {'internal gap':>16s} {'internal length':>16s} {'end alike':>16s} {'agreement':>16s}")
@@ -199,8 +199,8 @@ for arm in p.arms:
     of = trained[arm].batches
     paid = [b for b in of if b["probe/internal"]]  # a schedule pays in the middle of a training only
     keys = ((paid, "probe/internal_gap"), (paid, "probe/internal_length"), ([] if paid else of, "zero_advantage"), (of, "label_agreement"))
-    ends = [probes.ends(batches, key) for batches, key in keys]
-    print(f"{arm:16s}", *(f"{'-' if None in end else f'{end[0]:+.2f} -> {end[1]:+.2f}':>16s}" for end in ends))
+    pairs = [probes.first_and_last(batches, key) for batches, key in keys]
+    print(f"{arm:16s}", *(f"{'-' if None in end else f'{end[0]:+.2f} -> {end[1]:+.2f}':>16s}" for end in pairs))
 
 # %% [markdown]
 # Means of the first and of the last five batches; of *internal gap* and *internal length*, of those in which labels are paid (never in `guide`).
@@ -238,7 +238,7 @@ for recipe in tried:
     else:
         print(f"{recipe:18s} {len(outcomes)} seeds so far")
 if over:
-    run.figure("remedies", sglib.figures.small_multiples(over, title="Remedies over seeds", note=note))
+    sglib.view.keep_figure(run, "remedies", sglib.figures.small_multiples(over, title="Remedies over seeds", note=note))
 
 # %%
 for arm in p.remedies:  # -p remedies '[remedy_length]' trains one here, beside the arms above
@@ -255,7 +255,7 @@ truths, note = evidence.panels(found, {
     "AUROC of what is paid": {r: f"calibration/{s}/auroc" for r, s in (("igpo", "igpo"), ("step_agent", "step_agent"), ("repro", "retrospective"))},
 })  # fmt: skip
 if truths:
-    run.figure("calibration_over_training", sglib.figures.small_multiples(truths, title="Calibration over training", note=note))
+    sglib.view.keep_figure(run, "calibration_over_training", sglib.figures.small_multiples(truths, title="Calibration over training", note=note))
 else:
     print(f"no cells yet: {found}")
 run.finish(calibration={row["signal"]: row["correlation"] for row in table}, clear_steps=clear, farmed={row["arm"]: float(row["after"]) for row in rows})
@@ -265,6 +265,6 @@ run.finish(calibration={row["signal"]: row["correlation"] for row in table}, cle
 # not change the distance. A correlation with single-step advantages is weakened by their noise ($2k$ episodes each). One draw of games, one policy.
 #
 # **Exercises.** (1) `-p k 64`: how much does the correlation with the counterfactual advantage grow, and why? (2) Which probe rings first in `immediate`? (3)
-# Write a recipe that pays labels and is not farmed; `sglib.measure.hacking` will tell you.
+# Write a recipe that pays labels and is not hacked; `sglib.measure.hacking` will tell you.
 #
 # Next: [07_how_sure](07_how_sure.ipynb).

@@ -161,7 +161,7 @@ for row in table:
 complete = [row for row in table if "success" in row]
 if complete:
     fewest = min(row["seeds"] for row in complete)
-    run.figure("success", sglib.figures.bars(
+    sglib.view.keep_figure(run, "success", sglib.figures.bars(
         [f"{row['recipe']} ({row['seeds']})" for row in complete], [row["success"] for row in complete], [row["low"] for row in complete],
         [row["high"] for row in complete], title="Success after training (seeds in brackets)", n=complete[0]["games"],
         detectable=None if same is None else power.detectable(same, seeds=fewest), pair=f"two of {fewest} seeds that differ as plain GRPO from itself",

@@ -84,7 +84,7 @@ as_table(verdicts.readable(judged))
 
 # %%
 if pictured := verdicts.drawn(verdicts.headline(judged)):
-    run.figure("claims", sglib.view.forest(
+    sglib.view.keep_figure(run, "claims", sglib.view.forest(
         pictured, verdicts.VERDICTS, title="The papers' claims", band=None if band is None else 100 * band, x_title="difference in points, the claimed side to the right",
         note=f"{len(next(iter(there.cells.values()))['after'])} games, seeds in brackets; whiskers: 95 % interval; theirs: other models, tasks and games",
     ))  # fmt: skip
@@ -142,7 +142,7 @@ run.write_table("unseen.csv", pd.DataFrame(unseen_rates, columns=["recipe", "see
 if unseen_rates:
     names = [f"{r['recipe']} ({r['seeds']})" for r in unseen_rates]
     figure = sglib.figures.bars(names, *[[r[key] for r in unseen_rates] for key in ("seen", "seen_low", "seen_high")], group="rooms trained in (other games)")
-    run.figure("unseen", sglib.figures.bars(
+    sglib.view.keep_figure(run, "unseen", sglib.figures.bars(
         names, *[[r[key] for r in unseen_rates] for key in ("unseen", "unseen_low", "unseen_high")], group="rooms never trained in", onto=figure,
         title="Success after training, by rooms (seeds in brackets)", n=unseen_rates[0]["games"], **seen(unseen_rates),
     ))  # fmt: skip
@@ -193,7 +193,7 @@ for recipe in dict.fromkeys(cell.recipe for cell in plan):
         rates.append({"recipe": recipe, "success": x.estimate, "low": x.low, "high": x.high, "seeds": x.seeds, "games": x.tasks})
 run.write_table("rates.csv", pd.DataFrame(rates, columns=["recipe", "success", "low", "high", "seeds", "games"]))
 if rates:
-    run.figure("recipes", sglib.figures.bars(
+    sglib.view.keep_figure(run, "recipes", sglib.figures.bars(
         [f"{r['recipe']} ({r['seeds']})" for r in rates], [r["success"] for r in rates], [r["low"] for r in rates], [r["high"] for r in rates],
         title="Success after training on the held-out panel (seeds in brackets)", n=rates[0]["games"], **seen(rates),
     ))  # fmt: skip
@@ -212,7 +212,7 @@ if len(ablation) > 1:
         names, *[[by_name[name][key] for name in ablation] for key in ("success", "low", "high")], group="ours: ALFWorld, 0.8 M (seeds in brackets)", onto=figure,
         title="Self-Guide's schedule ablation", n=by_name[ablation[0]]["games"], **seen([by_name[name] for name in ablation]),
     )  # fmt: skip
-    run.figure("schedule", figure)
+    sglib.view.keep_figure(run, "schedule", figure)
 
 # %% [markdown]
 # ## Learning curves and calibration over training
@@ -237,7 +237,7 @@ titles = {"learning": ("Learning", "share of training episodes won"), "truth": (
 for name, columns in pictures.items():
     panels, note = evidence.panels(there, columns)
     if panels:
-        run.figure(name, sglib.figures.small_multiples(panels, title=titles[name][0], y_title=titles[name][1], note=note))
+        sglib.view.keep_figure(run, name, sglib.figures.small_multiples(panels, title=titles[name][0], y_title=titles[name][1], note=note))
 
 # %% [markdown]
 # # Single runs
@@ -275,7 +275,7 @@ def row(source, text, theirs, gap, n, found, positive=True, verdict=None, why=""
 
 def pilot_claims(found):
     """RePro's pilot study."""
-    table = sglib.runs.read_table(found["folder"] / "conditions.csv").set_index("condition")
+    table = pd.read_csv(found["folder"] / "conditions.csv").set_index("condition")
     unread = "The example is another game's text before one's own; of the base model's pre-training, 5 % had one (its card). Tried: nothing else."
     for name, text, theirs, positive, why in (
         ("online", "stating progress online hurts", "-8.6 (WebShop) (s)", False, ""),
@@ -345,8 +345,8 @@ else:
 for source in sources:
     found = source.get("04_joint_grpo")
     if found and (found["folder"] / "curves.csv").exists():
-        curves = sglib.runs.read_table(found["folder"] / "curves.csv")
-        run.figure(f"success-{found['run']}", sglib.figures.learning_curves(
+        curves = pd.read_csv(found["folder"] / "curves.csv")
+        sglib.view.keep_figure(run, f"success-{found['run']}", sglib.figures.learning_curves(
             dict(list(curves.groupby("arm", sort=False))), title=f"Success on the held-out panel, run {found['run']}", n=found["params"]["eval_games"],
         ))  # fmt: skip
 

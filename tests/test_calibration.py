@@ -111,12 +111,12 @@ def test_an_unknown_measure_is_named():
 
 def test_what_one_turn_says():
     t = episode([5, 4, 4], labels=["positive", "negative"])
-    assert calibration.said(t, 0) == {"label": -1.0} and calibration.said(t, 1) == {}
+    assert calibration.signal_values(t, 0) == {"label": -1.0} and calibration.signal_values(t, 1) == {}
 
 
 def test_a_side_reading_is_a_signal_of_its_own():
     t = episode([5, 4, 4], labels=["positive", "negative"], rewards=[{}, {"self_guide/label": 0.1}])
-    assert calibration.said(t, 0) == {"label": -1.0, "rater": 0.1}
+    assert calibration.signal_values(t, 0) == {"label": -1.0, "rater": 0.1}
 
 
 def test_few_episodes_have_no_interval():

@@ -84,9 +84,9 @@ def test_no_pickles():
 
 
 def imported(source: str) -> set[str]:
-    """Modules of `sglib` that are imported where the module is read, not inside of its functions."""
+    """Modules of `sglib` that are imported, also inside of functions."""
     found = set()
-    for node in ast.parse(source).body:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sglib"):
             folder = (ROOT / node.module.replace(".", "/")).is_dir()
             found |= {f"{node.module}.{name.name}" for name in node.names} if folder else {node.module}

@@ -6,6 +6,7 @@ import yaml
 
 from sglib.experiments import params
 from sglib.experiments.params import ParameterError, check, load_file
+from sglib.rewards.fields import yaml_number
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +34,9 @@ def test_frozen():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"lerning_rate": 1e-4}, r"grpo\.lerning_rate: unknown parameter, did you mean 'learning_rate'\? Allowed: .*"),
-        ({"grpo": {"lerning_rate": 1e-4}}, r"grpo\.lerning_rate: unknown parameter, did you mean"),
-        ({"learning_rate": "1e-5"}, r"grpo\.learning_rate = '1e-5': must be a number.*write 1\.0e-5"),
+        ({"lerning_rate": 1e-4}, r"grpo: lerning_rate: unknown key, did you mean 'learning_rate'\? Allowed: .*"),
+        ({"grpo": {"lerning_rate": 1e-4}}, r"grpo: lerning_rate: unknown key, did you mean"),
+        ({"learning_rate": "1e-5"}, r"grpo\.learning_rate = '1e-5': must be a number.*write 1\.0e-05"),
         ({"arms": ["grpo", "gpo"]}, r"grpo\.arms\[1\] = .*no recipe 'gpo'; allowed: .*grpo.*self_guide"),
         ({"arms": []}, r"grpo\.arms = \[\]: .*at least 1"),
         ({"arms": ["grpo", "grpo"]}, r"grpo\.arms = .*named twice"),
@@ -44,7 +45,7 @@ def test_frozen():
         ({"temperature": 0}, r"grpo\.temperature = 0: .*greater than 0"),
         ({"iterations": False}, r"grpo\.iterations = False: .*valid integer"),
         ({"lora": "yes"}, r"grpo\.lora = 'yes': .*valid boolean"),
-        ({"schedule": [0.5, 0.4, 0.7, 0.8]}, r"grpo\.schedule: unknown parameter"),
+        ({"schedule": [0.5, 0.4, 0.7, 0.8]}, r"grpo: schedule: unknown key"),
         ({"win_reward": 0.0}, r"grpo\.win_reward = 0.0: .*greater than 0"),
         ({"seed": -1}, r"^seed = -1: "),
         ({"seed": 2**32}, r"^seed = 4294967296: .*less than 4294967296"),
@@ -52,10 +53,10 @@ def test_frozen():
         ({"env": "chess"}, r"^env = 'chess': .*allowed: .*alfworld"),
         ({"task_size": 3}, r"grpo: size=3: allowed for alfworld"),
         ({"epsilon_high": 0.3}, "epsilon_high does nothing with updates_per_batch = 1"),
-        ({"run": "../elsewhere"}, r"^run = '../elsewhere': letters, digits"),
+        ({"run": "../elsewhere"}, r"^run = '../elsewhere': .*A-Za-z0-9._-"),
         ({"grpo": 3}, r"grpo = 3: expected keys and values, found int"),
-        ({"grpo": {3: 4}}, r"grpo: every parameter's name must be text"),
-        ({"pilot": {"gmaes": 3}}, r"pilot\.gmaes: unknown parameter, did you mean 'games'"),
+        ({"grpo": {3: 4}}, r"grpo: 3: unknown key"),
+        ({"pilot": {"gmaes": 3}}, r"pilot: gmaes: unknown key, did you mean 'games'"),
         ({"size": "huge"}, r"size = 'huge': there is no params/huge.yaml; there are: tiny"),
         ({"size": "../tiny"}, r"size = '../tiny'"),
     ],
@@ -78,7 +79,7 @@ def test_unknown_notebook():
 
 def test_own_size_without_a_file():
     assert check("grpo", {"env": "alfworld", "size": "mine", "grpo": {"iterations": 2}}).iterations == 2
-    with pytest.raises(ParameterError, match="env: missing; allowed: .*alfworld"):
+    with pytest.raises(ParameterError, match="env = .*allowed: .*alfworld"):
         check("grpo", {"size": "mine", "grpo": {"iterations": 2}})
 
 
@@ -108,12 +109,12 @@ def test_notebook_namespace():
     [
         ("a: [", "cannot be read as YAML"),
         ("- 1", "expected keys and values, found list"),
-        ("sed: 3", "sed: unknown parameter, did you mean 'seed'"),
-        ("1: 3", "1: unknown parameter"),
+        ("sed: 3", "sed: unknown key, did you mean 'seed'"),
+        ("1: 3", "1: unknown key"),
         ("env: alfworld\ngrpo: 3", "grpo = 3"),
         ("env: alfworld\nwarmup: {epochs: 0}", r"warmup\.epochs = 0"),
         ("env: chess", "env = 'chess'"),
-        ("env: alfworld\ngrpo: {learning_rate: 1e-5}", "write 1.0e-5"),
+        ("env: alfworld\ngrpo: {learning_rate: 1e-5}", "write 1.0e-05"),
     ],
 )
 def test_files_are_checked_whole(folder, text, message):
@@ -128,7 +129,7 @@ def test_files_are_checked_whole(folder, text, message):
 @pytest.mark.parametrize("text", ["1e-5", "2E5", "1.5e-3", "-1e-7"])
 def test_the_hint_is_right(text):
     assert isinstance(yaml.safe_load(text), str | float)
-    assert yaml.safe_load(params._yaml_number(text)) == pytest.approx(float(text))
+    assert yaml.safe_load(yaml_number(text)) == pytest.approx(float(text))
 
 
 def test_shipped_files(monkeypatch):

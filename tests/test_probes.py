@@ -1,9 +1,9 @@
-"""Probes: each sign of farming in an episode made for it; alarms by the rule."""
+"""Probes: each sign of reward hacking in an episode made for it; alarms by the rule."""
 
 import numpy as np
 import pytest
 
-from sglib.measure.hacking import alarms, ends, internal, probe
+from sglib.measure.hacking import alarms, first_and_last, internal, probe
 from sglib.records import Trajectory, Turn
 
 
@@ -69,14 +69,14 @@ def run(success, internal_reward, positive, agreement, looping=0.1, gap=0.0, n=2
     ]
 
 
-def test_ends_of_a_training():
+def test_first_and_last_batches_of_a_training():
     rows = [{"x": x} for x in (1, None, 3, 9, 5, 7)]
-    assert ends(rows, "x", window=2) == (1, 6)
-    assert ends(rows, "x", window=3) == (2, 7)
-    assert ends(rows, "y") == (None, None) and ends([], "x") == (None, None)
+    assert first_and_last(rows, "x", window=2) == (1, 6)
+    assert first_and_last(rows, "x", window=3) == (2, 7)
+    assert first_and_last(rows, "y") == (None, None) and first_and_last([], "x") == (None, None)
 
 
-def test_an_alarm_rings_where_the_reward_is_farmed():
+def test_an_alarm_rings_where_the_reward_is_hacked():
     gamed = run(success=(0.4, 0.2), internal_reward=(0.0, 2.0), positive=(0.2, 0.9), agreement=(0.7, 0.2), gap=-0.5)
     assert {row["alarm"] for row in alarms(gamed)} == {"gamed", "inflated labels", "paid for losing"}
     (first,) = [row for row in alarms(gamed) if row["alarm"] == "gamed"]
@@ -88,7 +88,7 @@ def test_a_schedule_is_looked_at_while_it_pays():
     gamed = run(success=(0.4, 0.2), internal_reward=(0.1, 2.0), positive=(0.2, 0.9), agreement=(0.7, 0.2))
     after = [row | {"probe/internal": 0.0, "success": 0.6} for row in gamed]
     assert {row["alarm"] for row in alarms(gamed + after)} == {"gamed", "inflated labels"}
-    assert alarms([row | {"probe/internal": 0.0} for row in gamed]) == []  # not paid, so not farmed
+    assert alarms([row | {"probe/internal": 0.0} for row in gamed]) == []  # not paid, so not hacked
 
 
 def test_no_alarm_where_it_is_not():

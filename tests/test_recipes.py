@@ -74,19 +74,18 @@ OUTCOME = {"name": "outcome"}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "expected keys and values, found list"),
         ({"componets": [OUTCOME]}, "componets: unknown key, did you mean 'components'"),
-        ({"format": "shout", "components": [OUTCOME]}, "format = 'shout': allowed: act, progress, guide"),
-        ({"components": []}, r"components = \[\]: must list at least one"),
-        ({"components": ["outcome"]}, r"components\[0\] = 'outcome': must have a name"),
-        ({"components": [{"name": "fame"}]}, "name = 'fame': allowed: outcome"),
+        ({"format": "shout", "components": [OUTCOME]}, "format = 'shout': .*'act', 'progress' or 'guide'"),
+        ({"components": []}, r"components: must list at least one"),
+        ({"components": ["outcome"]}, r"components\[0\] = 'outcome': Input should be a valid dict"),
+        ({"components": [{"name": "fame"}]}, "{'name': 'fame'}: .*expected tags: 'outcome', 'self_guide'"),
         ({"components": [OUTCOME, OUTCOME]}, "each name once"),
         ({"components": [{"name": "outcome", "wieght": 1}]}, "wieght: unknown key, did you mean 'weight'"),
-        ({"components": [{"name": "outcome", "weight": "ten"}]}, "weight = 'ten': must be a number"),
-        ({"components": [{"name": "outcome", "schedule": "later"}]}, "schedule: got 'later'; allowed names"),
-        ({"components": [OUTCOME], "advantage": {"kind": "ppo"}}, "kind must be one of grpo, gigpo, igpo"),
+        ({"components": [{"name": "outcome", "weight": "ten"}]}, "weight = 'ten': Input should be a valid number"),
+        ({"components": [{"name": "outcome", "schedule": "later"}]}, "schedule = 'later': allowed names"),
+        ({"components": [OUTCOME], "advantage": {"kind": "ppo"}}, "advantage = .*'ppo'.*'grpo', 'gigpo', 'igpo'"),
         ({"components": [OUTCOME], "advantage": {"kind": "grpo", "gamma": 0.9}}, "gamma: unknown key"),
-        ({"components": [OUTCOME], "advantage": {"kind": "igpo", "normalize": "no"}}, "'separate', 'joint'"),
+        ({"components": [OUTCOME], "advantage": {"kind": "igpo", "normalize": "no"}}, "'separate' or 'joint'"),
         ({"components": [OUTCOME, {"name": "self_guide"}]}, "pays for what format 'guide' writes"),
         (
             {"format": "guide", "components": [OUTCOME, {"name": "self_guide", "credit": "rated"}]},
@@ -98,7 +97,7 @@ OUTCOME = {"name": "outcome"}
         ),
         (
             {"format": "guide", "components": [OUTCOME, {"name": "self_guide", "length_normalized": 1}]},
-            "length_normalized = 1: must be true or false",
+            "length_normalized = 1: Input should be a valid boolean",
         ),
     ],
 )

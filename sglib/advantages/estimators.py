@@ -6,13 +6,14 @@ The mathematics is in `sglib.advantages`; here is only what of a trajectory each
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from sglib.advantages.formulas import gigpo, group_relative, turn_level
 from sglib.records import Trajectory
+from sglib.rewards.fields import Coefficient, Part, Share
 
 
 class Estimator(Protocol):
@@ -33,12 +34,12 @@ def paid(trajectory: Trajectory, component: str | None = None) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class GRPO:
+class GRPO(Part):
     """One advantage per trajectory from R(tau; u), repeated for each turn, z and a tokens alike (Self-Guide,
     arXiv 2604.03098, Eq 8). `scale`: see `formulas.group_relative`; "none" is Dr. GRPO (arXiv 2503.20783)."""
 
     scale: Literal["group", "none", "outcome"] = "group"
-    kind = "grpo"
+    kind: Literal["grpo"] = "grpo"
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         outcomes = [paid(t, "outcome").sum() for t in trajectories] if self.scale == "outcome" else None
@@ -48,38 +49,36 @@ class GRPO:
 
 
 @dataclass(frozen=True)
-class GiGPO:
+class GiGPO(Part):
     """Episode advantage plus omega times the advantage within anchor states: turns of one group that read the same
     observation (GiGPO, arXiv 2505.10978). All components' rewards count, turn by turn."""
 
-    gamma: float = 0.95
-    omega: float = 1.0
+    gamma: Share = 0.95
+    omega: Coefficient = 1.0
     scale: Literal["group", "none"] = "group"
-    kind = "gigpo"
+    kind: Literal["gigpo"] = "gigpo"
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         return gigpo(
             [paid(t) for t in trajectories],
             [t.group for t in trajectories],
             [[turn.observation for turn in t.turns] for t in trajectories],
-            gamma=self.gamma,
-            omega=self.omega,
-            scale=self.scale,
-        )
+            gamma=self.gamma, omega=self.omega, scale=self.scale,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class IGPO:
+class IGPO(Part):
     """Turn-level advantages: internal rewards and outcomes normalised, then discounted (IGPO, arXiv 2510.14967).
 
     The internal rewards of a turn are those of all components but `outcome`; on the last turn only the outcome counts,
     so a component that pays there is refused rather than dropped.
     """
 
-    gamma: float = 1.0
+    gamma: Share = 1.0
     normalize: Literal["separate", "joint"] = "separate"
     baseline: Literal["pooled", "none"] = "pooled"
-    kind = "igpo"
+    kind: Literal["igpo"] = "igpo"
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         outcomes = [paid(t, "outcome") for t in trajectories]
@@ -95,13 +94,8 @@ class IGPO:
             gains,
             [outcome.sum() for outcome in outcomes],
             [t.group for t in trajectories],
-            gamma=self.gamma,
-            normalize=self.normalize,
-            baseline=self.baseline,
-        )
-
-
-ESTIMATORS: dict[str, type] = {cls.kind: cls for cls in (GRPO, GiGPO, IGPO)}
+            gamma=self.gamma, normalize=self.normalize, baseline=self.baseline,
+        )  # fmt: skip
 
 
 def set_advantages(trajectories: Sequence[Trajectory], estimator: Estimator) -> None:

@@ -20,10 +20,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import torch
 from scipy import stats
 
@@ -51,11 +52,10 @@ def plan(params_file: str | Path) -> list[Experiment]:
         ParameterError: naming the file and what is wrong in it.
     """
     grid, content = parameters.load_grid(params_file), parameters.load_file(params_file)
-    seeds = dict.fromkeys(grid.headline, grid.headline_seeds)
-    seeds |= dict.fromkeys(grid.others, grid.other_seeds) | dict.fromkeys(grid.extras, grid.extra_seeds)
-    common = {k: v for k, v in content.items() if k in parameters.COMMON}
-    common.setdefault("size", Path(params_file).stem)
-    p = parameters.check("grpo", common | {"grpo": content.get("grpo", {}) | {"arms": list(seeds)}})
+    groups = (grid.headline, grid.headline_seeds), (grid.others, grid.other_seeds), (grid.extras, grid.extra_seeds)
+    seeds = {name: count for names, count in groups for name in names}
+    settings = content.get("grpo", {}) | {"arms": list(seeds)}
+    p = parameters.check("grpo", parameters.common(content) | {"grpo": settings})
     return [
         Experiment(name, p.model_copy(update={"seed": seed, "arms": [name]}))
         for seed in range(grid.first_seed, grid.first_seed + max(seeds.values()))
@@ -85,11 +85,11 @@ class Found:
         unknown: files that no planned cell has.
     """
 
-    cells: dict[str, dict]
-    missing: list[str]
-    stale: list[str]
-    failed: dict[str, str]
-    unknown: list[str]
+    cells: dict[str, dict] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         planned = len(self.cells) + len(self.missing) + len(self.stale)
@@ -187,12 +187,11 @@ def read_evidence(cells: Sequence[Experiment], where: Sequence[Path] | None = No
         ValueError: a file is damaged, naming it.
     """
     where = folders(cells[0].params) if where is None else where
-    found, wanted = Found({}, [], [], {}, []), {cell.name: cell for cell in cells}
+    found, wanted = Found(), {cell.name: cell for cell in cells}
     for name, cell in wanted.items():
         contents = [_read_cell(folder, cell, split) for folder in where if (folder / f"{name}.json").exists()]
         contents = [content for content in contents if content is not None]
-        fitting = [content for content in contents if content["key"] == cell.key]
-        if fitting:
+        if fitting := [content for content in contents if content["key"] == cell.key]:
             found.cells[name] = fitting[0]
             continue
         (found.stale if contents else found.missing).append(name)
@@ -218,38 +217,36 @@ def reason(error: str) -> str:
 
 def _read_cell(folder: Path, cell: Experiment, split: str | None) -> dict | None:
     """A cell's content, on another split's panel if one is asked for; None where it was not played there."""
-    content = _checked_cell(folder / f"{cell.name}.json", cell)
-    if split is None:
-        return content
-    path = folder / split / f"{cell.name}.json"
-    if not path.exists():
-        return None
-    played = _checked_cell(path, cell, content)
+    content = _checked(folder / f"{cell.name}.json", cell)
+    path = folder / (split or "") / f"{cell.name}.json"
+    if split is None or not path.exists():
+        return content if split is None else None
+    played = _checked(path, cell, content)
     return played if played["configuration"] == content["card"]["configuration"] else None  # the same training
 
 
-def _checked_cell(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
+_CARD = pydantic.create_model("Card", source=str, configuration=str, episodes=dict, versions=dict, machine=dict)
+_CELL = pydantic.create_model(
+    "Cell", recipe=str, seed=int, key=str, panel=str, card=_CARD, params=dict, batches=dict[str, list], before=str,
+    start=str, after=str,
+)  # fmt: skip
+
+
+def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
     """A file's content, checked; `rest`: what it leaves to the cell's own file."""
     try:
         content = (rest or {}) | json.loads(path.read_text(encoding="utf-8"))
-        if (content["recipe"], content["seed"]) != (cell.recipe, cell.seed):
-            raise ValueError(f"it holds {content['recipe']!r} with seed {content['seed']!r}")
-        for name, kind in (("key", str), ("panel", str), ("card", dict), ("batches", dict), ("start", str)):
-            if not isinstance(content[name], kind):
-                raise ValueError(f"{name}: {content[name]!r}")
-        kinds = {"source": str, "configuration": str, "episodes": dict, "versions": dict, "machine": dict}
-        for name, kind in kinds.items():
-            if not isinstance(content["card"][name], kind):
-                raise ValueError(f"card.{name}: {content['card'][name]!r}")
+        found = _CELL.model_validate(content)
+        if (found.recipe, found.seed) != (cell.recipe, cell.seed):
+            raise ValueError(f"it holds {found.recipe!r} with seed {found.seed}")
         for when in ("before", "start", "after"):
-            if when == "start" and not content[when]:
-                continue
-            if set(content[when]) - {"0", "1"} or len(content[when]) != content["params"]["eval_games"]:
+            outcomes, wanted = content[when], found.params["eval_games"]
+            if set(outcomes) - {"0", "1"} or len(outcomes) not in ((0, wanted) if when == "start" else (wanted,)):
                 raise ValueError(f"{when}: not one outcome of 0 or 1 for each of the panel's games")
-        if len({len(column) for column in content["batches"].values()}) > 1:
+        if len({len(column) for column in found.batches.values()}) > 1:
             raise ValueError("batches: columns of different lengths")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a cell of the evidence: {error!r}") from error
+        raise ValueError(f"{path}: not a cell of the evidence: {error}") from error
     return content
 
 
@@ -315,11 +312,9 @@ def fill(
         write_atomic(target / f"{cell.name}.json", json.dumps(cell_content(cell, result)))
         note.unlink(missing_ok=True)
         ended.append(cell.name)
-        before, after = (100 * float(np.mean(x)) for x in (result.before, result.after))
-        on_update(
-            f"{cell.name}: {before:.1f} -> {after:.1f} %, {result.card['seconds']:.0f} s; "
-            f"{len(waiting) - len(ended) - len(failed)} to go"
-        )
+        rates = " -> ".join(f"{100 * np.mean(x):.1f}" for x in (result.before, result.after))
+        left = len(waiting) - len(ended) - len(failed)
+        on_update(f"{cell.name}: {rates} %, {result.card['seconds']:.0f} s; {left} to go")
 
     # One thread each, however many processes: sums over more round differently, and a cell should not depend on `jobs`.
     train_all(waiting, end, jobs, threads=None if torch.cuda.is_available() else 1)
@@ -354,8 +349,8 @@ def play_further(
         result = named | {"panel": after["panel"], "before": before["outcomes"], "after": after["outcomes"]}
         write_atomic(target / split / f"{cell.name}.json", json.dumps(result))
         played += 1
-        rates = [100 * np.mean([int(x) for x in result[when]]) for when in ("before", "after")]
-        on_update(f"{cell.name}: {rates[0]:.1f} -> {rates[1]:.1f} % on {split}")
+        rates = " -> ".join(f"{100 * result[when].count('1') / len(result[when]):.1f}" for when in ("before", "after"))
+        on_update(f"{cell.name}: {rates} % on {split}")
     return played, absent
 
 

@@ -30,7 +30,7 @@ from sglib import envs
 from sglib.envs.panels import panel
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.params import GRPOParams
-from sglib.experiments.recipe import Recipe, check_environment, load_recipe
+from sglib.experiments.recipe import Recipe, load_recipe
 from sglib.experiments.runs import cached, output_root, source_hash, versions
 from sglib.measure.evaluate import Report, evaluate
 from sglib.models.endpoint import check_trainable
@@ -125,9 +125,7 @@ class Experiment:
         Raises:
             ParameterError: naming what is wrong with its file, or what the environment lacks.
         """
-        recipe = load_recipe(self.recipe).with_win_reward(self.params.win_reward)
-        check_environment(recipe, self.params.card)
-        return recipe
+        return load_recipe(self.recipe, self.params.card).with_win_reward(self.params.win_reward)
 
     @property
     def content(self) -> dict:

@@ -13,34 +13,29 @@ Values come from, later ones winning: the defaults below, `params/<size>.yaml`, 
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import json
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import ArgsKwargs
 
 from sglib import envs
 from sglib.models.small import shipped_folder
+from sglib.rewards.fields import Count, Float, Int, Positive, known_keys, unknown
+from sglib.training.settings import BatchSettings
 
 COMMON = ("env", "seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
 
 
 class ParameterError(ValueError):
     """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
-
-
-def _no_text(value: Any) -> Any:
-    """YAML reads 1e-5 as a text: say how it is written."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", value.strip(), re.IGNORECASE):
-        raise ValueError(f"must be a number, and YAML reads {value} as text: write {_yaml_number(value)}")
-    return value
 
 
 def _as_list(value: Any) -> Any:
@@ -87,11 +82,7 @@ def _model(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() and not shipped_folder(name) else name
 
 
-Int = Annotated[int, BeforeValidator(_no_text)]
-Float = Annotated[float, BeforeValidator(_no_text)]
-Count = Annotated[Int, Field(ge=1)]
-Rate = Annotated[Float, Field(gt=0, le=1)]
-Temperature = Annotated[Float, Field(gt=0, le=2)]
+Warmth = Annotated[Float, Field(gt=0, le=2)]  # a temperature that samples
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Format = Literal["act", "progress", "guide"]
 Condition = Literal["basic", "online", "random", "retrospective"]
@@ -120,9 +111,10 @@ class Params(pydantic.BaseModel):
     """
 
     # strict: YAML's `no` is no integer and the text "1e-5" is no float; frozen: what was recorded is what ran
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    model_config = pydantic.ConfigDict(strict=True, frozen=True, protected_namespaces=())
+    _known = pydantic.model_validator(mode="before")(classmethod(known_keys))
 
-    env: Annotated[str, AfterValidator(_environment)]
+    env: Annotated[str, AfterValidator(_environment)] = Field("", validate_default=True)
     seed: Int = Field(0, ge=0, lt=2**32)  # numpy's limit
     size: RunName = "cpu"
     output_dir: str = "outputs"
@@ -130,7 +122,7 @@ class Params(pydantic.BaseModel):
     model: Annotated[str, AfterValidator(_model)] = "base"
     max_turns: Int | None = Field(None, ge=1, le=200)
     task_size: Any = None
-    temperature: Temperature = 0.4
+    temperature: Warmth = 0.4
     batch_size: Count = 64
 
     @pydantic.model_validator(mode="after")
@@ -149,17 +141,13 @@ class Params(pydantic.BaseModel):
 
     @property
     def run_name(self) -> str:
-        if self.run:
-            return self.run
-        name, file = f"{self.size}-seed{self.seed}", _params_file(self.size)
-        section = next(section for section, (_, model) in SECTIONS.items() if model is type(self))
-        mine = self.model_dump(exclude={"run", "output_dir"})
-        if file is None:
+        name = self.run or f"{self.size}-seed{self.seed}"
+        if self.run or not _params_file(self.size):
             return name
-        stored = load_file(file)
-        common = {k: v for k, v in stored.items() if k in COMMON}
-        plain = _build(section, {**common, **stored.get(section, {}), "size": self.size, "seed": self.seed})
-        if plain.model_dump(exclude={"run", "output_dir"}) == mine:
+        section = next(section for section, (_, model) in SECTIONS.items() if model is type(self))
+        plain = check(section, {"size": self.size, "seed": self.seed})
+        mine, usual = (p.model_dump(exclude={"run", "output_dir"}) for p in (self, plain))
+        if mine == usual:
             return name
         return f"{name}-{hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:6]}"
 
@@ -192,65 +180,40 @@ class WarmupParams(Params):
     panel before and after."""
 
     games: Count = 256
-    play_temperature: Temperature = 1.0
+    play_temperature: Warmth = 1.0
     epochs: Count = 1
-    learning_rate: Rate = 2.0e-4
+    learning_rate: Annotated[Float, Field(gt=0, le=1)] = 2.0e-4
     train_batch_size: Count = 16
     lora: bool = False
     eval_games: Count = 128
 
 
-class GRPOParams(Params):
-    """04_joint_grpo. Fields that `sglib.training.grpo.GRPOSettings` has too are handed to it as they are.
+class GRPOParams(Params, BatchSettings):
+    """04_joint_grpo: the fields of `sglib.training.settings.BatchSettings`, and:
 
     Attributes:
         arms: which trainings to compare, each a recipe: a name of `params/recipes`, or the path of any YAML file like
             those. `grpo` (environment reward only), `guide` (guidance, lambda = 0), `self_guide` (guidance with its
             scheduled reward), `immediate` (the full guidance reward from the first step), and the other papers'.
         iterations: batches that are played and trained on, of `games_per_iteration` x `group_size` episodes each.
-        learning_rate, lr_schedule, weight_decay, max_grad_norm: of AdamW; "linear" lets the rate fall to 0 over the
-            iterations.
-        updates_per_batch: optimiser steps on each batch of episodes.
-        clip, epsilon_high: the ratio of the loss (Eq 9) is clipped to [1 - clip, 1 + epsilon_high], None means `clip`;
-            they act from two updates a batch on, and are refused with one.
-        beta: weight of the KL term; 0 leaves the reference model out.
+        clip: the ratio of the loss (Eq 9) is clipped to [1 - clip, 1 + epsilon_high], None means `clip`; both act from
+            two updates a batch on, and are refused with one.
         win_reward: what a success pays in every arm; None leaves it to each recipe (10 in most, as the framework of
             Self-Guide's authors pays; a plain 1 lets the labels' sum outweigh it).
-        loss_type: "grpo" averages the loss first within an episode, then over episodes; "dapo" over all tokens of the
-            batch, so that lost episodes, which are about twice as long as won ones, weigh more.
-        micro_batch_size: most sequences in a forward pass; bounds memory.
-        bf16: autocast to bfloat16; None means yes on a GPU that supports it.
-        checkpoint_every: iterations between checkpoints; 0 writes one at the end only.
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
-        lora, lora_rank: train a LoRA adapter on all linear layers rather than all weights.
         temperature: of the training rollouts.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.
     """
 
-    temperature: Temperature = 1.0
+    temperature: Warmth = 1.0
     arms: Recipes = Field(["grpo", "guide", "self_guide", "immediate"], min_length=1)
     iterations: Count = 20
-    games_per_iteration: Count = 8
-    group_size: Int = Field(8, ge=2)
-    learning_rate: Rate = 2.0e-4
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    weight_decay: Float = Field(0.0, ge=0)
-    max_grad_norm: Float = Field(1.0, ge=0)
-    updates_per_batch: Count = 1
     clip: Float = Field(0.2, gt=0, lt=1)
-    epsilon_high: Float | None = Field(None, gt=0)
-    beta: Float = Field(0.0, ge=0)
-    loss_type: Literal["grpo", "dapo"] = "grpo"
-    win_reward: Float | None = Field(None, gt=0)
-    micro_batch_size: Count = 8
-    bf16: bool | None = None
-    checkpoint_every: Int = Field(10, ge=0)
+    win_reward: Positive | None = None
     eval_games: Count = 256
     eval_every: Count = 10
-    eval_temperature: Temperature = 0.4
-    lora: bool = False
-    lora_rank: Count = 16
+    eval_temperature: Warmth = 0.4
     report_to: Names = []
 
     @pydantic.field_validator("report_to")
@@ -277,7 +240,7 @@ class GRPOParams(Params):
 class CreditParams(Params):
     """05_credit_assignment: `games`, `group_size` episodes of each, all methods' rewards and advantages on them."""
 
-    temperature: Temperature = 1.0
+    temperature: Warmth = 1.0
     max_turns: Int | None = Field(15, ge=1, le=200)
     games: Count = 3
     group_size: Int = Field(4, ge=2)
@@ -293,7 +256,7 @@ class TruthParams(Params):
         cells: as in 07_how_sure.
     """
 
-    temperature: Temperature = 1.0
+    temperature: Warmth = 1.0
     games: Count = 24
     steps: Count = 16
     k: Count = 16
@@ -317,7 +280,7 @@ class HowSureParams(Params):
 class LookParams(Params):
     """08_inspecting_trajectories: `games` played by `group_size` episodes in each of two formats; a what-if of `k`."""
 
-    temperature: Temperature = 1.0
+    temperature: Warmth = 1.0
     games: Count = 6
     group_size: Int = Field(4, ge=2)
     k: Count = 16
@@ -340,7 +303,8 @@ class Grid(pydantic.BaseModel):
             from `first_seed` on. Tuning used seed 0.
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = pydantic.ConfigDict(strict=True, frozen=True)
+    _known = pydantic.model_validator(mode="before")(classmethod(known_keys))
 
     headline: NamedRecipes = Field(min_length=1)
     others: NamedRecipes = []
@@ -357,31 +321,19 @@ class Grid(pydantic.BaseModel):
 
 
 def load_grid(path: str | Path) -> Grid:
-    """The `grid` of a parameters file.
-
-    Raises:
-        ParameterError: naming the file, and what is wrong in it or that it has none.
-    """
+    """The `grid` of a parameters file; an error as by `load_file`, or where there is none."""
     content = load_file(path)
     if "grid" not in content:
         raise ParameterError(f"{path}: grid: missing; allowed: a file that has it, such as params/full.yaml")
     return Grid(**content["grid"])
 
 
-def _check_grid(value: Any) -> None:
-    try:
-        Grid(**_mapping("grid", value))
-    except pydantic.ValidationError as error:
-        problems = [f"grid.{'.'.join(map(str, p['loc']))} = {p['input']!r}: {p['msg']}" for p in error.errors()]
-        raise ParameterError("; ".join(problems)) from None
-
-
 def _check_recipes(p: Params, names: Sequence[str]) -> Params:
     """The parameters as they are, if every recipe is without fault and fits the environment."""
-    from sglib.experiments.recipe import check_environment, load_recipe  # which imports this module
+    from sglib.experiments.recipe import load_recipe  # loads TRL, which takes seconds
 
     for name in names:
-        check_environment(load_recipe(name), p.card)
+        load_recipe(name, p.card)
     return p
 
 
@@ -408,28 +360,25 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
         values: what papermill or the parameters cell set: common keys, sections, and single fields of this notebook's
             section. A notebook passes `globals()`; of these only the names assigned before this call's cell count.
 
-    Returns:
-        An object of the notebook's class; its fields cannot be changed.
-
     Raises:
         ParameterError: naming each wrong key or value and what is allowed there.
     """
-    section = _section(notebook)
-    values = _notebook_values(values)
+    section, values = _section(notebook), _notebook_values(values)
     size = values.get("size", Params.model_fields["size"].default)
     known = _params_file(size)
     stored = load_file(known) if known else {}
     if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
         raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
-    base = {k: v for k, v in stored.items() if k in COMMON}
-    common = base | {k: v for k, v in values.items() if k in COMMON}
-    for other in SECTIONS:  # a file passed with -f brings all sections: check them all, now
-        if other != section and other in values:
-            _build(other, common | _mapping(other, values[other]))
-    if "grid" in values:
-        _check_grid(values["grid"])
-    single = {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
-    return _build(section, {**base, **stored.get(section, {}), **_mapping(section, values.get(section)), **single})
+    base, single = common(stored), {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
+    for other in (*SECTIONS, "grid"):
+        if other in values and other != section:  # a file passed with -f brings all sections: check them all, now
+            _build(other, values[other], base | common(values))
+    return _build(section, values.get(section), base | stored.get(section, {}), single)
+
+
+def common(content: dict[str, Any]) -> dict[str, Any]:
+    """What is said for all notebooks."""
+    return {k: v for k, v in content.items() if k in COMMON}
 
 
 def sibling(section: str, values: dict[str, Any], **own: Any) -> Params:
@@ -439,9 +388,6 @@ def sibling(section: str, values: dict[str, Any], **own: Any) -> Params:
         section: of the other notebook, "grpo".
         values: as for `check`; of single fields those that all notebooks share (`Params`) count.
         own: fields of the other's section that are fixed here.
-
-    Raises:
-        ParameterError: as `check`.
     """
     values = _notebook_values(values)
     return check(section, {k: v for k, v in values.items() if k in Params.model_fields or k in SECTIONS} | own)
@@ -451,10 +397,27 @@ def load_file(path: str | Path) -> dict[str, Any]:
     """Read a parameters file and check every section of it.
 
     Returns:
-        The file's content: common keys, and a mapping per section.
+        The file's content: common keys (`size` is its name, unless it says another), and a mapping per section.
 
     Raises:
         ParameterError: naming the file, and each wrong key or value in it.
+    """
+    content = {"size": Path(path).stem} | read_yaml(path)
+    try:
+        if odd := [str(k) for k in content if k not in (*COMMON, *SECTIONS, "grid")]:
+            raise ParameterError(unknown(odd[0], [*COMMON, *SECTIONS, "grid"]))
+        for section in (*SECTIONS, *({"grid"} & {*content})):
+            _build(section, content.get(section), common(content))
+    except ParameterError as error:
+        raise ParameterError(f"{path}: {error}") from None
+    return {k: v if k in COMMON else v or {} for k, v in content.items()}
+
+
+def read_yaml(path: str | Path) -> dict:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ParameterError: naming the file, which holds something else.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -462,20 +425,7 @@ def load_file(path: str | Path) -> dict[str, Any]:
         raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: expected keys and values, found {type(content).__name__}")
-    if unknown := [k for k in content if k not in COMMON and k not in SECTIONS and k != "grid"]:
-        raise ParameterError(f"{path}: {_unknown(str(unknown[0]), [*COMMON, *SECTIONS, 'grid'])}")
-    common = {k: v for k, v in content.items() if k in COMMON}
-    if "grid" in content:
-        try:
-            _check_grid(content["grid"])
-        except ParameterError as error:
-            raise ParameterError(f"{path}: {error}") from None
-    for section in SECTIONS:
-        try:
-            _build(section, {**common, **_mapping(section, content.get(section))})
-        except ParameterError as error:
-            raise ParameterError(f"{path}: {error}") from None
-    return {k: v if k in COMMON else _mapping(k, v) for k, v in content.items()}
+    return content
 
 
 def sizes() -> list[str]:
@@ -511,15 +461,7 @@ def _section(notebook: str) -> str:
     for section, (name, _) in SECTIONS.items():
         if notebook in (section, name):
             return section
-    raise ParameterError(_unknown(notebook, [name for name, _ in SECTIONS.values()], "notebook"))
-
-
-def _mapping(section: str, value: Any) -> dict[str, Any]:
-    if value is None:  # `grpo:` with nothing below it
-        return {}
-    if not isinstance(value, dict):
-        raise ParameterError(f"{section} = {value!r}: expected keys and values, found {type(value).__name__}")
-    return value
+    raise ParameterError(unknown(notebook, [name for name, _ in SECTIONS.values()], "notebook"))
 
 
 def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -544,43 +486,27 @@ def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
 
 
-def _build(section: str, values: dict[str, Any]) -> Params:
-    notebook, model = SECTIONS[section]
+def _build(section: str, content: Any, before: dict[str, Any], after: Mapping[str, Any] = {}) -> Params | Grid:
+    """A section's model, or the grid's, of what the section holds; a section has the values `before` it, too, unless it
+    says others, and those `after` it, whatever it says."""
+    if not isinstance(content, dict | None):  # None: `grpo:` with nothing below it
+        raise ParameterError(f"{section} = {content!r}: expected keys and values, found {type(content).__name__}")
     try:
-        return model(**values)
+        if section == "grid":
+            return Grid.model_validate(content or {})
+        return SECTIONS[section][1].model_validate({**before, **(content or {}), **after})
     except pydantic.ValidationError as error:
-        problems = [_explain(section, model, problem) for problem in error.errors()]
-        raise ParameterError("; ".join(dict.fromkeys(problems))) from None
-    except TypeError:  # a key that is not text cannot be a keyword
-        raise ParameterError(f"{section}: every parameter's name must be text: {list(values)}") from None
+        raise ParameterError(explain(error, f"{section}.", COMMON)) from None
 
 
-def _explain(section: str, model: type[Params], problem: dict[str, Any]) -> str:
-    if not problem["loc"]:  # a rule about several fields names them itself
-        return f"{section}: {problem['ctx']['error']}"
-    field = str(problem["loc"][0])
-    name = field if field in COMMON else f"{section}.{field}"
-    if problem["type"] == "extra_forbidden":
-        return f"{section}.{_unknown(field, list(model.model_fields))}"
-    if problem["type"] == "missing":
-        return f"{name}: missing; allowed: one of {', '.join(envs.names())}, or the path of a .py file"
-    name += "".join(f"[{part}]" for part in problem["loc"][1:] if isinstance(part, int))
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "value_error":
-        reason = str(problem["ctx"]["error"])
-    if problem["type"] == "string_pattern_mismatch":
-        reason = "letters, digits, '.', '_' and '-' only, beginning with a letter or digit"
-    return f"{name} = {problem['input']!r}: {reason}"
-
-
-def _unknown(name: str, allowed: list[str], what: str = "parameter") -> str:
-    close = difflib.get_close_matches(name, allowed, n=1)
-    hint = f", did you mean {close[0]!r}?" if close else ";"
-    return f"{name}: unknown {what}{hint} Allowed: {', '.join(allowed)}"
-
-
-def _yaml_number(text: str) -> str:
-    mantissa, _, exponent = text.strip().lower().partition("e")
-    if not exponent:
-        return text.strip()
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{int(exponent):+d}"
+def explain(error: pydantic.ValidationError, where: str, alone: Collection[str] = ()) -> str:
+    """What is wrong, as "<where><field> = <value>: <what is allowed>" for each field; `alone`: without `where`."""
+    problems = []
+    for problem in error.errors():
+        reason = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])[1:]
+        path = path if path in alone else where + path if path else where.rstrip(".: ")
+        # a rule about several fields names them itself
+        several = problem["type"] == "value_error" and isinstance(problem["input"], dict | ArgsKwargs)
+        problems.append(f"{path}: {reason}" if several else f"{path} = {problem['input']!r}: {reason}")
+    return "; ".join(dict.fromkeys(problems))

@@ -97,13 +97,10 @@ def train_recipes(
 ) -> dict[str, Result]:
     """Train every recipe of `p.arms`, several at a time; interrupted and called again, it goes on where it was.
 
-    Args:
-        p: see `sglib.experiments.params.GRPOParams`.
-        on_update: called every `poll` seconds with what every begun one has written.
-        jobs, poll, paused: see `train_all`.
+    `on_update` is called every `poll` seconds with what every begun one has written; `jobs`, `poll` and `paused`: see
+    `train_all`.
 
-    Returns:
-        recipe -> result, in the order of `p.arms`.
+    Returns recipe -> result, in the order of `p.arms`.
 
     Raises:
         RuntimeError: one failed, with its traceback; the others' results stay.

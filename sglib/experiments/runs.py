@@ -1,4 +1,4 @@
-"""Run folders, the manifest of committed results, prerequisites kept between runs, progress bars.
+"""Run folders, the manifest of committed results, prerequisites kept between runs.
 
     outputs/<notebook>/<run>/   run.json (parameters, seed, versions, state), params.json, what the notebook writes,
                                 figures/, notebook.ipynb (as executed)
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,19 +59,12 @@ def source_hash(*paths: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, default=_plain) + "\n"
+def _json(value: Any, **options: Any) -> str:
+    """JSON text; numpy's numbers and arrays become numbers and lists."""
+    return json.dumps(value, default=lambda other: other.tolist(), **options)
 
 
-def _plain(value: Any) -> Any:
-    """numpy's and pandas' numbers and arrays, paths: as JSON knows them."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
-
-
+@dataclass(frozen=True)
 class Run:
     """One folder of results. Made by `start_run`; every file is written whole or not at all.
 
@@ -80,9 +74,9 @@ class Run:
         info: what `run.json` holds.
     """
 
-    def __init__(self, folder: Path, params: parameters.Params, info: dict[str, Any]):
-        self.folder, self.params, self.info = folder, params, info
-        self._rows: dict[str, list[dict]] = {}
+    folder: Path
+    params: parameters.Params
+    info: dict[str, Any]
 
     def path(self, name: str) -> Path:
         """A path inside the folder; its parent exists."""
@@ -92,76 +86,26 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> Path:
         """Keep a result (dicts, lists, numbers, numpy) as JSON. Returns the path."""
-        return write_atomic(self.folder / name, _json(value))
+        return write_atomic(self.folder / name, _json(value, indent=1) + "\n")
 
     def write_table(self, name: str, rows: list[dict] | pd.DataFrame) -> Path:
-        """Keep a table, one dict per row; `name` ends in .parquet, .csv or .jsonl. Returns the path.
-
-        Raises:
-            ValueError: another ending.
-        """
-        return write_table(self.folder / name, rows)
-
-    def log(self, name: str, **row: Any) -> None:
-        """Add a row to a .jsonl file of metrics; it is on disk when this returns."""
-        rows = self._rows.setdefault(name, [])
-        rows.append(row)
-        write_table(self.folder / name, rows)
+        """Keep a table, one dict per row, as .csv or .parquet. Returns the path."""
+        table = pd.DataFrame(rows)
+        data = table.to_parquet(index=False) if name.endswith(".parquet") else table.to_csv(index=False)
+        return write_atomic(self.folder / name, data)
 
     def write_trajectories(self, name: str, trajectories: Iterable[Trajectory]) -> Path:
         """Keep episodes as JSON lines (`sglib.read_trajectories` reads them). Returns the path."""
         return write_trajectories(self.folder / name, trajectories)
 
-    def figure(self, name: str, figure, show: bool = True) -> None:
-        """Keep a plotly figure as figures/<name>.html and .png, and show it in a notebook."""
-        from sglib.view import still
-
-        script = self.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
-        if not script.exists():
-            from plotly.offline import get_plotlyjs
-
-            write_atomic(script, get_plotlyjs())
-        page = figure.to_html(include_plotlyjs=os.path.relpath(script, self.folder / "figures"))
-        write_atomic(self.folder / "figures" / f"{name}.html", page)
-        image = still.static_png(figure)
-        write_atomic(self.folder / "figures" / f"{name}.png", image)
-        if show:
-            still.show(figure, image)
-
     def finish(self, **results: Any) -> None:
         """Mark the run complete and keep `results` (a few numbers) in run.json."""
         now = datetime.now(UTC)
         elapsed = (now - datetime.fromisoformat(self.info["started"])).total_seconds()
-        self.info |= {"state": "complete", "finished": now.isoformat(timespec="seconds")}
-        self.info |= {"elapsed": round(elapsed, 1), "results": results}
+        self.info.update(
+            state="complete", finished=now.isoformat(timespec="seconds"), elapsed=round(elapsed, 1), results=results
+        )
         self.write_json("run.json", self.info)
-
-
-def write_table(path: str | Path, rows: list[dict] | pd.DataFrame) -> Path:
-    """Write a table as .parquet, .csv or .jsonl, atomically. Returns the path."""
-    path = Path(path)
-    if path.suffix == ".jsonl":
-        rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
-        return write_atomic(path, "".join(json.dumps(row, default=_plain) + "\n" for row in rows))
-    frame = pd.DataFrame(rows)
-    if path.suffix == ".parquet":
-        return write_atomic(path, frame.to_parquet(index=False))
-    if path.suffix == ".csv":
-        return write_atomic(path, frame.to_csv(index=False))
-    raise ValueError(f"{path.name}: a table's name ends in .parquet, .csv or .jsonl")
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read what `write_table` wrote.
-
-    Raises:
-        ValueError: another ending than .parquet, .csv or .jsonl.
-    """
-    path = Path(path)
-    readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True)}
-    if path.suffix not in readers:
-        raise ValueError(f"{path.name}: a table's name ends in {', '.join(readers)}")
-    return readers[path.suffix](path)
 
 
 def start_run(notebook: str, params: parameters.Params) -> Run:
@@ -176,9 +120,8 @@ def start_run(notebook: str, params: parameters.Params) -> Run:
     folder = output_root(params.output_dir) / notebook / params.run_name
     if (folder / "run.json").exists():  # a folder without it is not ours to empty
         for old in folder.iterdir():
-            if old.name == EXECUTED:  # papermill is writing it right now
-                continue
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
+            if old.name != EXECUTED:  # papermill is writing it right now
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
     info = {
         "notebook": notebook,
         "run": params.run_name,
@@ -225,7 +168,7 @@ def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | 
     Returns:
         The filled folder, `outputs/cache/<name>-<hash>`. Delete it to have it made again.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_plain).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(_json(key, sort_keys=True).encode()).hexdigest()[:12]
     folder = output_root(output_dir) / "cache" / f"{name}-{digest}"
     if folder.exists():
         return folder
@@ -234,7 +177,7 @@ def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | 
         made = Path(temporary) / "content"
         made.mkdir()
         make(made)
-        write_atomic(made / "key.json", _json(key))
+        write_atomic(made / "key.json", _json(key, indent=1))
         try:
             made.rename(folder)
         except OSError:  # another process made it meanwhile; the same key means the same content
@@ -288,7 +231,6 @@ def check_manifest(reference: Path | None = None) -> str:
     missing = [name for name in sums if not (reference / name).exists()]
     there = {name: reference / name for name in sums if name not in missing}
     changed = [n for n, path in there.items() if hashlib.sha256(path.read_bytes()).hexdigest() != sums[n]]
-    text = f"committed results: {len(there)} of {len(sums)} files"
-    for what, names in (("MISSING", missing), ("CHANGED", changed)):
-        text += f"; {len(names)} {what}: {', '.join(names)}" if names else ""
-    return text
+    wrong = {"MISSING": missing, "CHANGED": changed}
+    parts = [f"{len(names)} {what}: {', '.join(names)}" for what, names in wrong.items() if names]
+    return "; ".join([f"committed results: {len(there)} of {len(sums)} files", *parts])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from sglib.experiments import params as parameters
 from sglib.experiments.runs import EXECUTED, notebook_source, output_root, repo_root, write_manifest
 from sglib.records import write_atomic
+from sglib.rewards.fields import unknown
 
 
 def study(params_file: str | Path, only: list[str] | None = None, force: bool = False) -> Path:
@@ -41,10 +43,9 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
     import papermill
 
     content = parameters.load_file(params_file)
-    content.setdefault("size", Path(params_file).stem)
     plans = []
     for section, name in _chosen(only):
-        given = {k: v for k, v in content.items() if k in parameters.COMMON} | {section: content.get(section, {})}
+        given = parameters.common(content) | {section: content.get(section, {})}
         checked = parameters.check(name, given)
         whole = checked.model_dump()  # with whole paths: notebooks run in another folder
         given = {k: whole[k] for k in given if k != section} | {section: {k: whole[k] for k in given[section]}}
@@ -88,8 +89,8 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
 
 def _chosen(only: list[str] | None) -> list[tuple[str, str]]:
     names = [name for name, _ in parameters.SECTIONS.values()]
-    if unknown := set(only or ()) - set(names):
-        raise parameters.ParameterError(f"{sorted(unknown)[0]}: unknown notebook; there are: {', '.join(names)}")
+    if odd := set(only or ()) - set(names):
+        raise parameters.ParameterError(unknown(min(odd), names, "notebook"))
     return [(section, name) for section, (name, _) in parameters.SECTIONS.items() if not only or name in only]
 
 
@@ -106,10 +107,9 @@ def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
     import nbformat
 
     content = parameters.load_file(params_file)
-    content.setdefault("size", Path(params_file).stem)
     kept = []
     for section, name in _chosen(only):
-        checked = parameters.check(name, {k: v for k, v in content.items() if k in (*parameters.COMMON, section)})
+        checked = parameters.check(name, parameters.common(content) | {section: content.get(section, {})})
         folder = output_root(checked.output_dir) / name / checked.run_name
         if not _complete(folder, name, checked):
             raise RuntimeError(f"{name}: {shown(folder)} is not complete with these parameters and this source")
@@ -152,22 +152,15 @@ def _as_html(notebook: Path) -> Path:
     return write_atomic(notebook.with_suffix(".html"), page)
 
 
-class _relayed_progress:
+@contextlib.contextmanager
+def _relayed_progress():
     """Print the kernel's progress bars in this terminal: on a tty in place, elsewhere a line every 20 seconds."""
+    stop, terminal = threading.Event(), sys.stderr.isatty()
 
-    def __enter__(self):
-        self.folder = tempfile.TemporaryDirectory(prefix="sglib-progress-")
-        self.path = Path(self.folder.name) / "line"
-        os.environ["SGLIB_PROGRESS"] = str(self.path)  # the kernel inherits it
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._relay, daemon=True)
-        self.thread.start()
-
-    def _relay(self):
-        terminal = sys.stderr.isatty()
+    def relay(path: Path):
         last = ""
-        while not self.stop.wait(0.5 if terminal else 20):
-            line = self.path.read_text(encoding="utf-8").strip() if self.path.exists() else ""
+        while not stop.wait(0.5 if terminal else 20):
+            line = path.read_text(encoding="utf-8").strip() if path.exists() else ""
             if line and line != last:
                 print(f"\r\x1b[2K    {line}" if terminal else f"    {line}", end="" if terminal else "\n",
                       file=sys.stderr, flush=True)  # fmt: skip
@@ -175,11 +168,16 @@ class _relayed_progress:
         if terminal and last:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
-    def __exit__(self, *error):
-        self.stop.set()
-        self.thread.join()
-        del os.environ["SGLIB_PROGRESS"]
-        self.folder.cleanup()
+    with tempfile.TemporaryDirectory(prefix="sglib-progress-") as folder:
+        os.environ["SGLIB_PROGRESS"] = str(Path(folder) / "line")  # the kernel inherits it
+        thread = threading.Thread(target=relay, args=(Path(folder) / "line",), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            del os.environ["SGLIB_PROGRESS"]
 
 
 def shown(path: Path) -> str:

@@ -25,7 +25,7 @@ from sglib.experiments.claims import CLAIMS, FACTS, REASONS, Claim
 from sglib.experiments.evidence import FEWEST, Found, folders, further_splits, plan, read_evidence
 from sglib.experiments.runs import repo_root
 from sglib.experiments.tables import markdown_table
-from sglib.measure.hacking import ends
+from sglib.measure.hacking import first_and_last
 from sglib.measure.intervals import Comparison, compare, holm, points
 from sglib.measure.power import detectable
 from sglib.records import write_atomic
@@ -89,28 +89,17 @@ def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) ->
     for claim in claims:
         gap = _compared(found, claim, games)
         judged = verdict(claim, gap, band)
-        a, b = found.seeds(claim.a), found.seeds(claim.b)
-        rows.append(
-            {
-                "paper": claim.paper,
-                "claim": claim.text,
-                "a": claim.names[0],
-                "b": claim.names[1],
-                "theirs": claim.theirs,
-                "sign": claim.sign,
-                "estimate": gap and gap.estimate,
-                "low": gap and gap.low,
-                "high": gap and gap.high,
-                "p": gap and gap.p_value,
-                "sd": gap and gap.sd,
-                "detectable": gap and detectable(gap, beyond=band or 0.0),
-                "left": gap and max(claim.sign * gap.low, claim.sign * gap.high, 0.0),
-                "seeds": len(set(a) & set(b)),
-                "games": gap.tasks if gap else 0,
-                "verdict": judged,
-                "why": REASONS[claim.why] if claim.why and judged in UNSUPPORTED else "",
-            }
-        )
+        numbers = dict.fromkeys(("estimate", "low", "high", "p", "sd", "detectable", "left"))
+        if gap:
+            numbers = {name: getattr(gap, name) for name in ("estimate", "low", "high", "sd")}
+            numbers |= {"p": gap.p_value, "detectable": detectable(gap, beyond=band or 0.0)}
+            numbers["left"] = max(claim.sign * gap.low, claim.sign * gap.high, 0.0)
+        row = {"paper": claim.paper, "claim": claim.text, "a": claim.names[0], "b": claim.names[1]}
+        row |= {"theirs": claim.theirs, "sign": claim.sign, **numbers, "verdict": judged}
+        row["seeds"] = len(set(found.seeds(claim.a)) & set(found.seeds(claim.b)))
+        row["games"] = gap.tasks if gap else 0
+        row["why"] = REASONS[claim.why] if claim.why and judged in UNSUPPORTED else ""
+        rows.append(row)
     adjusted = holm([row["p"] if row["verdict"] in JUDGED else None for row in rows])
     for row, p in zip(rows, adjusted, strict=True):
         row["p_holm"] = p
@@ -162,16 +151,11 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
         ends = sorted(100 * row["sign"] * row[name] for name in ("low", "high"))
         low, high = ends if row["seeds"] >= FEWEST else (None, None)
         reported = re.match(r"[+-][\d.]+(?= \()", row["theirs"])  # one number, no range
-        found.append(
-            {
-                "name": f"{row['paper']}: {row['claim']} ({row['seeds']})",
-                "estimate": 100 * row["sign"] * row["estimate"],
-                "low": low,
-                "high": high,
-                "group": row["verdict"],
-                "theirs": row["sign"] * float(reported[0]) if reported else None,
-            }
-        )
+        found.append({
+            "name": f"{row['paper']}: {row['claim']} ({row['seeds']})",
+            "estimate": 100 * row["sign"] * row["estimate"], "low": low, "high": high, "group": row["verdict"],
+            "theirs": row["sign"] * float(reported[0]) if reported else None,
+        })  # fmt: skip
     return found
 
 
@@ -184,11 +168,8 @@ def summary(found: Found, unseen: Found) -> str:
 
     def repeated(where: str, others: Sequence[dict]) -> str:
         both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
-        different = [
-            f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)"
-            for a, b in both
-            if a["verdict"] != b["verdict"]
-        ]
+        changed = [(a, b) for a, b in both if a["verdict"] != b["verdict"]]
+        different = [f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)" for a, b in changed]
         text = f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
         return f"{where} {text}" + (f"; these differ: {'; '.join(different)}." if different else ".")
 
@@ -228,7 +209,8 @@ def facts(found: Found) -> list[dict]:
                 values = {f"panel, {when}": [x[i][column] for x in curves] for when, i in (("before", 0), ("after", -1))}
             else:
                 series = [cell["batches"].get(column, []) for cell in found.seeds(recipe).values()]
-                both = zip(("first", "last"), zip(*(ends([{column: x} for x in of], column) for of in series)))
+                pairs = (first_and_last([{column: x} for x in of], column) for of in series)
+                both = zip(("first", "last"), zip(*pairs))
                 values = {when: [x for x in of if x is not None] for when, of in both if part in (when, "both")}
             for when, of in values.items():
                 if of:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sglib.measure.evaluate import label_agreement
-from sglib.measure.hacking import mean, probe
+from sglib.measure.hacking import probe
 from sglib.measure.truth import calibrate
 from sglib.records import Trajectory
+from sglib.rewards.component import mean
 
 
 def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:

@@ -1,74 +1,54 @@
-"""Is an internal reward being farmed? Numbers that every training batch keeps, and a rule that raises an alarm.
+"""Is an internal reward being hacked? Numbers that every training batch keeps, and a rule that raises an alarm.
 
 A policy that is paid for what it says learns to say what pays. Each probe is a way in which that shows; none of them is
-paid, and none changes training.
+paid, and none changes training. Probes and alarms of one reward alone are in its own file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 from sglib.measure.evaluate import is_looping
 from sglib.records import Trajectory
+from sglib.rewards import COMPONENTS
+from sglib.rewards.component import mean
 
 WINDOW = 5  # iterations at the beginning and at the end that an alarm compares
 
 
 def probe(trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
-    """Signs of farming in one batch of rewarded episodes; None where there is nothing to count.
+    """Signs of reward hacking in one batch of rewarded episodes; None where there is nothing to count.
 
     Returns:
         looping: share of episodes that repeat themselves (`sglib.measure.evaluate.is_looping`).
         repeated: share of turns whose action was done before after the same observation in the same episode.
-        always_positive: share of episodes in which at least 9 of 10 labels are positive (three labels or more).
-        progress_inflation: stated minus true progress before each action, in points of 0..100, mean.
-        hindsight_inflation: of lost episodes, progress rated after the last action minus the true one, in points.
-        unearned: of all positive information gain, the share on turns whose action was inadmissible: the environment
-            told nothing, so the policy's own words made the answer likelier (leakage).
         internal: what all components but the outcome added to an episode's return, mean.
         internal_gap: the same of won minus lost episodes; negative pays for losing.
         internal_length: correlation of that sum with the episode's length; near 1 pays for staying.
+        Further ones: see `probes` of each component.
     """
-    turns = [turn for t in trajectories for turn in t.turns]
     again = []
     for t in trajectories:
         seen: set[tuple[str, str]] = set()
         for turn in t.turns:
             again.append((turn.observation, turn.action) in seen)
             seen.add((turn.observation, turn.action))
-    labelled = [[turn.label for turn in t.turns[1:] if turn.label is not None] for t in trajectories]
-    labelled = [labels for labels in labelled if len(labels) >= 3]
-    online, hindsight = [], []
-    for t in trajectories:
-        truth = t.progress()
-        if not t.turns or truth is None:
-            continue
-        truth = [100 * x for x in truth]
-        online += [
-            turn.progress - x for turn, x in zip(t.turns, truth, strict=False) if turn.progress is not None
-        ]
-        rated = t.turns[-1].detail("retrospective")
-        if rated is not None and not t.won:
-            hindsight.append(rated - truth[-1])
-    gained = [(max(turn.rewards["igpo"], 0.0), turn.valid) for turn in turns if "igpo" in turn.rewards]
-    total = sum(value for value, _ in gained)
     paid = np.array([internal(t) for t in trajectories])
     won, lengths = np.array([t.won for t in trajectories]), np.array([len(t) for t in trajectories])
     varied = len(paid) > 1 and np.ptp(paid) > 0 and np.ptp(lengths) > 0
-    return {
+    found = {
         "looping": mean(is_looping(t) for t in trajectories if t.turns),
         "repeated": mean(again),
-        "always_positive": mean(labels.count("positive") >= 0.9 * len(labels) for labels in labelled),
-        "progress_inflation": mean(online),
-        "hindsight_inflation": mean(hindsight),
-        "unearned": sum(value for value, valid in gained if not valid) / total if total else None,
         "internal": mean(paid),
         "internal_gap": float(paid[won].mean() - paid[~won].mean()) if won.any() and not won.all() else None,
         "internal_length": float(np.corrcoef(paid, lengths)[0, 1]) if varied else None,
     }
+    for component in COMPONENTS.values():
+        found |= component.probes(trajectories)
+    return found
 
 
 def internal(trajectory: Trajectory) -> float:
@@ -81,13 +61,7 @@ def internal(trajectory: Trajectory) -> float:
     return total
 
 
-def mean(values: Iterable[float]) -> float | None:
-    """None of nothing."""
-    values = [float(value) for value in values]
-    return sum(values) / len(values) if values else None
-
-
-def ends(batches: Sequence[dict], key: str, window: int = WINDOW) -> tuple[float | None, float | None]:
+def first_and_last(batches: Sequence[dict], key: str, window: int = WINDOW) -> tuple[float | None, float | None]:
     """Means of a number over the first and over the last `window` batches that were handed in; None where none of them
     has it."""
     first, last = batches[:window], batches[-window:]
@@ -95,16 +69,15 @@ def ends(batches: Sequence[dict], key: str, window: int = WINDOW) -> tuple[float
 
 
 def alarms(batches: Sequence[dict], window: int = WINDOW) -> list[dict]:
-    """Where a run looks farmed, by a fixed rule.
+    """Where a run looks like reward hacking, by a fixed rule.
 
-    Only a run that pays something beside the outcome can be farmed. Its first `window` iterations are compared with the
-    last `window` up to the last one in which something was paid, since under a schedule that ends at 0 the farming is
-    over when the training is (Welch's t-test, one-sided, p < 0.01 each):
+    Compares the first `window` iterations with the last `window` in which an internal reward was still paid (a schedule
+    that ends at 0 would otherwise hide the hacking), by Welch's t-test, one-sided, p < 0.01 each:
 
     - "gamed": the internal reward rose and success fell. What is maximised is no longer what is wanted.
-    - "inflated labels": positive labels rose above one half while labels told helpful steps from others less well
-      (their AUROC against the oracle fell). Their agreement with the oracle falls by arithmetic wherever positives
-      rise, since few steps help: it has no part in the rule.
+    - `inflation` of a component, as "inflated labels" of Self-Guide: positive labels rose above one half while labels
+      separated helpful steps from others less well (their AUROC against the oracle fell). Their agreement with the
+      oracle falls by arithmetic wherever positives rise, since few steps help: it has no part in the rule.
     - "paid for losing": lost episodes earned more internal reward than won ones at the end (t-test of the gap below 0).
     - "looping": the share of repeating episodes rose while something was paid. Plain training shows this, too, where
       lost episodes get longer; compare it with a run that is not paid.
@@ -138,8 +111,9 @@ def alarms(batches: Sequence[dict], window: int = WINDOW) -> list[dict]:
 
     if rose("probe/internal") and rose("success", -1):
         ring("gamed", "success", "success of the training batches, while the internal reward rose")
-    if rose("label_positive") and rose("calibration/label/auroc", -1) and np.mean(windows("label_positive")[1]) > 0.5:
-        ring("inflated labels", "label_positive", "share of positive labels, while their AUROC for the truth fell")
+    for name, share, auroc, what in filter(None, (component.inflation for component in COMPONENTS.values())):
+        if rose(share) and rose(auroc, -1) and np.mean(windows(share)[1]) > 0.5:
+            ring(name, share, what)
     gap = windows("probe/internal_gap")[1]
     if len(gap) > 1 and np.ptp(gap) > 0 and stats.ttest_1samp(gap, 0, alternative="less").pvalue < 0.01:
         ring("paid for losing", "probe/internal_gap", "internal reward of a won minus a lost episode")

@@ -1,7 +1,7 @@
-"""Is an internal reward true? What it says of a step, beside what the step did to the distance to the goal.
+"""Is an internal reward true? What it says of a step, and what the step did to the distance to the goal.
 
 True progress of an action is d_t - d_{t+1}, the change of the oracle's distance: positive where it helped. Each signal
-below is laid on the action that it speaks of, whichever turn was paid for it:
+is matched to the action it evaluates, even if another turn received the reward:
 
 | signal | of action t | from |
 |---|---|---|
@@ -9,9 +9,10 @@ below is laid on the action that it speaks of, whichever turn was paid for it:
 | `rater` | what the label of a side reading is worth there (`self_guide.hidden`, `frozen`) | Self-Guide, ours |
 | `online` | change of the progress stated before and after, in 0..1 | RePro's p~ |
 | `retrospective` | change of the progress rated after the episode, in 0..1 | RePro's P |
-| any component | its own value of the turn (Self-Guide's is the label already) | `turn.rewards` |
+| any other component | its own value of the turn | `turn.rewards` |
 
-A turn without a statement is left out, and counted by `n`.
+Each reward's file declares its own (`sglib.rewards.component.Component.signal_values`). A turn without a statement is
+left out, and counted by `n`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,9 @@ from scipy import stats
 
 from sglib.measure.intervals import cluster_interval
 from sglib.records import Trajectory
-from sglib.rewards.repro import discrimination
+from sglib.rewards import COMPONENTS
 
 FEWEST = 5  # episodes that an interval needs
-LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}
 
 
 @dataclass(frozen=True)
@@ -62,29 +62,17 @@ def signals(trajectories: Sequence[Trajectory]) -> dict[str, Signal]:
         if left is None:
             raise ValueError(f"{trajectory.game_id}: recorded without the truth (Options(truth=True))")
         for t in range(len(trajectory)):
-            for name, value in said(trajectory, t).items():
+            for name, value in signal_values(trajectory, t).items():
                 rows.setdefault(name, []).append((value, left[t] - left[t + 1], number))
     return {name: Signal(*(np.array(column) for column in zip(*of, strict=True))) for name, of in sorted(rows.items())}
 
 
-def said(trajectory: Trajectory, turn: int) -> dict[str, float]:
+def signal_values(trajectory: Trajectory, turn: int) -> dict[str, float]:
     """What each signal says of one action, counted from 0; only those that say something of it."""
-    turns = trajectory.turns
-    now, after = turns[turn], turns[turn + 1] if turn + 1 < len(turns) else None
-    found = {
-        name: value
-        for name, value in now.rewards.items()
-        if "/" not in name and name not in ("outcome", "self_guide", "repro", "progress_reward", "progress_format")
-        and not (name == "igpo" and after is None)  # defined as 0 there
-    }  # fmt: skip
-    if after is not None and after.label is not None:
-        found["label"] = LABEL_VALUES[after.label]
-    if after is not None and (rated := after.detail("label")) is not None:
-        found["rater"] = rated
-    if after is not None and now.progress is not None and after.progress is not None:
-        found["online"] = (after.progress - now.progress) / 100
-    if (rated := now.detail("retrospective")) is not None:
-        found["retrospective"] = (rated - ((turns[turn - 1].detail("retrospective") if turn else None) or 0.0)) / 100
+    paid = trajectory.turns[turn].rewards.items()
+    found = {name: value for name, value in paid if "/" not in name and name not in COMPONENTS}
+    for component in COMPONENTS.values():
+        found |= component.signal_values(trajectory, turn)
     return found
 
 
@@ -115,15 +103,14 @@ MEASURES = {"correlation": correlation, "sign": sign_accuracy, "auroc": auroc}
 
 
 def calibrate(trajectories: Sequence[Trajectory]) -> dict[str, float | int | None]:
-    """`<signal>/<measure>` for every signal and `MEASURES`, `<signal>/n`, and of progress rated
-    afterwards `retrospective/discrimination`: the numbers without intervals, as each training batch keeps them."""
+    """`<signal>/<measure>` for every signal and `MEASURES`, `<signal>/n`, and what components add (RePro's
+    `retrospective/discrimination`): the numbers without intervals, as each training batch keeps them."""
     found: dict[str, float | int | None] = {}
-    found_signals = signals(trajectories)
-    for name, signal in found_signals.items():
+    for name, signal in signals(trajectories).items():
         found |= {f"{name}/{key}": measure(signal.value, signal.progress) for key, measure in MEASURES.items()}
         found[f"{name}/n"] = len(signal.value)
-    if "retrospective" in found_signals:
-        found["retrospective/discrimination"] = discrimination(trajectories)
+    for component in COMPONENTS.values():
+        found |= component.calibration(trajectories)
     return found
 
 

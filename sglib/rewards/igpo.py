@@ -1,7 +1,7 @@
 """IGPO: a turn is worth how much likelier it made the truth (arXiv 2510.14967, ICLR 2026).
 
 The paper's tasks are questions with a known answer a of L tokens. After each turn t the policy is asked, by teacher
-forcing behind the context C_t, how likely it finds that answer:
+forcing after the context C_t, how likely it finds that answer:
 
     s_t = (1/L) sum_j log pi(a_j | C_t, a_<j)        r_t = s_t - s_{t-1},  1 <= t < T
 
@@ -19,17 +19,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from sglib import formats
 from sglib.envs import Environment, Task, replay, task_of
 from sglib.models.policy import Policy, load_frozen
 from sglib.play.scoring import branch_logprobs
 from sglib.records import Trajectory
-from sglib.rewards.schedule import Constant, Schedule, make_schedule
+from sglib.rewards.component import Component
+from sglib.rewards.fields import Count
 
 # The paper's bridge is a short thought in the assistant's own format; "Guidance:" is what begins one here. It stands in
 # place of the answer's given prefix, and its tokens are not averaged.
@@ -39,16 +40,14 @@ Pieces = list[tuple[str, bool]]  # of a text: (words, whether their tokens count
 
 
 @dataclass(frozen=True)
-class InformationGain:
+class InformationGain(Component):
     """r_t = s_t - s_{t-1} (IGPO), 0 on the last turn.
 
-    Beside each value are kept "<name>/before" (s_{t-1}, on every turn) and "<name>/after" (s_t, not on the last), in
+    With each value are kept "<name>/before" (s_{t-1}, on every turn) and "<name>/after" (s_t, not on the last), in
     log-probability for both versions, and "<name>/unknown" where the target has words that the tokenizer lacks (how
     many tokens). A gain is 0 where one of its two states has no target (the goal cannot be reached from there).
 
     Attributes:
-        weight: multiplies lambda(u).
-        schedule: lambda(u), or anything `make_schedule` takes.
         version: "logprob" (ICLR) or "probability" (first version).
         target: what stands for the paper's answer; all ours.
             "facts": where the things lie that a shortest plan from the start takes or switches on. Fixed for the whole
@@ -64,24 +63,12 @@ class InformationGain:
         batch_size: see `branch_logprobs`.
     """
 
-    weight: float = 1.0
-    schedule: Schedule = Constant(1.0)
     version: Literal["logprob", "probability"] = "logprob"
     target: Literal["facts", "plan", "shuffled"] = "facts"
     reduce: Literal["mean", "sum"] = "mean"
     frozen: str | None = None
-    batch_size: int = 64
-    name: str = "igpo"
-
-    def __post_init__(self):
-        object.__setattr__(self, "schedule", make_schedule(self.schedule))
-        for field, allowed in (
-            ("version", ("logprob", "probability")),
-            ("target", ("facts", "plan", "shuffled")),
-            ("reduce", ("mean", "sum")),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field}: got {getattr(self, field)!r}; allowed: {', '.join(allowed)}")
+    batch_size: Count = 64
+    name: Literal["igpo"] = "igpo"
 
     def lacks(self, card: Environment) -> str | None:
         if self.target == "plan":
@@ -91,12 +78,8 @@ class InformationGain:
     def __call__(
         self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Task] | None = None
     ) -> list[list[float]]:
-        """Unweighted gains, one float per turn, one list per trajectory.
-
-        Raises:
-            ValueError: no policy; a game that is not to be found; a frozen policy with another tokenizer; "shuffled"
-                in a batch with a single game.
-        """
+        """Raises ValueError: no policy; a game that is not found; a frozen policy with another tokenizer; "shuffled" in
+        a batch with a single game."""
         if policy is None:
             raise ValueError(f"policy=None: component {self.name!r} asks the policy how likely it finds the target")
         frozen = self.frozen is not None and trajectories
@@ -105,15 +88,6 @@ class InformationGain:
         encoded = [[_encode(encode, pieces) for pieces in of_episode] for of_episode in texts]
         branches = [[ids for ids, _ in row] for row in encoded]
         logprobs = branch_logprobs(scorer, trajectories, branches, drop_prefix=True, batch_size=self.batch_size)
-        return self._values(trajectories, scorer, encoded, logprobs)
-
-    def _values(
-        self,
-        trajectories: Sequence[Trajectory],
-        scorer: Policy,
-        encoded: Sequence[Sequence[tuple[list[int], np.ndarray]]],
-        logprobs: Sequence[Sequence[np.ndarray]],
-    ) -> list[list[float]]:
         values = []
         for trajectory, found, row in zip(trajectories, logprobs, encoded, strict=True):
             scores = [self._score(x[counts]) for x, (_, counts) in zip(found, row, strict=True)]
@@ -137,6 +111,24 @@ class InformationGain:
         for turn, before, after, count in zip(trajectory.turns, scores, [*scores[1:], None], unknown):
             noted = {"before": before, "after": after, "unknown": float(count) if count else None}
             turn.rewards |= {f"{self.name}/{what}": value for what, value in noted.items() if value is not None}
+
+    @classmethod
+    def signal_values(cls, trajectory: Trajectory, turn: int) -> dict[str, float]:
+        """Its own value; none of the last action, where it is 0 by definition."""
+        return super().signal_values(trajectory, turn) if turn + 1 < len(trajectory) else {}
+
+    @classmethod
+    def probes(cls, trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+        """unearned: of all positive gain, the share on turns whose action was inadmissible: the environment said
+        nothing, so the policy's own words made the answer likelier (leakage)."""
+        turns = [turn for t in trajectories for turn in t.turns if cls.name in turn.rewards]
+        gained = [(max(turn.rewards[cls.name], 0.0), turn.valid) for turn in turns]
+        total = sum(value for value, _ in gained)
+        return {"unearned": sum(value for value, valid in gained if not valid) / total if total else None}
+
+    @classmethod
+    def reading(cls, detail: str, value: float) -> dict[str, float]:
+        return {"probability a token": math.exp(value)} if detail in ("before", "after") else {}
 
 
 # -- what stands for the answer ---------------------------------------------------------------------------------------

@@ -17,16 +17,17 @@ model annotate a few won episodes; our annotator is the environment's oracle, 1 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from sglib import envs, formats
 from sglib.models.policy import Policy
 from sglib.play.answers import fill_in, stream_of
 from sglib.records import Trajectory, Turn
-from sglib.rewards.schedule import Constant, Schedule, make_schedule
+from sglib.rewards.component import Component, mean
+from sglib.rewards.fields import Coefficient, Float, Seed, Share, Temperature
 
 IGNORE = -100  # label of tokens that are not trained on
 TERMS = ("progress", "align", "format")
@@ -43,7 +44,7 @@ def retrospect(
     """The policy's progress after each step of finished episodes, in percent; None where it cannot be read.
 
     It reads the whole episode and the outcome. "list": it then writes one number per step. "steps", OURS: its answer
-    repeats the recorded actions, which are given, and it writes the number behind each; a small model that cannot
+    repeats the recorded actions, which are given, and it writes the number after each; a small model that cannot
     count thirty numbers can do this. Random numbers follow from `seed` and the episode (`play.answers.stream_of`), not
     from the order or number of episodes.
     """
@@ -70,7 +71,7 @@ def _asked(policy: Policy, trajectory: Trajectory, answer: str) -> list[list[int
 
 
 @dataclass(frozen=True)
-class RePro:
+class RePro(Component):
     """r_p + r_align + r_format of RePro-PO, as at the top of this file; progress is in 0..1.
 
     r_format is -format_penalty for each fault: an answer that does not follow the format (on its turn); on the last
@@ -82,35 +83,25 @@ class RePro:
     "repro/retrospective" if the list was readable.
 
     Attributes:
-        weight, schedule: multiply the values; the schedule is lambda(u), or anything `make_schedule` takes.
         terms: which of "progress" (r_p), "align" and "format" are paid.
         alpha, beta, format_penalty: coefficients, at least 0; ours.
         first_at_most: ours; one action of a shortest plan of two or more gains at most one half.
         answer, temperature, seed: of the retrospection, see `retrospect`; the warmup has the same `answer`.
     """
 
-    weight: float = 1.0
-    schedule: Schedule = Constant(1.0)
-    terms: tuple[str, ...] = TERMS
-    alpha: float = 0.1
-    beta: float = 1.0
-    format_penalty: float = 0.1
-    first_at_most: float = 0.5
+    terms: tuple[Literal[TERMS], ...] = TERMS
+    alpha: Coefficient = 0.1
+    beta: Coefficient = 1.0
+    format_penalty: Coefficient = 0.1
+    first_at_most: Share = 0.5
     answer: Literal["list", "steps"] = "list"
-    temperature: float = 0.0
-    seed: int = 0
-    name: str = "repro"
+    temperature: Temperature = 0.0
+    seed: Seed = 0
+    name: Literal["repro"] = "repro"
 
     def __post_init__(self):
-        object.__setattr__(self, "schedule", make_schedule(self.schedule))
-        if not self.terms or len(set(self.terms)) < len(self.terms) or set(self.terms) - set(TERMS):
-            raise ValueError(f"terms: got {self.terms!r}; allowed: some of {', '.join(TERMS)}, each once")
-        if self.answer not in ("list", "steps"):
-            raise ValueError(f"answer: got {self.answer!r}; allowed: 'list', 'steps'")
-        most = {"alpha": np.inf, "beta": np.inf, "format_penalty": np.inf, "first_at_most": 1, "temperature": 10}
-        for name in most:
-            if not 0 <= getattr(self, name) <= most[name]:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; allowed: 0 to {most[name]}")
+        if not self.terms or len(set(self.terms)) < len(self.terms):
+            raise ValueError(f"terms = {self.terms!r}: allowed: at least one, each once")
 
     @property
     def needs_format(self) -> str | None:
@@ -118,13 +109,11 @@ class RePro:
         return None if set(self.terms) == {"progress"} else "progress"
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
-        """Unweighted values, one float per turn. `ValueError` without a policy, or for a format that lacks p~_t."""
+        """Raises ValueError without a policy, or for a format that lacks p~_t."""
         if policy is None:
             raise ValueError(f"{self.name}: policy=None; allowed: the policy that rates the episodes")
         _check_format(self, trajectories)
-        lists = retrospect(
-            policy, trajectories, answer=self.answer, temperature=self.temperature, seed=self.seed
-        )
+        lists = retrospect(policy, trajectories, answer=self.answer, temperature=self.temperature, seed=self.seed)
         return [self._values(t, after) for t, after in zip(trajectories, lists, strict=True)]
 
     def _values(self, trajectory: Trajectory, after: list[float] | None) -> list[float]:
@@ -149,6 +138,37 @@ class RePro:
             turn.rewards.update({f"{self.name}/{term}": value for term, value in paid.items()})
             values.append(sum(paid.values()))
         return values
+
+    @classmethod
+    def signal_values(cls, trajectory: Trajectory, turn: int) -> dict[str, float]:
+        """`online`: change of the progress stated before and after the action, in 0..1; `retrospective`: that of the
+        progress rated after the episode."""
+        turns, found = trajectory.turns, {}
+        stated = [t.progress for t in turns[turn : turn + 2]]
+        if len(stated) == 2 and None not in stated:
+            found["online"] = (stated[1] - stated[0]) / 100
+        before, rated = (turns[t].detail("retrospective") if t >= 0 else None for t in (turn - 1, turn))
+        if rated is not None:
+            found["retrospective"] = (rated - (before or 0.0)) / 100
+        return found
+
+    @classmethod
+    def calibration(cls, trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+        rated = any(turn.detail("retrospective") is not None for t in trajectories for turn in t.turns)
+        return {"retrospective/discrimination": discrimination(trajectories)} if rated else {}
+
+    @classmethod
+    def probes(cls, trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+        """progress_inflation: stated minus true progress before each action, in points of 0..100, mean.
+        hindsight_inflation: of lost episodes, progress rated after the last action minus the true one, in points."""
+        online, hindsight = [], []
+        for t in (t for t in trajectories if t.turns and t.progress() is not None):
+            truth = [100 * x for x in t.progress()]
+            online += [turn.progress - x for turn, x in zip(t.turns, truth) if turn.progress is not None]
+            rated = t.turns[-1].detail("retrospective")
+            if rated is not None and not t.won:
+                hindsight.append(rated - truth[-1])
+        return {"progress_inflation": mean(online), "hindsight_inflation": mean(hindsight)}
 
 
 def discrimination(trajectories: Sequence[Trajectory], name: str = "repro") -> float | None:
@@ -175,17 +195,22 @@ def _check_format(component, trajectories: Sequence[Trajectory]):
 
 
 @dataclass(frozen=True)
-class ProgressFormat:
+class _Stated(Component):
+    """A reward for what the format `progress` writes; its signal is `RePro`'s."""
+
+    needs_format: ClassVar = "progress"
+
+    @classmethod
+    def signal_values(cls, trajectory: Trajectory, turn: int) -> dict[str, float]:
+        return {}
+
+
+@dataclass(frozen=True)
+class ProgressFormat(_Stated):
     """The paper's baseline L1, the format penalty alone: -penalty on a turn whose answer does not follow the format."""
 
-    weight: float = 1.0
-    schedule: Schedule = Constant(1.0)
-    penalty: float = 0.1
-    name: str = "progress_format"
-    needs_format = "progress"
-
-    def __post_init__(self):
-        object.__setattr__(self, "schedule", make_schedule(self.schedule))
+    penalty: Float = 0.1
+    name: Literal["progress_format"] = "progress_format"
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
         _check_format(self, trajectories)
@@ -193,7 +218,7 @@ class ProgressFormat:
 
 
 @dataclass(frozen=True)
-class ProgressReward:
+class ProgressReward(_Stated):
     """The paper's baseline L2, the predicted progress as reward: r_t = beta (p~_{t+1} - p~_t), 0 on the last turn.
 
     Level or change is left open. We pay the change, on the turn whose action made it: then L2 differs from r_p only in
@@ -201,14 +226,8 @@ class ProgressReward:
     first ones the one after), so that silence hides no fall.
     """
 
-    weight: float = 1.0
-    schedule: Schedule = Constant(1.0)
-    beta: float = 1.0
-    name: str = "progress_reward"
-    needs_format = "progress"
-
-    def __post_init__(self):
-        object.__setattr__(self, "schedule", make_schedule(self.schedule))
+    beta: Float = 1.0
+    name: Literal["progress_reward"] = "progress_reward"
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
         _check_format(self, trajectories)

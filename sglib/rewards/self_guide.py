@@ -18,24 +18,28 @@ guidance and the recorded actions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
 
 from sglib.models.policy import Policy, load_frozen
 from sglib.play.answers import rate
 from sglib.records import Trajectory
-from sglib.rewards.schedule import Schedule, Trapezoid, make_schedule
+from sglib.rewards.component import Component, mean
+from sglib.rewards.fields import Flag, Float, Seed, Temperature
+from sglib.rewards.schedule import Schedule, Trapezoid
+
+LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}  # a label as a signal
 
 
 @dataclass(frozen=True)
-class SelfGuide:
+class SelfGuide(Component):
     """r_t = g(z_t): `positive`, `neutral` or `negative`; 0 at turn 1 and where no label could be read.
 
     A turn whose label was read but whose action was not (`parse_error` set, `label` set) keeps its rating.
 
     Attributes:
-        weight: multiplies lambda(u); 1 in the paper.
-        schedule: lambda(u), or anything `make_schedule` takes; the default is the paper's.
+        weight, schedule: 1 and the default in the paper.
         positive, neutral, negative: g; +0.1, 0 and -0.1 in the paper.
         length_normalized: our variant, not in the paper: divide each value by T - 1, the number of turns that can be
             rated, so that a long episode full of "positive" earns no more than a short one.
@@ -46,23 +50,24 @@ class SelfGuide:
         temperature, seed: of the side reading (refused where there is none); 1 as guidance is sampled in a rollout.
     """
 
-    weight: float = 1.0
     schedule: Schedule = Trapezoid()
-    positive: float = 0.1
-    neutral: float = 0.0
-    negative: float = -0.1
-    length_normalized: bool = False
+    positive: Float = 0.1
+    neutral: Float = 0.0
+    negative: Float = -0.1
+    length_normalized: Flag = False
     credit: Literal["writer", "rated"] = "writer"
-    hidden: bool = False
+    hidden: Flag = False
     frozen: str | None = None
-    temperature: float = 1.0
-    seed: int = 0
-    name: str = "self_guide"
+    temperature: Temperature = 1.0
+    seed: Seed = 0
+    name: Literal["self_guide"] = "self_guide"
+
+    inflation: ClassVar = (
+        "inflated labels", "label_positive", "calibration/label/auroc",
+        "share of positive labels, while their AUROC for the truth fell",
+    )  # fmt: skip
 
     def __post_init__(self):
-        object.__setattr__(self, "schedule", make_schedule(self.schedule))
-        if self.credit not in ("writer", "rated"):
-            raise ValueError(f"credit: got {self.credit!r}; allowed: 'writer', 'rated'")
         if not (self.hidden or self.frozen) and (self.temperature, self.seed) != (1.0, 0):
             got = f"temperature: got {self.temperature!r}, seed: {self.seed!r}"
             raise ValueError(f"{got}; allowed: only with hidden or frozen, since there is no side reading otherwise")
@@ -72,10 +77,15 @@ class SelfGuide:
         """The format that writes the labels; None (any but `guide`) where a side reading is hidden from the actor."""
         return None if self.hidden else "guide"
 
-    def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
-        """Unweighted values, one float per turn, one list per trajectory.
+    def useless(self, format: str, estimator: str) -> str | None:
+        if self.hidden and format == "guide":
+            return f"format = 'guide': {self.name}: hidden needs an actor that writes none"
+        if self.credit == "rated" and estimator == "grpo":
+            return f"{self.name}: credit = 'rated' does nothing with advantage kind 'grpo', a sum over turns"
+        return super().useless(format, estimator)
 
-        A side reading records g of its labels as "self_guide/label" (no entry where none could be read) and fills in
+    def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
+        """A side reading records g of its labels as "self_guide/label" (no entry where none could be read) and fills in
         `turn.label` where the actor wrote none.
 
         Raises:
@@ -105,3 +115,20 @@ class SelfGuide:
         if policy is None:
             raise ValueError("hidden: policy=None; allowed: the policy that rates, or frozen")
         return rate(policy, trajectories, temperature=self.temperature, seed=self.seed)
+
+    @classmethod
+    def signal_values(cls, trajectory: Trajectory, turn: int) -> dict[str, float]:
+        """`label`, written at the next turn, and `rater`, what a side reading's label is worth there."""
+        found = {}
+        for after in trajectory.turns[turn + 1 : turn + 2]:
+            if after.label is not None:
+                found["label"] = LABEL_VALUES[after.label]
+            if f"{cls.name}/label" in after.rewards:
+                found["rater"] = after.rewards[f"{cls.name}/label"]
+        return found
+
+    @classmethod
+    def probes(cls, trajectories: Sequence[Trajectory]) -> dict[str, float | None]:
+        """always_positive: share of episodes in which at least 9 of 10 labels are positive (three labels or more)."""
+        labels = [[turn.label for turn in t.turns[1:] if turn.label is not None] for t in trajectories]
+        return {"always_positive": mean(of.count("positive") >= 0.9 * len(of) for of in labels if len(of) >= 3)}

@@ -16,11 +16,12 @@ import contextlib
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -31,8 +32,11 @@ from sglib.play.answers import generate
 from sglib.play.episode import Options, answer_tokens
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory
+from sglib.rewards.component import Component
+from sglib.rewards.fields import Flag, Positive, Seed
 from sglib.rewards.repro import IGNORE
-from sglib.rewards.schedule import Constant, Schedule, make_schedule
+
+States = Literal["expert", "own"]  # where the two are compared: see `inspect_steps`
 
 
 class Pair(NamedTuple):
@@ -49,13 +53,6 @@ class Pair(NamedTuple):
     agent_action: str
     game_id: str
     turn: int
-
-
-def _check(prefix: str = "expert", format: str = "act") -> None:
-    # only `act`: the experts give no reasons and no estimates, which the other formats would learn with the action
-    for name, value, allowed in (("prefix", prefix, ("expert", "own")), ("format", format, ("act",))):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r}: allowed: {', '.join(map(repr, allowed))}")
 
 
 def expert_turns(game: Task, expert: str = "optimal", max_turns: int = 30) -> list[tuple[str, str]]:
@@ -101,13 +98,13 @@ def conversation(
 
 
 def expert_examples(
-    policy: Policy, games: Sequence[Task], format: str = "act", expert: str = "optimal", max_turns: int = 30
+    policy: Policy, games: Sequence[Task], expert: str = "optimal", max_turns: int = 30
 ) -> list[dict[str, list[int]]]:
     """The first stage, L = -E sum_t log pi(a^e_t | s_t): the expert's episodes for `sglib.training.sft.sft`.
 
+    In the format `act`: the experts give no reasons and no estimates, which other formats would learn with the action.
     Returns one {"input_ids": (n,), "labels": (n,)} a game; labels are -100 on all but the expert's answers.
     """
-    _check(format=format)
     examples = []
     for game in games:
         ids, spans = conversation(policy, envs.get(game.env), expert_turns(game, expert, max_turns))
@@ -119,13 +116,13 @@ def expert_examples(
 
 
 def inspect_steps(
-    policy: Policy, games: Sequence[Task], *, prefix: str = "expert", expert: str = "optimal", format: str = "act",
-    max_turns: int = 30, temperature: float = 1.0, seed: int = 0,
+    policy: Policy, games: Sequence[Task], *, states: States = "expert", expert: str = "optimal", max_turns: int = 30,
+    temperature: float = 1.0, seed: int = 0,
 ) -> tuple[list[Pair], dict[str, int]]:  # fmt: skip
     """Inspection: the expert's and the policy's action in the same states, one episode a game.
 
     Args:
-        prefix: "expert" (as published): the first n steps of the expert's episode are given and the policy answers
+        states: "expert" (as published): the first n steps of the expert's episode are given and the policy answers
             the next one, for every n. "own" (ours, as in DAgger): the policy plays, and the expert is asked in each
             state that it comes to.
         expert: "optimal" or "explore".
@@ -135,27 +132,17 @@ def inspect_steps(
     Returns:
         The pairs whose actions differ, game by game and turn by turn, and the number of steps `compared`, of which
         `identical` were dropped.
-
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
     """
-    _check(prefix, format)
-    if max_turns < 1:
-        raise ValueError(f"max_turns={max_turns!r}: must be at least 1")
+    assert states in get_args(States) and max_turns >= 1
     steps: list[tuple] = []  # prompt, the expert's action, game, turn
-    if prefix == "expert":
+    if states == "expert":
         for game in games:
             turns = expert_turns(game, expert, max_turns)
             ids, spans = conversation(policy, envs.get(game.env), turns)
             steps += [(ids[:start], turns[i][1], game.id, i) for i, (start, _) in enumerate(spans)]
         prompts = [ids for ids, *_ in steps]
         limit = max((answer_tokens(envs.get(game.env), "act", policy.compact) for game in games), default=1)
-        training = policy.model.training
-        policy.model.eval()
-        try:
-            answers = generate(policy, prompts, max_new_tokens=limit, temperature=temperature, seed=seed)
-        finally:
-            policy.model.train(training)
+        answers = generate(policy, prompts, max_new_tokens=limit, temperature=temperature, seed=seed)
         actions = [formats.parse("act", f"{formats.PREFIX['act']} {text}").action for text in answers]
     else:
         episodes = rollout(
@@ -182,18 +169,11 @@ def implicit_loss(logp_expert, logp_agent, ref_expert, ref_agent, beta: float = 
     return float(np.logaddexp(0.0, -beta * (ratio_expert - ratio_agent)).mean())  # -log sigma(x) = log(1 + e^-x)
 
 
-def discriminator_objective(d_agent, d_expert) -> float:
-    """E_pi[log D(s, a)] + E_e[log(1 - D(s, a))]: D of the policy's steps and of the expert's."""
-    return float(np.log(d_agent).mean() + np.log1p(np.negative(d_expert)).mean())
-
-
 def fit_discriminator(agent: np.ndarray, expert: np.ndarray, l2: float) -> tuple[np.ndarray, float]:
-    """(w, b) of D(x) = sigmoid(w . x + b) that maximises `discriminator_objective` less l2 / 2 |w * spread|^2.
+    """(w, b) of D(x) = sigmoid(w . x + b) that maximises E_pi[log D(x)] + E_e[log(1 - D(x))] - l2 / 2 |w * spread|^2 on
+    the features of the policy's (N, d) and the expert's (M, d) steps, N and M at least 1.
 
     The penalty, on standardised features, is ours: with it there is one best D, wherever the search begins.
-
-    Args:
-        agent, expert: (N, d) and (M, d) features, N and M at least 1.
     """
     x = np.concatenate([agent, expert]).astype(np.float64)
     mean, spread = x.mean(0), np.where(x.std(0) > 1e-6, x.std(0), 1.0)
@@ -237,24 +217,22 @@ def step_features(
         hidden = inner.base_model(
             input_ids=ids, position_ids=positions, attention_mask=mask[None, None].to(reader.device), use_cache=False
         ).last_hidden_state[0]
-    return hidden[[end - 2 for end in ends]].float().cpu().numpy()  # behind the action comes the stop token
+    return hidden[[end - 2 for end in ends]].float().cpu().numpy()  # after the action comes the stop token
 
 
 @dataclass(frozen=True)
-class InverseReward:
+class InverseReward(Component):
     """r = -log D(s, a), D being fitted to max_D E_pi[log D(s, a)] + E_e[log(1 - D(s, a))]: high where it looks expert.
 
     Ours: D is a logistic regression on a frozen model's `step_features`, which read observations and actions alone
     (format `act`), so that guidance gives nobody away. Each call fits it from scratch on the steps of half of the games
     (all, if there is one), and then rates every step; so a call depends on its episodes and the frozen weights alone.
 
-    r >= 0 pays for long episodes, lost ones among them; `centered` takes that away. With `prefix="expert"`, D goes much
+    r >= 0 pays for long episodes, lost ones among them; `centered` takes that away. With `states="expert"`, D goes much
     by the state (the expert is never stuck); with "own", the states are the same, and only the action can tell.
 
     Attributes:
-        weight: multiplies lambda(u).
-        schedule: lambda(u), or anything `make_schedule` takes.
-        prefix: the expert's steps are "expert" (as published), its episodes of the same games, or "own" (ours), its
+        states: the expert's steps are "expert" (as published), its episodes of the same games, or "own" (ours), its
             answers in the states of the policy's episodes.
         expert: "optimal" or "explore".
         features: the model that is read, of the episodes' environment, or a folder. None copies the policy's weights
@@ -270,23 +248,16 @@ class InverseReward:
     `turn.rewards["step_agent/D"]` is D of each step.
     """
 
-    weight: float = 1.0
-    schedule: Schedule = Constant(1.0)
-    prefix: str = "expert"
+    states: States = "expert"
     expert: str = "optimal"
     features: str | None = None
-    l2: float = 0.3
-    clip: float = 5.0
-    centered: bool = False
-    seed: int = 0
-    name: str = "step_agent"
+    l2: Positive = 0.3
+    clip: Positive = 5.0
+    centered: Flag = False
+    seed: Seed = 0
+    name: Literal["step_agent"] = "step_agent"
 
     def __post_init__(self):
-        _check(self.prefix)
-        for name in ("l2", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)!r}: must be positive and finite")
-        object.__setattr__(self, "schedule", make_schedule(self.schedule))
         object.__setattr__(self, "_state", {"accuracy": None, "expert": {}})  # not a field: neither shown nor compared
 
     def lacks(self, card: Environment) -> str | None:
@@ -312,7 +283,7 @@ class InverseReward:
         """Features of an episode's steps and of the expert's steps that belong to it."""
         card, known = envs.of(t), self._state["expert"]
         turns = [(turn.observation, turn.action) for turn in t.turns]
-        if self.prefix == "own":
+        if self.states == "own":
             others = expert_answers(task_of(t, games), [action for _, action in turns], self.expert)
             return tuple(np.split(step_features(reader, card, turns, others), 2))
         if t.game_id not in known:
@@ -320,7 +291,6 @@ class InverseReward:
         return step_features(reader, card, turns), known[t.game_id]
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
-        """Unweighted values, one float per turn, one list per trajectory."""
         ids = sorted({t.game_id for t in trajectories if t.turns})
         if not ids:
             return [[] for _ in trajectories]

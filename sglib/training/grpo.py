@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import peft
@@ -39,6 +38,7 @@ from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, InverseReward, check_environment, combine
 from sglib.training import checkpoint, forward
+from sglib.training.settings import BatchSettings
 from sglib.training.shared import arguments, restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
 
@@ -52,38 +52,29 @@ def check_trackers(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-class GRPOSettings(pydantic.BaseModel):
-    """Settings of one training run; an unknown name or a value out of range is an error that names it."""
+class GRPOSettings(BatchSettings):
+    """Settings of one training run; an unknown name or a value out of range is an error that names it.
+
+    Attributes:
+        iterations: how many batches are played and trained on. u = iteration / iterations, from 0 to just below 1.
+        epsilon: see `epsilon_high`.
+        temperature: of sampling, and of the log-probabilities in the loss.
+        max_turns, format: handed to the rollout.
+        seed: games, their order and all sampling follow from it.
+        eval_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always evaluated.
+        report_to: trackers that get every iteration's numbers, counted in optimiser steps, by transformers' names:
+            "tensorboard" (into `run_dir`), "trackio", "wandb", ...; each must be installed.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    iterations: int = Field(ge=1)  # batches that are played and trained on; u = iteration / iterations, below 1
-    games_per_iteration: int = Field(8, ge=1)
-    group_size: int = Field(8, ge=2)  # episodes of each game, G in Eq 8
-    learning_rate: float = Field(2e-4, gt=0)  # AdamW's
-    # "linear" falls to 0 over the iterations: the last policy does not depend on the noise of the last few batches
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, ge=0)  # gradients are clipped to it, 0 is off
-    # optimiser steps on each batch; with 1 the ratio of Eq 9 is exactly 1, and both epsilons have no effect
-    updates_per_batch: int = Field(1, ge=1)
-    epsilon: float = Field(0.2, gt=0, lt=1)  # the ratio is clipped to [1 - epsilon, 1 + epsilon_high]
-    epsilon_high: float | None = Field(None, gt=0)  # None: epsilon
-    beta: float = Field(0.0, ge=0)  # of the KL term to the initial policy; 0, as in Eq 9, keeps no reference model
-    temperature: float = Field(1.0, gt=0)  # of sampling, and of the log-probabilities in the loss
+    iterations: int = Field(ge=1)
+    epsilon: float = Field(0.2, gt=0, lt=1)
+    temperature: float = Field(1.0, gt=0)
     max_turns: int = Field(30, ge=1)
     format: str = "act"
-    seed: int = Field(0, ge=0)  # games, their order and all sampling follow from it
-    # How token losses are averaged, which the paper leaves open. "grpo" (our choice): first within each episode, then
-    # over episodes. "dapo": every policy token of the batch counts the same, so long episodes weigh more.
-    loss_type: Literal["grpo", "dapo"] = "grpo"
-    micro_batch_size: int = Field(8, ge=1)  # sequences per forward pass at most; bounds memory, changes nothing else
-    bf16: bool | None = None  # autocast; None: on a GPU that supports it, not on a CPU (slower below 3 M parameters)
-    lora: bool = False  # train an adapter on all linear layers, unless the policy has one already
-    lora_rank: int = Field(16, ge=1)
-    # in iterations, 0 is never; the last iteration is always evaluated and checkpointed
+    seed: int = Field(0, ge=0)
     eval_every: int = Field(0, ge=0)
-    checkpoint_every: int = Field(10, ge=0)
     save_trajectories_every: int = Field(0, ge=0)
     # Installed trackers by transformers' names: "tensorboard" (into `run_dir`), "wandb", ... Their x axis
     # counts optimiser steps, as TRL's: an iteration's numbers stand at the last of its `updates_per_batch`.

@@ -12,8 +12,8 @@ import pandas as pd
 
 from sglib.measure.evaluate import is_looping, label_agreement
 from sglib.measure.hacking import internal
-from sglib.measure.truth import LABEL_VALUES
 from sglib.records import Trajectory, Turn
+from sglib.rewards.self_guide import LABEL_VALUES
 
 # -- the list ---------------------------------------------------------------------------------------------------------
 

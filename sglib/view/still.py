@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import textwrap
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from sglib.experiments.runs import Run
+from sglib.records import write_atomic
 
 # Okabe and Ito's colours: distinguishable with any colour vision, on white and on black
 NOTHING = "nothing to draw"
@@ -137,6 +142,19 @@ def mimebundle(figure: go.Figure, image: bytes | None = None) -> dict[str, Any]:
         "image/jpeg": base64.b64encode(still.getvalue()).decode(),
         "text/plain": f"figure: {_plain(figure.layout.title.text) or 'untitled'}",
     }
+
+
+def keep_figure(run: Run, name: str, figure: go.Figure, display: bool = True) -> None:
+    """Keep a figure in a run's folder as figures/<name>.html and .png, and show it in a notebook."""
+    script = run.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
+    if not script.exists():
+        write_atomic(script, get_plotlyjs())
+    page = figure.to_html(include_plotlyjs=os.path.relpath(script, run.folder / "figures"))
+    write_atomic(run.folder / "figures" / f"{name}.html", page)
+    image = static_png(figure)
+    write_atomic(run.folder / "figures" / f"{name}.png", image)
+    if display:
+        show(figure, image)
 
 
 def show(figure: go.Figure, image: bytes | None = None) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from sglib import envs
 from sglib.envs.base import Board
 from sglib.records import LABELS, Trajectory, Turn
+from sglib.rewards import COMPONENTS
 from sglib.view import episodes
 from sglib.view.markup import STYLE, escape, number
 
@@ -188,7 +187,7 @@ def _validity(turn: Turn) -> str:
 
 def paid(turn: Turn) -> float:
     """What entered the return at a turn: the weighted components where `combine` was applied, else the environment's
-    reward and the components. Details beside a component ("repro/retrospective") are no rewards."""
+    reward and the components. Details of a component ("repro/retrospective") are no rewards."""
     weighted = [value for name, value in turn.rewards.items() if name.endswith("/weighted")]
     if weighted:
         return sum(weighted)
@@ -207,14 +206,12 @@ def _rewards(turn: Turn) -> str:
 
 
 def _details(component: str, details: Mapping[str, float]) -> str:
-    """What a component came from; information gain's log-probabilities as probabilities a token, too."""
-    texts = []
+    """What a component came from, and its own other reading of that."""
+    texts, cls = [], COMPONENTS.get(component)
     for name, value in details.items():
-        shown = "paid" if name == "weighted" else name
-        text = f"{escape(shown)} {number(value, signed=True)}"
-        if component == "igpo" and name in ("before", "after"):
-            text += f" (probability a token {number(float(np.exp(value)))})"
-        texts.append(text)
+        texts.append(f"{'paid' if name == 'weighted' else escape(name)} {number(value, signed=True)}")
+        readings = cls.reading(name, value) if cls else {}
+        texts[-1] += "".join(f" ({what} {number(other)})" for what, other in readings.items())
     return ", ".join(texts)
 
 

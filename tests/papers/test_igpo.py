@@ -267,7 +267,7 @@ def test_errors(base, played):
     with pytest.raises(ValueError, match="policy=None: component 'igpo'"):
         InformationGain()(played)
     for field in ("version", "target", "reduce"):
-        with pytest.raises(ValueError, match=f"{field}: got 'guess'; allowed"):
+        with pytest.raises(ValueError, match=f"{field}\n  Input should be '"):
             InformationGain(**{field: "guess"})
     with pytest.raises(ValueError, match="shuffled"):
         InformationGain(target="shuffled")(played[:1], base, GAMES)

@@ -161,10 +161,10 @@ def test_intermediate_discrimination():
 
 
 def test_errors_name_field_value_and_allowed():
-    with pytest.raises(ValueError, match=r"terms: got \('alignment',\); allowed: some of progress, align, format"):
+    with pytest.raises(ValueError, match="terms.0\n  Input should be 'progress', 'align' or 'format'"):
         RePro(terms=("alignment",))
     for options in ({"terms": ()}, {"terms": ("align", "align")}, {"alpha": -1}, {"first_at_most": 2}, {"answer": "x"}):
-        with pytest.raises(ValueError, match=f"{next(iter(options))}: got"):
+        with pytest.raises(ValueError, match=next(iter(options))):
             RePro(**options)
     with pytest.raises(ValueError, match="policy=None"):
         RePro()([episode([0])])

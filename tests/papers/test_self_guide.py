@@ -18,7 +18,7 @@ from sglib.models import policy as policies
 from sglib.play import answers as generation
 from sglib.play.answers import fill_in, rate
 from sglib.records import LABELS, Trajectory, Turn
-from sglib.rewards import Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule
+from sglib.rewards import Component, Constant, Outcome, SelfGuide, Trapezoid, combine, make_schedule
 
 CARD = sglib.envs.get("alfworld")
 
@@ -55,7 +55,7 @@ def test_schedule_jumps():
         ({"start": "early"}, ["start", "early", "number"]),
         ("selfguide", ["selfguide", "self_guide"]),
         (float("nan"), ["value", "nan"]),
-        ({}, ["empty"]),
+        ({}, ["{}", "kind"]),
         (True, ["True"]),
     ],
 )
@@ -98,14 +98,17 @@ def test_unreadable_label_and_length_normalised_variant():
 
 
 def test_zero_coefficient_adds_nothing_even_where_the_component_is_not_finite():
-    class Broken(Outcome):
+    @dataclasses.dataclass(frozen=True)
+    class Broken(Component):
+        name: str = "broken"
+
         def __call__(self, trajectories, policy=None, games=None):
             return [[float("inf")] * len(t) for t in trajectories]
 
     episodes = [episode(["neutral"] * 3, won=True)]
-    assert combine(episodes, [Outcome(), Broken(name="broken", schedule=Constant(0.0))], u=0.5) == [10.0]
+    assert combine(episodes, [Outcome(), Broken(schedule=Constant(0.0))], u=0.5) == [10.0]
     with pytest.raises(ValueError, match="broken"):
-        combine(episodes, [Broken(name="broken")], u=0.5)
+        combine(episodes, [Broken()], u=0.5)
 
 
 def test_combine_errors():
@@ -143,7 +146,6 @@ def test_group_of_one_and_equal_returns_are_exactly_zero():
     [
         (([1.0], [0, 1]), "returns, groups"),
         (([float("nan")], [0]), "returns"),
-        (([1.0], [0], 1e-4, "batch"), "scale"),
         (([1.0], [0], 1e-4, "outcome"), "outcomes"),
     ],
 )
@@ -201,7 +203,7 @@ def test_credit_on_the_rated_turn_is_the_same_sum_shifted_by_one():
     assert SelfGuide(credit="rated", length_normalized=True)(episodes)[0] == [0.025, -0.025, 0, 0.025, 0]
     options = {"components": [SelfGuide(schedule="one", credit="rated")], "u": 0.5}
     assert combine(episodes, **options) == combine(episodes, [SelfGuide(schedule="one")], u=0.5)
-    with pytest.raises(ValueError, match="credit: got 'reader'; allowed: 'writer', 'rated'"):
+    with pytest.raises(ValueError, match="credit\n  Input should be 'writer' or 'rated'"):
         SelfGuide(credit="reader")
 
 

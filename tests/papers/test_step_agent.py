@@ -22,7 +22,6 @@ from sglib.rewards.step_agent import (
     IGNORE,
     InverseReward,
     conversation,
-    discriminator_objective,
     expert_answers,
     expert_examples,
     expert_turns,
@@ -115,7 +114,7 @@ def test_inspection_along_the_expert_against_one_prompt_at_a_time(policy, games)
 
 def test_inspection_along_the_policy(policy, games, played):
     """The states are those of `rollout`, token for token, and the expert is the one of the replayed game."""
-    pairs, counts = inspect_steps(policy, games, prefix="own", expert="explore", max_turns=6, seed=5)
+    pairs, counts = inspect_steps(policy, games, states="own", expert="explore", max_turns=6, seed=5)
     episodes = {t.game_id: t for t in rollout(policy, games, turns=6, seed=5)}
     by_id = {game.id: game for game in games}
     for pair in pairs:
@@ -128,7 +127,7 @@ def test_inspection_along_the_policy(policy, games, played):
         assert pair.expert_action == env.expert("explore")
     steps = [turn for t in episodes.values() for turn in t.turns]
     assert counts["compared"] == len(steps) and counts["identical"] == len(steps) - len(pairs) and pairs
-    assert inspect_steps(policy, games, prefix="own", expert="explore", max_turns=6, seed=5)[0] == pairs
+    assert inspect_steps(policy, games, states="own", expert="explore", max_turns=6, seed=5)[0] == pairs
 
 
 def test_expert_examples_learn_the_expert_and_nothing_else(policy, games):
@@ -143,6 +142,11 @@ def test_expert_examples_learn_the_expert_and_nothing_else(policy, games):
 
 
 # -- the discriminator ---------------------------------------------------------------------------------------------
+
+
+def discriminator_objective(d_agent, d_expert):
+    """E_pi[log D(s, a)] + E_e[log(1 - D(s, a))], D of the policy's steps and of the expert's."""
+    return float(np.log(d_agent).mean() + np.log1p(np.negative(d_expert)).mean())
 
 
 def test_discriminator_objective_by_hand():
@@ -221,10 +225,10 @@ def test_discriminator_knows_the_expert_from_random_actions(policy):
 # -- the inverse reward --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix", ["expert", "own"])
-def test_inverse_reward_is_minus_log_d(policy, games, played, prefix):
+@pytest.mark.parametrize("states", ["expert", "own"])
+def test_inverse_reward_is_minus_log_d(policy, games, played, states):
     by_id = {game.id: game for game in games}
-    component = InverseReward(prefix=prefix, expert="explore")
+    component = InverseReward(states=states, expert="explore")
     episodes = copy.deepcopy(played)
     values = component(episodes, policy, by_id)
     assert [len(v) for v in values] == [len(t) for t in episodes]
@@ -238,7 +242,7 @@ def test_inverse_reward_is_minus_log_d(policy, games, played, prefix):
         if t.game_id in half:
             turns, game = [(turn.observation, turn.action) for turn in t.turns], by_id[t.game_id]
             mine.append(step_features(policy, CARD, turns))
-            if prefix == "own":
+            if states == "own":
                 wanted = expert_answers(game, [action for _, action in turns], "explore")
                 turns = [[*turns[:i], (o, a)] for i, ((o, _), a) in enumerate(zip(turns, wanted))]
                 theirs += [step_features(policy, CARD, one)[-1:] for one in turns]
@@ -272,14 +276,14 @@ def test_inverse_reward_is_equal_where_policy_and_expert_do_the_same(policy, gam
     """The policy's episodes are the expert's: D = 1/2 everywhere, r = log 2, centred 0; one game: no accuracy."""
     episodes = [episode_of(game, expert_turns(game)) for game in games]
     by_id = {game.id: game for game in games}
-    for prefix in ("expert", "own"):
-        component = InverseReward(prefix=prefix)
+    for states in ("expert", "own"):
+        component = InverseReward(states=states)
         values = component(episodes, policy, by_id)
         assert sum(values, []) == pytest.approx([math.log(2)] * sum(map(len, episodes)), abs=1e-3)
         assert component.last_accuracy is not None
         component(episodes[:1], policy, by_id)
         assert component.last_accuracy is None
-        centered = InverseReward(prefix=prefix, centered=True)(episodes, policy, by_id)
+        centered = InverseReward(states=states, centered=True)(episodes, policy, by_id)
         assert sum(centered, []) == pytest.approx([0.0] * sum(map(len, episodes)), abs=1e-3)
     empty = episode_of(games[0], [])
     assert InverseReward()([], policy) == [] and InverseReward()([empty], policy) == [[]]
@@ -310,14 +314,11 @@ def test_features_stay_frozen_and_the_state_is_private(policy, games, played):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda p, g: InverseReward(prefix="both"), ["prefix", "both", "expert", "own"]),
+        (lambda p, g: InverseReward(states="both"), ["states", "both", "expert", "own"]),
         (lambda p, g: check_environment([InverseReward(expert="best")], CARD), ["best", "optimal", "explore"]),
-        (lambda p, g: InverseReward(l2=0), ["l2=0", "positive"]),
-        (lambda p, g: InverseReward(clip=math.inf), ["clip=inf", "finite"]),
+        (lambda p, g: InverseReward(l2=0), ["l2", "0", "greater than 0"]),
+        (lambda p, g: InverseReward(clip=math.inf), ["clip", "inf", "finite"]),
         (lambda p, g: InverseReward()([episode_of(g[0], [("o", "look")])]), ["policy", "features"]),
-        (lambda p, g: inspect_steps(p, g, prefix="mine"), ["prefix", "mine"]),
-        (lambda p, g: inspect_steps(p, g, format="guide"), ["format", "guide", "act"]),
-        (lambda p, g: inspect_steps(p, g, max_turns=0), ["max_turns=0", "1"]),
         (lambda p, g: expert_examples(p, g, expert="best"), ["expert", "best"]),
     ],
 )

@@ -1,0 +1,70 @@
+"""The sum that a recipe makes of its components."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sglib.envs.base import Environment
+from sglib.records import Trajectory
+from sglib.rewards.component import Component
+
+
+def check_environment(components: Sequence[Component], card: Environment) -> None:
+    """Refuse a component that asks for what an environment does not have.
+
+    Raises:
+        ValueError: naming the component, what it asks for, the environment and what that has.
+    """
+    for component in components:
+        if missing := component.lacks(card):
+            raise ValueError(f"component {component.name!r} asks for {missing}; the environment is {card.name!r}")
+
+
+def combine(
+    trajectories: Sequence[Trajectory], components: Sequence[Component], u: float, policy=None, games=None
+) -> list[float]:
+    """R(tau; u) = sum over components and turns of weight * lambda(u) * value (Self-Guide, arXiv 2604.03098, Eq 6).
+
+    A plain sum: no discount. For each component, `turn.rewards[name]` is set to its raw value and
+    `turn.rewards[name + "/weighted"]` to what entered the return; `trajectory.total_return` is set to the return. A
+    component whose weight * lambda(u) is 0 is evaluated and recorded, but nothing is added for it, so the returns are
+    bit for bit those without it.
+
+    Args:
+        trajectories: N episodes; changed in place as described.
+        components: reward components with distinct names.
+        u: training fraction, 0 <= u <= 1.
+        policy, games: handed to each component.
+
+    Returns:
+        The N returns.
+
+    Raises:
+        ValueError: for u outside [0, 1], a repeated name, values of the wrong shape, or a value that is not finite.
+    """
+    if not 0 <= u <= 1:
+        raise ValueError(f"u: got {u!r}; allowed: 0 <= u <= 1")
+    names = [component.name for component in components]
+    if len(set(names)) < len(names):
+        raise ValueError(f"components: got names {names}; allowed: each name once")
+    returns = [0.0] * len(trajectories)
+    for turn in (turn for t in trajectories for turn in t.turns):  # what another mix paid before counts no more
+        turn.rewards = {key: value for key, value in turn.rewards.items() if not key.endswith("/weighted")}
+    for component in components:
+        coefficient = component.weight * component.schedule(u)
+        values = component(trajectories, policy, games)
+        if [len(v) for v in values] != [len(t) for t in trajectories]:
+            raise ValueError(f"component {component.name!r}: returned values that are not one float per turn")
+        for i, (trajectory, per_turn) in enumerate(zip(trajectories, values, strict=True)):
+            for turn, value in zip(trajectory.turns, per_turn, strict=True):
+                effective = coefficient * value if coefficient else 0.0
+                if not math.isfinite(effective):
+                    raise ValueError(f"component {component.name!r}: got {value!r}; allowed: finite values")
+                turn.rewards[component.name] = float(value)
+                turn.rewards[f"{component.name}/weighted"] = float(effective)
+                if coefficient:
+                    returns[i] += effective
+    for trajectory, total in zip(trajectories, returns, strict=True):
+        trajectory.total_return = total
+    return returns

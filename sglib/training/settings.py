@@ -1,0 +1,48 @@
+"""What a GRPO training is set to, whether in Python (`sglib.training.grpo.GRPOSettings`) or in a YAML file
+(`sglib.experiments.params.GRPOParams`). Loads nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+from sglib.rewards.fields import Coefficient, Count, Flag, Float, Int, Positive
+
+
+class BatchSettings(pydantic.BaseModel):
+    """How batches are made and trained on.
+
+    Attributes:
+        games_per_iteration, group_size: games per batch, and episodes of each game (G in Eq 8, at least 2).
+        learning_rate, weight_decay, max_grad_norm: AdamW; gradients are clipped to this norm, 0 is off.
+        lr_schedule: "constant", or "linear": falling to 0 over the iterations, so that the last policy does not
+            depend on the noise of the last few batches.
+        updates_per_batch: optimiser steps on each batch. With 1 the ratio of Eq 9 is exactly 1: clipping has no effect.
+        epsilon_high: the ratio of Eq 9 is clipped to [1 - epsilon, 1 + epsilon_high]; None means epsilon.
+        beta: coefficient of the KL term to the initial policy; 0 (no KL, as in Eq 9) keeps no reference model.
+        loss_type: how token losses are averaged, which the paper leaves open. "grpo" (default, our choice): first
+            within each episode, then over episodes. "dapo": every policy token of the batch counts the same, so that
+            lost episodes, which are about twice as long as won ones, weigh more.
+        micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
+        bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
+        lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
+        checkpoint_every: in iterations; 0 writes one at the end only.
+    """
+
+    games_per_iteration: Count = 8
+    group_size: Int = Field(8, ge=2)
+    learning_rate: Annotated[Float, Field(gt=0, le=1)] = 2e-4
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    weight_decay: Coefficient = 0.0
+    max_grad_norm: Coefficient = 1.0
+    updates_per_batch: Count = 1
+    epsilon_high: Positive | None = None
+    beta: Coefficient = 0.0
+    loss_type: Literal["grpo", "dapo"] = "grpo"
+    micro_batch_size: Count = 8
+    bf16: Flag | None = None
+    lora: Flag = False
+    lora_rank: Count = 16
+    checkpoint_every: Int = Field(10, ge=0)
