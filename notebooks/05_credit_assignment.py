@@ -63,6 +63,9 @@ for t in [episodes[i] for i in shown[: p.group_size]]:
 # %%
 def credited(title, components, estimator, note="", reader=None):
     """Pay the episodes by some components, make advantages, and draw both, turn by turn."""
+    if missing := [lack for component in components if (lack := component.lacks(p.card))]:
+        print(f"{title}: {p.env} has no {', '.join(missing)}")
+        return
     sglib.rewards.combine(episodes, components, u=0.6, policy=reader or policy, games=by_id)
     paid = [estimators.paid(t).tolist() for t in episodes]
     advantages = [a.tolist() for a in estimator(episodes)]
@@ -206,7 +209,7 @@ for name, values in alike.items():
 
 
 # %%
-truth = [a - b for t in episodes for a, b in zip(t.distances, t.distances[1:])]
+truth = [a - b for t in episodes for a, b in zip(t.remaining(), t.remaining()[1:])]
 episode = np.repeat(np.arange(len(episodes)), [len(t) for t in episodes])
 won = np.array([float(x) for t in episodes for x in [0] * (len(t) - 1) + [t.won]])
 rows = []

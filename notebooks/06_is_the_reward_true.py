@@ -56,7 +56,7 @@ paid_for = {  # format -> what pays in it
 episodes = {}
 for format, components in paid_for.items():
     played = sglib.rollout(policy, games, format=format, turns=p.turns, temperature=p.temperature, seed=p.seed)
-    rewards.combine(played, components, u=0.6, policy=policy, games=by_id)
+    rewards.combine(played, [c for c in components if not c.lacks(p.card)], u=0.6, policy=policy, games=by_id)
     episodes[format] = played
     unread = sum(turn.parse_error is not None for t in played for turn in t.turns)
     print(f"{format:9s} {sum(t.won for t in played)} of {len(played)} won, {sum(map(len, played))} steps, {unread} answers not in the format")
@@ -128,7 +128,7 @@ def against_truth(format, count):
     for value in values:
         episode = played[value.episode]
         row = {"format": format, "episode": value.episode, "turn": value.turn, "advantage": value.advantage, "low": value.low, "high": value.high,
-               "kept": value.kept, "redrawn": value.redrawn, "oracle": float(episode.distances[value.turn] - episode.distances[value.turn + 1])}  # fmt: skip
+               "kept": value.kept, "redrawn": value.redrawn, "oracle": float(episode.remaining()[value.turn] - episode.remaining()[value.turn + 1])}  # fmt: skip
         rows.append(row | calibration.signal_values(episode, value.turn))
     return rows
 

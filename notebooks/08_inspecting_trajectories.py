@@ -48,7 +48,7 @@ games = p.card.tasks(p.games, seed=40_000 + p.seed, size=p.task_size)
 runs = {}
 for format, internal in (("guide", [rewards.SelfGuide(schedule=1.0)]), ("act", [rewards.InformationGain()])):
     played = sglib.rollout(policy, games, format=format, group=p.group_size, turns=p.turns, temperature=p.temperature, seed=p.seed)
-    rewards.combine(played, [rewards.Outcome(), *internal], u=0.6, policy=policy, games={game.id: game for game in games})
+    rewards.combine(played, [rewards.Outcome(), *(c for c in internal if not c.lacks(p.card))], u=0.6, policy=policy, games={game.id: game for game in games})
     estimators.set_advantages(played, estimators.GiGPO())
     run.write_trajectories(f"{format}.jsonl", played)
     runs[format] = played
