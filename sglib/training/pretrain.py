@@ -70,19 +70,11 @@ def encode_demonstration(
     return ids, weights
 
 
-def example_of(env: str, steps: list[Demonstration]) -> str:
-    """A won demonstration as the example that a prompt shows."""
-    turns = [Turn(s.observation, s.action, s.action, True) for s in steps]
-    won = Trajectory("demonstration", "", "", "act", turns, True, env=env)
-    won.final_observation = "Outcome: success"
-    return formats.example_message(won, [s.progress for s in steps[1:]] + [100.0])
-
-
 def draw_transcripts(
     policy: Policy, card: Environment, recipe: Mapping, number: int, count: int
 ) -> list[tuple[list[int], list[float]]]:
     """`count` new transcripts, a function of the recipe's seed and of `number` alone. No task is drawn twice in a
-    run."""
+    run. The example that a transcript may show is the last short demonstration that was won."""
     rng = random.Random(f"pretraining {recipe['seed']} {number}")
     # seeds from 10^6 on belong to pre-training: no panel and no training run draws from them
     tasks = card.tasks(count, seed=1_000_000 + recipe["seed"], size=recipe["size"], start=number * count * 2)
@@ -93,7 +85,10 @@ def draw_transcripts(
         shown = example if rng.random() < recipe["with_example"] else None
         out.append(encode_demonstration(policy, card, format, steps, recipe["observation_weight"], shown))
         if won and len(steps) <= 15:
-            example = example_of(task.env, steps)
+            played = [Turn(s.observation, s.action, s.action, True) for s in steps]
+            demonstration = Trajectory("demonstration", "", "", "act", played, True, env=task.env)
+            demonstration.final_observation = "Outcome: success"
+            example = formats.example_message(demonstration, [s.progress for s in steps[1:]] + [100.0])
     return out
 
 

@@ -42,21 +42,9 @@ def training_panels(results: Mapping[str, Result], n: int | None = None) -> go.F
     of_panel = f"success on {n} games" if n else "success on the panel"
     readers = {title: (lambda batch, column=column: batch.get(column)) for title, column in QUANTITIES.items()}
     readers |= {"λ(u) of the internal reward": _weight, "AUROC: said to help / helped": _calibration}
-    panels = {
-        of_panel: {
-            arm: [{"value": row["success"], **{k: row.get(k) for k in ("iteration", "low", "high")}} for row in r.curve]
-            for arm, r in results.items()
-        }
-    }
+    panels = {of_panel: {arm: [_point(row) for row in r.curve] for arm, r in results.items()}}
     for title, read in readers.items():
-        panels[title] = {
-            arm: [
-                {"iteration": batch["iteration"], "value": value}
-                for batch in r.batches
-                if (value := read(batch)) is not None
-            ]
-            for arm, r in results.items()
-        }
+        panels[title] = {arm: _series(r, read) for arm, r in results.items()}
     panels = {title: {arm: rows for arm, rows in of.items() if rows} for title, of in panels.items()}
     panels = {title: of for title, of in panels.items() if of}
     if not panels:
@@ -65,6 +53,15 @@ def training_panels(results: Mapping[str, Result], n: int | None = None) -> go.F
     note = f"{', '.join(map(str, sorted(episodes)))} episodes a training batch; " if episodes else ""
     note += "band: 95 % interval over the panel's games"
     return small_multiples(panels, columns=COLUMNS, title="Training", note=note)
+
+
+def _point(row: Mapping) -> dict:
+    return {"iteration": row["iteration"], "value": row["success"], "low": row.get("low"), "high": row.get("high")}
+
+
+def _series(result: Result, read: Callable[[Mapping], float | None]) -> list[dict]:
+    found = ((batch["iteration"], read(batch)) for batch in result.batches)
+    return [{"iteration": iteration, "value": value} for iteration, value in found if value is not None]
 
 
 def _weight(batch: Mapping) -> float | None:
