@@ -109,8 +109,8 @@ def detectable_difference(tasks: int, rate: float = 0.5) -> float:
 
 
 def detectable_correlation(n: int) -> float:
-    """The smallest true correlation of `n` independent pairs, at least 4, that is told from 0, by Fisher's z (1921,
-    Metron 1:3)."""
+    """The smallest true correlation of `n` independent pairs, at least 4, that is found to differ from 0, by Fisher's z
+    (1921, Metron 1:3)."""
     if n < 4:
         raise ValueError(f"n = {n}: must be at least 4 pairs")
     return float(np.tanh((stats.norm.ppf(TAILS[1]) + stats.norm.ppf(POWER)) / math.sqrt(n - 3)))

@@ -1,4 +1,4 @@
-"""ALFWorld's ways to fail, told from recorded episodes."""
+"""ALFWorld's ways to fail, seen in recorded episodes."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class FastAlfworld:
     """The `TextEnv` of ALFWorld in pure Python.
 
     Args:
-        max_steps: after so many actions an episode is done even if it is not won; None for no limit.
+        max_steps: after that many actions an episode is done even if it is not won; None for no limit.
         admissible: whether observations list the admissible commands (the larger part of a step's cost).
 
     `Observation.info["goal_conditions"]` is the share of the goal's conditions that hold, 0..1, for the way of meeting
@@ -104,7 +104,7 @@ class FastAlfworld:
         self.props: set[Fact] = {  # ("isclean", object), ...
             (p, row[0]) for p in ("isclean", "ishot", "iscool", "issliced", "istoggled") for row in facts[p]
         }
-        self.seen: set[str] = set()  # receptacles whose content the agent has been told
+        self.seen: set[str] = set()  # receptacles whose content the agent has seen
         self.steps, self.won, self.score = 0, False, 0.0
         self.met: set[Fact] = {f for f in world.relevant if self._holds(f)}  # facts of the goal that hold
         self.done = False
@@ -234,7 +234,7 @@ class FastAlfworld:
     def _learn(self, command: str) -> list[tuple]:
         """[(method, its arguments)] that a command calls; kept if it names things of this game.
 
-        The last argument is the answer as far as it is known beforehand: a text, or the texts before and behind what is
+        The last argument is the answer as far as it is known beforehand: a text, or the texts before and after what is
         seen in a receptacle.
         """
         world, grammar = self.world, self.world.grammar

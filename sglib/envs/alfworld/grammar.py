@@ -196,7 +196,7 @@ class Grammar:
 
     Attributes:
         commands: action (lower case) -> (text, variable, text, variable, ..., text), e.g. "take ", "o", " from ", ....
-        rules: rule -> its alternatives, each the parts of its text; alternatives are told apart by the engine.
+        rules: rule -> its alternatives, each the parts of its text; the engine chooses among them.
         feedback: the rule of each action that answers it.
         readings: what commands that were met mean, see `read`; filled by the engine, for all games of this grammar.
     """

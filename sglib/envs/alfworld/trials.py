@@ -1,8 +1,8 @@
 """Games that were not made here: ALFWorld's dataset as it lies on disk, and ALFRED's trials rebuilt as games.
 
-`load_games` reads the official layout (`**/traj_data.json` beside `game.tw-pddl`) as it is. `from_alfred_trials` builds
-games of ALFRED's real task list from the facts of its trials. ALFRED records where things lie, but not which receptacle
-holds them nor where lamps stand: both are inferred, so these games are "ALFRED-derived", never official ALFWorld games.
+`load_games` reads the official layout (`game.tw-pddl` and `traj_data.json` in a folder) as it is. `from_alfred_trials`
+builds games of ALFRED's real task list from the facts of its trials. ALFRED records where things lie, but not which
+receptacle holds them nor where lamps stand: both are inferred, so these games are "ALFRED-derived", never official.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _split_of(folder: Path, scene: int) -> str:
 
 
 def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
-    """Read games in the official layout: every `game.tw-pddl` below `path`, with the `traj_data.json` beside it.
+    """Read games in the official layout: every `game.tw-pddl` below `path`, with the `traj_data.json` of its folder.
 
     As alfworld's `AlfredTWEnv` does, folders with "movable" or "Sliced" in their names, other task types and games
     marked unsolvable are passed over. A file that cannot be read is skipped, and a warning counts and names such files.
@@ -107,7 +107,7 @@ def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
 
     Args:
         path: a dataset, one split of it, or a single game's folder.
-        limit: at most so many games, the first in order of path; None for all.
+        limit: at most that many games, the first in order of path; None for all.
 
     Raises:
         FileNotFoundError: `path` does not exist.
@@ -154,7 +154,7 @@ def read_game(file: Path) -> Game:
     file and what is missing or broken."""
     traj_file = file.with_name("traj_data.json")
     if not traj_file.exists():
-        raise ValueError(f"{file}: traj_data.json is missing beside it")
+        raise ValueError(f"{file}: traj_data.json is missing in its folder")
     traj, data = _read(traj_file, traj_file.read_bytes(), _TRAJ_DATA), _read(file, file.read_bytes(), _GAME)
     if traj["task_type"] not in TASK_TYPES:
         raise PassedOver("of another task type")
@@ -208,7 +208,7 @@ def from_alfred_trials(
             trial, agent {x, z, rotation, horizon}, objects [[class, x, y, z]], annotation), or a folder of ALFRED's
             own JSON (`**/pp/ann_*.json` or `**/traj_data.json`).
         split: "train", "valid_seen" or "valid_unseen"; None for all.
-        limit: at most so many games, the first in the file's order (a folder's: by path); None for all.
+        limit: at most that many games, the first in the file's order (a folder's: by path); None for all.
         sentences: "template" for goals as ALFWorld words them, "human" for the trial's (first) human sentence.
 
     Raises:

@@ -1,4 +1,4 @@
-"""ALFWorld's words: what a language model is told, and what the small model's tokenizer has as one token."""
+"""ALFWorld's words: what a language model reads first, and what the small model's tokenizer has as one token."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A game compiled: what never changes in it (names, places, types, the goal as sets of facts), read from its PDDL.
 
 Only the game's own problem is read, as official files and generated ones state it. As in the reference, whose types all
-descend from "object", a receptacle may stand where an object is expected, and is listed behind the objects; other facts
+descend from "object", a receptacle may stand where an object is expected, and is listed after the objects; other facts
 of the wrong type mean nothing except that their names are counted.
 """
 
@@ -29,7 +29,7 @@ _LOOSE = {"inreceptacle", "inreceptacleobject", "objectatlocation", "wasinrecept
 
 
 def names_of(ids: Iterable[str]) -> dict[str, str]:
-    """alfworld's `Demangler`: per class, ids sorted, numbered downwards; an id without "_bar_" keeps a blank behind."""
+    """alfworld's `Demangler`: per class, ids sorted, numbered downwards; an id without "_bar_" ends with a blank."""
     names: dict[str, str] = {}
     classes: dict[str, list[str]] = {}
     for id_ in sorted(ids):
@@ -173,7 +173,7 @@ def _group(rows: list[list[str]], objects: dict[str, str], domain: Domain) -> tu
 
 
 class World:
-    """What never changes in a game. (Slots: with so many attributes, Python would keep a dictionary of its own for
+    """What never changes in a game. (Slots: with that many attributes, Python would keep a dictionary of its own for
     each of a thousand worlds.)
 
     Attributes:

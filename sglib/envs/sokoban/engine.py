@@ -39,7 +39,7 @@ class SokobanEnv:
     """The `TextEnv` of Sokoban.
 
     Args:
-        max_steps: after so many actions an episode is done even if it is not won; None for no limit.
+        max_steps: after that many actions an episode is done even if it is not won; None for no limit.
         admissible: whether observations list the commands that do something.
         end_on_deadlock: whether an episode ends, lost, as soon as the goal cannot be reached any more.
 
