@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Literal
 
 import pydantic
@@ -15,12 +14,6 @@ When = Literal["before", "start", "after"]
 
 class _Data(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Change(_Data):
-    date: datetime.date
-    cells: int
-    what: str
 
 
 class Claim(_Data):
@@ -60,7 +53,7 @@ class Elsewhere(_Data):
 
 
 class File(_Data):
-    changes: tuple[Change, ...]
+    changes: list[dict]  # for readers of the file
     claims: tuple[Claim, ...]
     reasons: dict[str, str]
     facts: tuple[Fact, ...]

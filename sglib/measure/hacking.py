@@ -56,7 +56,7 @@ def internal(trajectory: Trajectory) -> float:
     total = 0.0
     for turn in trajectory.turns:
         for name, value in turn.rewards.items():
-            if name[-9:] == "/weighted" and name != "outcome/weighted":
+            if name.endswith("/weighted") and name != "outcome/weighted":
                 total += value
     return total
 
