@@ -26,6 +26,7 @@ class Component(Part):
     weight: Float = 1.0
     schedule: Schedule = Constant(1.0)
 
+    last_accuracy: ClassVar[float | None] = None  # at the last call, of a reward that is fitted to the batch
     needs_format: ClassVar[str | None] = None  # the only format that writes what it reads
     # (name of the alarm, share that rises, AUROC that falls, what the share is): see `sglib.measure.hacking.alarms`
     inflation: ClassVar[tuple[str, str, str, str] | None] = None

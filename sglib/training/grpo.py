@@ -36,7 +36,7 @@ from sglib.measure.batch import batch_metrics
 from sglib.models.endpoint import check_trainable
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
-from sglib.rewards import Component, InverseReward, check_environment, combine
+from sglib.rewards import Component, check_environment, combine
 from sglib.training import checkpoint, forward
 from sglib.training.settings import BatchSettings
 from sglib.training.shared import arguments, restore_after_training
@@ -215,7 +215,7 @@ class Training(TrajectoryGRPOTrainer):
         row |= {f"lambda/{component.name}": component.schedule(u) for component in self.components}
         row |= batch_metrics(self.batch)
         for component in self.components:
-            if isinstance(component, InverseReward) and component.last_accuracy is not None:
+            if component.last_accuracy is not None:
                 row[f"reward/{component.name}/accuracy"] = component.last_accuracy
         row |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate")}
         row |= {"logprob_gap": self.logprob_gap, "clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
