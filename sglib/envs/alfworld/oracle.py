@@ -192,10 +192,10 @@ class _Search:
             if kind == "atlocation" and fact[2] in world.at:
                 yield [("gotolocation", world.at[fact[2]][0])], state._replace(location=fact[2])
             elif kind == "istoggled":
-                for r in state.where[self.index[object_]]:
+                for r in sorted(state.where[self.index[object_]]):
                     yield self._do(state, r, ("toggleobject", object_), inside=False, add=fact)
             elif kind in PROCESSES and object_ == held:
-                for r in world.does[kind]:
+                for r in sorted(world.does[kind]):
                     gone = {"ishot": "iscool", "iscool": "ishot"}.get(kind)
                     yield self._do(state, r, (PROCESSES[kind][0], held, r), inside=False, add=fact, remove=(gone, held))
             elif kind == "issliced" and held in world.knives:
