@@ -105,7 +105,8 @@ class HasAnswer(Protocol):
 
 @runtime_checkable
 class Forkable(Protocol):
-    """Can go back to an earlier state."""
+    """Can go back to an earlier state. A snapshot is good for any number of `restore`s, on any instance; `restore` sets
+    the step count, too, and returns the observation made there."""
 
     def snapshot(self) -> Any: ...
 
