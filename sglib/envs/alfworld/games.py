@@ -178,13 +178,9 @@ def goal_sentence(task_type: str, params: dict, template: int) -> str:
 
 
 def write_problem(
-    name: str,
-    task_type: str,
-    params: dict,
-    receptacles: dict[str, tuple[int, int, int, int]],
-    objects: dict[str, tuple[str, str]],
-    agent: tuple[int, int, int, int],
-) -> str:
+    name: str, task_type: str, params: dict, receptacles: dict[str, tuple[int, int, int, int]],
+    objects: dict[str, tuple[str, str]], agent: tuple[int, int, int, int],
+) -> str:  # fmt: skip
     """The PDDL problem of a room, with the predicates that ALFRED's planner writes (distances, which nothing reads,
     left out).
 

@@ -127,13 +127,9 @@ def _copies(rng: random.Random, density: float) -> int:
 
 
 def generate_games(
-    n: int,
-    seed: int = 0,
-    split: str = "train",
-    tasks: tuple[str, ...] | None = None,
-    max_receptacles: int | None = 12,
-    start: int = 0,
-) -> list[Game]:
+    n: int, seed: int = 0, split: str = "train", tasks: tuple[str, ...] | None = None,
+    max_receptacles: int | None = 12, start: int = 0,
+) -> list[Game]:  # fmt: skip
     """Make `n` new games; same arguments, same games, byte for byte, on any machine.
 
     Every game is won by its `walkthrough`, a shortest plan with full knowledge, played on the fast engine before the
