@@ -21,7 +21,6 @@ class Estimator(Protocol):
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> list[np.ndarray]:
         """(T_i,) advantages for each of N trajectories, to which `combine` was applied."""
-        ...
 
 
 def paid(trajectory: Trajectory, component: str | None = None) -> np.ndarray:

@@ -22,12 +22,9 @@ import numpy as np
 
 
 def group_relative(
-    returns: Sequence[float],
-    groups: Sequence[int],
-    eps: float = 1e-4,
-    scale: str = "group",
+    returns: Sequence[float], groups: Sequence[int], eps: float = 1e-4, scale: str = "group",
     outcomes: Sequence[float] | None = None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """A_i = (R_i - mean) / (std + eps) within each group (GRPO; Self-Guide, arXiv 2604.03098, Eq 8).
 
     Mean and spread are taken over *trajectories*, one value each, never over turns or tokens (which would weight long
@@ -73,14 +70,9 @@ def discounted(rewards: Sequence[Sequence[float]], gamma: float) -> list[np.ndar
 
 
 def gigpo(
-    rewards: Sequence[Sequence[float]],
-    groups: Sequence[int],
-    anchors: Sequence[Sequence[Hashable]],
-    gamma: float = 0.95,
-    omega: float = 1.0,
-    eps: float = 1e-4,
-    scale: str = "group",
-) -> list[np.ndarray]:
+    rewards: Sequence[Sequence[float]], groups: Sequence[int], anchors: Sequence[Sequence[Hashable]],
+    gamma: float = 0.95, omega: float = 1.0, eps: float = 1e-4, scale: str = "group",
+) -> list[np.ndarray]:  # fmt: skip
     """A = A_E + omega * A_S: episodes compared with episodes, turns with turns (GiGPO, arXiv 2505.10978, Eq 8).
 
     A_E = (R(tau) - mean) / std over the trajectories of a group (Eq 3). A_S = (R_t - mean) / std over all turns of a
@@ -119,15 +111,9 @@ def gigpo(
 
 
 def turn_level(
-    gains: Sequence[Sequence[float]],
-    outcomes: Sequence[float],
-    groups: Sequence[int],
-    gamma: float = 1.0,
-    normalize: str = "separate",
-    baseline: str = "pooled",
-    eps: float = 1e-6,
-    scale: str = "group",
-) -> list[np.ndarray]:
+    gains: Sequence[Sequence[float]], outcomes: Sequence[float], groups: Sequence[int], gamma: float = 1.0,
+    normalize: str = "separate", baseline: str = "pooled", eps: float = 1e-6, scale: str = "group",
+) -> list[np.ndarray]:  # fmt: skip
     """A_t = sum over k >= t of gamma^(k - t) r~_k, of turn rewards normalised before (IGPO, arXiv 2510.14967).
 
     r~_t = (r_t - mu_IG) / sigma_IG for t < T; r~_T = (O - mu_O) / sigma_O. mu_IG and sigma_IG pool the turns t < T of

@@ -41,7 +41,6 @@ class Task(Protocol):
 
     def content(self) -> list:
         """JSON data of everything that decides the task, for its hash."""
-        ...
 
 
 def task_hash(task: Task) -> str:
@@ -66,7 +65,6 @@ class TextEnv(Protocol):
 class HasDistance(Protocol):
     def distance(self) -> int | None:
         """Fewest actions from here to the goal with full knowledge; None where it can no longer be reached."""
-        ...
 
 
 @runtime_checkable
@@ -75,14 +73,12 @@ class HasProgress(Protocol):
 
     def progress(self) -> float:
         """0..1; 1 where the task is done."""
-        ...
 
 
 @runtime_checkable
 class HasPlan(Protocol):
     def plan(self) -> list[str] | None:
         """The actions of a shortest way to the goal with full knowledge; None where there is none."""
-        ...
 
 
 @runtime_checkable
@@ -91,7 +87,6 @@ class HasExpert(Protocol):
 
     def expert(self, kind: str) -> str:
         """The action that this expert would take in the present state."""
-        ...
 
 
 @runtime_checkable
@@ -100,12 +95,12 @@ class HasAnswer(Protocol):
 
     def answer(self, name: str) -> str:
         """The text in the present state, "" where there is none."""
-        ...
 
 
 @runtime_checkable
 class Forkable(Protocol):
-    """Can go back to an earlier state."""
+    """Can go back to an earlier state. A snapshot is good for any number of `restore`s, on any instance; `restore` sets
+    the step count, too, and returns the observation made there."""
 
     def snapshot(self) -> Any: ...
 

@@ -31,8 +31,7 @@ def panel_hash(tasks: Sequence[Task]) -> str:
 
 
 def manifest(name: str, split: str) -> list[dict[str, str]]:
-    """The rows of a panel's manifest, `number`, `id`, `hash` of each of its tasks, in order; empty where there is none.
-    """
+    """The rows of a panel's manifest, `number`, `id`, `hash` of each task, in order; empty where there is none."""
     file = get(name).folder / "panels" / f"{get(name).check_split(split)}.csv"
     return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
 
@@ -65,9 +64,7 @@ def panel(name: str, split: str | None = None, n: int | str = "full", size: Any 
         size: as for the environment's `tasks`; with another than its default, and beyond the manifest's tasks, there is
             nothing to compare with.
 
-    Raises:
-        ValueError: naming the argument, its value and what is allowed.
-        RuntimeError: a task made here is not the one of the manifest.
+    A ValueError names the argument that is wrong; a task that is not the manifest's is a RuntimeError.
     """
     card = get(name)
     split = card.splits[1] if split is None else card.check_split(split)

@@ -120,15 +120,9 @@ def summarize(trajectories: Sequence[Trajectory]) -> Report:
 
 
 def evaluate(
-    policy: Policy,
-    tasks: Sequence,
-    *,
-    format: str = "act",
-    temperature: float = 0.4,
-    turns: int | None = None,
-    seed: int = 0,
-    options: Options | None = None,
-) -> Report:
+    policy: Policy, tasks: Sequence, *, format: str = "act", temperature: float = 0.4, turns: int | None = None,
+    seed: int = 0, options: Options | None = None,
+) -> Report:  # fmt: skip
     """Play each task exactly once (arguments as for `sglib.rollout`) and sum up; the result does not depend on the
     order of the tasks, and none may be there twice."""
     if not tasks:

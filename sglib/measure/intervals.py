@@ -26,11 +26,7 @@ def points(estimate: float, low: float, high: float, unit: str = "") -> str:
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """(low, high), in 0..1, of a success rate: Wilson's score interval (1927, J. Am. Stat. Assoc. 22:209).
-
-    Raises:
-        ValueError: `successes` outside 0..n.
-    """
+    """(low, high), in 0..1, of a success rate: Wilson's score interval (1927, J. Am. Stat. Assoc. 22:209)."""
     if not 0 <= successes <= n:
         raise ValueError(f"successes = {successes}: must be between 0 and n = {n}")
     if n == 0:
@@ -70,19 +66,13 @@ def difference(a, b) -> Difference:
     The p-value is McNemar's exact test; the interval is Newcombe's square-and-add of two Wilson intervals with the
     correlation taken into account (method 10 of Newcombe 1998, Stat. Med. 17:2635), good for few pairs too.
 
-    Args:
-        a, b: outcomes 0/1 (or bool) by game, in the same order, (n,).
-
-    Raises:
-        ValueError: unequal lengths, no pair, or values other than 0 and 1.
+    `a`, `b` are outcomes 0/1 (or bool) by game, in the same order, (n,), n >= 1; anything else is a ValueError.
     """
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.ndim != 1 or a.shape != b.shape or len(a) == 0 or not np.isin([a, b], (0, 1)).all():
         raise ValueError(f"a, b: shapes {a.shape}, {b.shape}; allowed: equally many outcomes, each 0 or 1")
-    n = len(a)
-    both, only_a = int((a * b).sum()), int((a * (1 - b)).sum())
-    only_b = int((b * (1 - a)).sum())
-    neither = n - both - only_a - only_b
+    both, only_a, only_b = (int(x.sum()) for x in (a * b, a * (1 - b), b * (1 - a)))
+    neither = (n := len(a)) - both - only_a - only_b
     p = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
 
     rate_a, rate_b = a.mean(), b.mean()
@@ -140,11 +130,7 @@ def crossed_mean(values) -> Comparison:
     chance, and their means then say nothing about the spread. A t interval, since with ten seeds a percentile bootstrap
     is too narrow (the tests simulate its coverage).
 
-    Args:
-        values: (S, T) outcomes or differences of outcomes, S and T at least 2.
-
-    Raises:
-        ValueError: another shape, or a value that is not finite.
+    `values` are (S, T) outcomes or differences of outcomes, S and T at least 2, finite, or it is a ValueError.
     """
     x = np.asarray(values, dtype=float)
     if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
@@ -175,27 +161,15 @@ def crossed_mean(values) -> Comparison:
 
 def success(outcomes: Mapping[int, Sequence[int]]) -> Comparison:
     """A method's success over its seeds, each on the same tasks, with an interval for other seeds and tasks.
-
-    Args:
-        outcomes: seed -> (T,) outcomes 0/1.
-
-    Raises:
-        ValueError: fewer than two seeds, or unequal numbers of tasks.
-    """
+    `outcomes`: seed -> (T,) outcomes 0/1; ValueError for fewer than two seeds or unequal numbers of tasks."""
     found = crossed_mean(table_of(outcomes, sorted(outcomes)))
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def compare(a: Mapping[int, Sequence[int]], b: Mapping[int, Sequence[int]]) -> Comparison:
     """Compare two methods, paired over seeds and tasks: the same seed means the same training games and the same
-    evaluation. Only seeds that both have count; `seeds` of the result says how many.
-
-    Args:
-        a, b: seed -> (T,) outcomes 0/1 of the same tasks in the same order.
-
-    Raises:
-        ValueError: fewer than two common seeds, or unequal numbers of tasks.
-    """
+    evaluation. Only seeds that both have count; `seeds` of the result says how many. `a`, `b`: seed -> (T,) outcomes
+    0/1 of the same tasks in the same order; ValueError for fewer than two common seeds or unequal numbers of tasks."""
     found = crossed_mean(paired_table(a, b))
     return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
@@ -227,12 +201,7 @@ def iqm(scores, seed: int = 0, resamples: int = 2000) -> tuple[float, float, flo
     tasks together: there (stratified) each kind has runs of its own, here one training plays all of them. Of few seeds
     the interval is too narrow, as any bootstrap's (the tests measure how much).
 
-    Args:
-        scores: (S,) one score a seed, or (S, M) of M kinds of tasks.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: no score, or one that is not finite.
+    `scores` are (S,), one a seed, or (S, M) of M kinds of tasks, finite, or it is a ValueError. `seed`: of resampling.
     """
     x = np.asarray(scores, dtype=float)
     x = x[:, None] if x.ndim == 1 else x
@@ -248,15 +217,12 @@ def cluster_interval(
     statistic: Callable[[np.ndarray], float | None], cluster, seed: int = 0, resamples: int = 2000
 ) -> tuple[float | None, float | None]:
     """Percentile bootstrap interval whose samples draw whole clusters, as many as there are: the turns of one episode
-    together.
+    together. Returns (low, high), None where no sample has the statistic.
 
     Args:
         statistic: of a sample's indices; a sample for which it is None is left out.
         cluster: (n,) what each number belongs to.
         seed: of the resampling.
-
-    Returns:
-        (low, high), None where no sample has the statistic.
     """
     cluster = np.asarray(cluster)
     members = [np.flatnonzero(cluster == c) for c in np.unique(cluster)]
@@ -271,11 +237,7 @@ def cluster_interval(
 
 
 def cluster_mean(values, cluster, seed: int = 0, resamples: int = 2000) -> tuple[float, float, float]:
-    """(mean, low, high) of finite values (n,), by `cluster_interval`.
-
-    Raises:
-        ValueError: another shape, or a value that is not finite.
-    """
+    """(mean, low, high) of finite values (n,), by `cluster_interval`; other values are a ValueError."""
     values, cluster = np.asarray(values, dtype=float), np.asarray(cluster)
     if values.ndim != 1 or values.shape != cluster.shape or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"values, cluster: shapes {values.shape}, {cluster.shape}; allowed: equal, (n,), finite")
@@ -289,8 +251,7 @@ def correlation_interval(x, y, cluster=None, seed: int = 0, resamples: int = 200
         x, y: (n,), n >= 3, both not constant.
         cluster: (n,) what a pair belongs to (its episode), at least three; None takes pairs as independent.
 
-    Raises:
-        ValueError: another shape, a constant, or too few clusters.
+    Anything else is a ValueError.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -308,11 +269,7 @@ def correlation_interval(x, y, cluster=None, seed: int = 0, resamples: int = 200
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """P-values adjusted for there being several of them (Holm 1979, Scand. J. Stat. 6:65): with probability at least
-    1 - alpha none of those below alpha is of a true null hypothesis.
-
-    Args:
-        p_values: in 0..1; None (no data) stays None and is not counted.
-    """
+    1 - alpha none of those below alpha is of a true null hypothesis. None (no data) stays None and is not counted."""
     there = [p for p in p_values if p is not None]
     adjusted = iter(multipletests(there, method="holm")[1].tolist() if there else [])
     return [None if p is None else next(adjusted) for p in p_values]

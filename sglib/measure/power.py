@@ -53,13 +53,9 @@ def how_many_seeds(found: Comparison, effect: float) -> int | None:
 
 
 def minimum_detectable_effect(sd: float, seeds: int) -> float:
-    """The smallest true difference that a paired t test over `seeds` finds, for one number a seed, such as a training
-    batch's. Of a `Comparison` over seeds and tasks: `detectable`.
-
-    Args:
-        sd: standard deviation of the seeds' differences, >= 0.
-        seeds: pairs, at least 2.
-    """
+    """The smallest true difference that a paired t test over `seeds` (at least 2) finds, for one number a seed, such as
+    a training batch's, where the seeds' differences have the standard deviation `sd` >= 0. Of a `Comparison` over seeds
+    and tasks: `detectable`."""
     if seeds < 2 or not 0 <= sd < math.inf:
         raise ValueError(f"sd = {sd}, seeds = {seeds}: must be sd >= 0 and at least 2 seeds")
     return float(sd * TTestPower().solve_power(nobs=seeds, alpha=1 - LEVEL, power=POWER)) if sd else 0.0
@@ -74,10 +70,8 @@ def how_many_tasks(rate: float, effect: float, correlation: float = 0.0) -> int:
     Args:
         rate: success of the one, in (0, 1).
         effect: success of the other minus `rate`.
-        correlation: of their outcomes over games, 0 for none (then it is about the number an arm needs unpaired).
-
-    Raises:
-        ValueError: a rate outside (0, 1), an effect of 0, or a correlation that two such rates cannot have.
+        correlation: of their outcomes over games, 0 for none (then it is about the number an arm needs unpaired); one
+            that two such rates cannot have is a ValueError.
     """
     other = rate + effect
     if not (0 < rate < 1 and 0 < other < 1) or not effect:
@@ -92,13 +86,9 @@ def how_many_tasks(rate: float, effect: float, correlation: float = 0.0) -> int:
 
 
 def detectable_difference(tasks: int, rate: float = 0.5) -> float:
-    """The smallest difference of two policies (one run each, the same games, no correlation between their outcomes)
-    that McNemar's test finds: the inverse of `how_many_tasks`; inf if none is found.
-
-    Args:
-        tasks: games, at least 1.
-        rate: success of the weaker one, in (0, 1).
-    """
+    """The smallest difference of two policies (one run each, the same `tasks`, at least 1, no correlation between their
+    outcomes) that McNemar's test finds, `rate` in (0, 1) being the weaker one's success: the inverse of
+    `how_many_tasks`; inf if none is found."""
     low, high = 1e-4, 1 - rate - 1e-9
     if how_many_tasks(rate, high) > tasks:
         return math.inf

@@ -51,11 +51,8 @@ class Signal:
 
 
 def signals(trajectories: Sequence[Trajectory]) -> dict[str, Signal]:
-    """Every signal that the episodes hold, by name (the table at the top of this file).
-
-    Raises:
-        ValueError: a trajectory was recorded without oracle distances.
-    """
+    """Every signal that the episodes hold, by name (the table at the top of this file). Raises ValueError for a
+    trajectory that was recorded without oracle distances."""
     rows: dict[str, list[tuple[float, float, int]]] = {}
     for number, trajectory in enumerate(trajectories):
         left = trajectory.remaining()
@@ -118,23 +115,16 @@ def with_interval(
     signal: Signal, measure: str = "correlation", resamples: int = 1000, seed: int = 0
 ) -> tuple[float | None, float | None, float | None]:
     """(estimate, low, high) of one of `MEASURES`; the percentile interval resamples whole episodes, since the turns of
-    one are not independent. Below `FEWEST` episodes it would be far too narrow: low and high are None.
-
-    Raises:
-        ValueError: another measure.
-    """
+    one are not independent. Below `FEWEST` episodes it would be far too narrow: low and high are None."""
     if measure not in MEASURES:
         raise ValueError(f"measure={measure!r}: allowed: {', '.join(MEASURES)}")
     function = MEASURES[measure]
     estimate = function(signal.value, signal.progress)
-    if estimate is None:
-        return None, None, None
-    if len(np.unique(signal.episode)) < FEWEST:
+    if estimate is None or len(np.unique(signal.episode)) < FEWEST:
         return estimate, None, None
-    sampled = cluster_interval(
+    return estimate, *cluster_interval(
         lambda i: function(signal.value[i], signal.progress[i]), signal.episode, seed, resamples
     )
-    return estimate, *sampled
 
 
 def reliability(signal: Signal, bins: int = 6, resamples: int = 500, seed: int = 0) -> list[dict[str, float]]:
@@ -146,8 +136,7 @@ def reliability(signal: Signal, bins: int = 6, resamples: int = 500, seed: int =
     else:
         edges = np.unique(np.quantile(signal.value, np.linspace(0, 1, bins + 1)[1:-1]))
         place = np.searchsorted(edges, signal.value, side="left")
-    rows, rng = [], np.random.default_rng(seed)
-    episodes = np.unique(signal.episode)
+    rows, rng, episodes = [], np.random.default_rng(seed), np.unique(signal.episode)
     for number in np.unique(place):
         inside = place == number
         # of each episode: how many of its steps are in this bin, and how many of them helped

@@ -15,25 +15,10 @@ from sglib.rewards.self_guide import SelfGuide
 from sglib.rewards.step_agent import InverseReward
 
 __all__ = [
-    "COMPONENTS",
-    "Component",
-    "Constant",
-    "InformationGain",
-    "InverseReward",
-    "OraclePotential",
-    "Outcome",
-    "ProgressFormat",
-    "ProgressReward",
-    "RandomReward",
-    "RePro",
-    "Schedule",
-    "SelfGuide",
-    "Trapezoid",
-    "check_environment",
-    "combine",
-    "discrimination",
-    "make_schedule",
-]
+    "COMPONENTS", "Component", "Constant", "InformationGain", "InverseReward", "OraclePotential", "Outcome",
+    "ProgressFormat", "ProgressReward", "RandomReward", "RePro", "Schedule", "SelfGuide", "Trapezoid",
+    "check_environment", "combine", "discrimination", "make_schedule",
+]  # fmt: skip
 
 # what a recipe can name
 COMPONENTS: dict[str, type[Component]] = {

@@ -45,13 +45,8 @@ class OraclePotential(Component):
 
 @dataclass(frozen=True)
 class RandomReward(Component):
-    """CONTROL: independent noise on every turn, which shows what more variance alone does.
-
-    Values are normal, drawn from (seed, the rollout's seed, place in the batch): the same batch gets the same noise.
-
-    Attributes:
-        scale: standard deviation of a turn's value.
-    """
+    """CONTROL: independent noise on every turn, normal with standard deviation `scale`: what more variance alone does.
+    It is drawn from (seed, the rollout's seed, place in the batch): the same batch gets the same noise."""
 
     scale: Positive = 0.1
     seed: Seed = 0

@@ -82,8 +82,12 @@ class InformationGain(Component):
         a batch with a single game."""
         if policy is None:
             raise ValueError(f"policy=None: component {self.name!r} asks the policy how likely it finds the target")
-        frozen = self.frozen is not None and trajectories
-        scorer = _frozen_scorer(self.frozen, trajectories, policy) if frozen else policy
+        scorer = policy
+        if self.frozen is not None and trajectories:
+            scorer = load_frozen(self.frozen, trajectories, policy)
+            if scorer.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+                other = f"its tokenizer is not that of the policy {policy.name!r}; it must be"
+                raise ValueError(f"frozen={self.frozen!r}: {other}")
         texts, encode = targets(self.target, trajectories, scorer, games), functools.cache(scorer.encode)
         encoded = [[_encode(encode, pieces) for pieces in of_episode] for of_episode in texts]
         branches = [[ids for ids, _ in row] for row in encoded]
@@ -98,9 +102,7 @@ class InformationGain(Component):
 
     def _score(self, logprobs: np.ndarray) -> float | None:
         """s_t, None where there is nothing to score."""
-        if not len(logprobs):
-            return None
-        return float(logprobs.mean() if self.reduce == "mean" else logprobs.sum())
+        return float(logprobs.mean() if self.reduce == "mean" else logprobs.sum()) if len(logprobs) else None
 
     def _gain(self, before: float | None, after: float | None) -> float:
         if before is None or after is None:
@@ -137,28 +139,16 @@ class InformationGain(Component):
 def targets(
     target: str, trajectories: Sequence[Trajectory], policy: Policy, games: Mapping[str, Task] | None = None
 ) -> list[list[Pieces]]:
-    """For each context point of each episode the text to score, in pieces; [] where there is none.
-
-    Raises:
-        ValueError: see `InformationGain`.
-    """
+    """For each context point of each episode the text to score, in pieces; [] where there is none."""
     played = {t.game_id: task_of(t, games) for t in {t.game_id: t for t in trajectories}.values()}
     if target == "plan":
-        actions = [[turn.action for turn in t.turns[:-1]] for t in trajectories]
-        return [
-            [_commands(env.plan()) for env in replay(played[t.game_id], done)][: len(t)]
-            for t, done in zip(trajectories, actions)
-        ]
-    fixed = _fixed(target, played, policy)
-    return [[fixed[t.game_id]] * len(t) for t in trajectories]
-
-
-def _fixed(target: str, games: Mapping[str, Task], policy: Policy) -> dict[str, Pieces]:
-    """The text of each game, for targets that stay what they are during an episode."""
-    facts = {id_: next(replay(game, ())).answer("facts") for id_, game in games.items()}
+        states = [replay(played[t.game_id], [turn.action for turn in t.turns[:-1]]) for t in trajectories]
+        return [[_commands(env.plan()) for env in envs][: len(t)] for t, envs in zip(trajectories, states)]
+    facts = {id_: next(replay(game, ())).answer("facts") for id_, game in played.items()}
     if target == "shuffled":
         facts = _shuffled(facts, policy)
-    return {id_: [(BRIDGE, False), (f" {text}", True)] if text else [] for id_, text in facts.items()}
+    fixed = {id_: [(BRIDGE, False), (f" {text}", True)] if text else [] for id_, text in facts.items()}
+    return [[fixed[t.game_id]] * len(t) for t in trajectories]
 
 
 def _commands(plan: list[str] | None) -> Pieces:
@@ -182,10 +172,3 @@ def _encode(encode: Callable[[str], list[int]], pieces: Pieces) -> tuple[list[in
     parts = [(encode(words), counts) for words, counts in pieces]
     mask = np.array([counts for ids, counts in parts for _ in ids], dtype=bool)
     return [token for ids, _ in parts for token in ids], mask
-
-
-def _frozen_scorer(name: str, trajectories: Sequence[Trajectory], policy: Policy) -> Policy:
-    scorer = load_frozen(name, trajectories, policy)
-    if scorer.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise ValueError(f"frozen={name!r}: its tokenizer is not that of the policy {policy.name!r}; it must be")
-    return scorer

@@ -11,11 +11,7 @@ from sglib.rewards.component import Component
 
 
 def check_environment(components: Sequence[Component], card: Environment) -> None:
-    """Refuse a component that asks for what an environment does not have.
-
-    Raises:
-        ValueError: naming the component, what it asks for, the environment and what that has.
-    """
+    """Refuse a component that asks for what an environment does not have, by a ValueError that names both."""
     for component in components:
         if missing := component.lacks(card):
             raise ValueError(f"component {component.name!r} asks for {missing}; the environment is {card.name!r}")
@@ -31,17 +27,8 @@ def combine(
     component whose weight * lambda(u) is 0 is evaluated and recorded, but nothing is added for it, so the returns are
     bit for bit those without it.
 
-    Args:
-        trajectories: N episodes; changed in place as described.
-        components: reward components with distinct names.
-        u: training fraction, 0 <= u <= 1.
-        policy, games: handed to each component.
-
-    Returns:
-        The N returns.
-
-    Raises:
-        ValueError: for u outside [0, 1], a repeated name, values of the wrong shape, or a value that is not finite.
+    `u` is the training fraction, 0..1; `policy` and `games` are handed to each component. Returns the N returns, for N
+    episodes. Raises ValueError: u outside 0..1, a repeated name, values of the wrong shape, or one that is not finite.
     """
     if not 0 <= u <= 1:
         raise ValueError(f"u: got {u!r}; allowed: 0 <= u <= 1")

@@ -122,7 +122,9 @@ class RePro(Component):
         p = None if after is None else [0.0, *(x / 100 for x in after)]  # P_0..P_T
         for t, turn in enumerate(trajectory.turns):  # t counts from 0: the turn leads from p[t] to p[t + 1]
             r, faults = dict.fromkeys(TERMS, 0.0), int(_unreadable(turn))
+            turn.rewards.pop(f"{self.name}/retrospective", None)
             if p is not None:
+                turn.rewards[f"{self.name}/retrospective"] = after[t]
                 r["progress"] = self.beta * (p[t + 1] - p[t])
                 if turn.progress is not None:
                     r["align"] -= self.alpha * abs(turn.progress / 100 - p[t])
@@ -131,9 +133,6 @@ class RePro(Component):
             else:
                 faults += t == last
             r["format"] -= self.format_penalty * faults
-            turn.rewards.pop(f"{self.name}/retrospective", None)
-            if after is not None:
-                turn.rewards[f"{self.name}/retrospective"] = after[t]
             paid = {term: value if term in self.terms else 0.0 for term, value in r.items()}
             turn.rewards.update({f"{self.name}/{term}": value for term, value in paid.items()})
             values.append(sum(paid.values()))
@@ -246,20 +245,15 @@ class ProgressReward(_Stated):
 
 def annotate(trajectory: Trajectory) -> list[float]:
     """Progress before each action and after the last one, in percent, in steps of ten: T + 1 numbers from the oracle.
-
-    Raises:
-        ValueError: the trajectory was recorded without oracle distances.
-    """
-    after = formats.true_progress(trajectory)
-    return [10.0 * round(p / 10) for p in [0.0, *after]]
+    Raises ValueError for a trajectory that was recorded without its distances."""
+    return [10.0 * round(p / 10) for p in [0.0, *formats.true_progress(trajectory)]]
 
 
 def forward_example(policy: Policy, trajectory: Trajectory) -> dict:
     """An episode rewritten so that each answer states the annotated progress before the action (format `progress`).
 
-    Returns:
-        {"input_ids": (n,), "labels": (n,)}; labels are IGNORE on everything that the policy does not write, and on
-        answers whose action was not admissible (the warmup should not teach those).
+    Returns {"input_ids": (n,), "labels": (n,)}; labels are IGNORE on everything that the policy does not write, and on
+    answers whose action was not admissible (the warmup should not teach those).
     """
     progress, prefix, card = annotate(trajectory), formats.PREFIX["progress"], envs.of(trajectory)
     ids = policy.prompt_ids(formats.opening("progress", card, trajectory.turns[0].observation, policy.compact), prefix)
@@ -287,11 +281,7 @@ def retrospect_example(policy: Policy, trajectory: Trajectory, answer: Literal["
 def warmup_examples(
     policy: Policy, trajectories: list[Trajectory], answer: Literal["list", "steps"] = "list"
 ) -> list[dict]:
-    """Both kinds of example for each *won* episode.
-
-    Raises:
-        ValueError: no episode was won.
-    """
+    """Both kinds of example for each *won* episode; `ValueError` where none was won."""
     won = [t for t in trajectories if t.won]
     if not won:
         raise ValueError(f"trajectories: none of {len(trajectories)} was won; play more games or allow more turns")

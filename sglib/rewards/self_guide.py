@@ -86,11 +86,8 @@ class SelfGuide(Component):
 
     def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
         """A side reading records g of its labels as "self_guide/label" (no entry where none could be read) and fills in
-        `turn.label` where the actor wrote none.
-
-        Raises:
-            ValueError: hidden, and an episode in the format `guide` or no policy.
-        """
+        `turn.label` where the actor wrote none. Raises ValueError: hidden, and an episode in the format `guide` or no
+        policy."""
         g = {"positive": self.positive, "neutral": self.neutral, "negative": self.negative}
         values = []
         for trajectory, labels in zip(trajectories, self._labels(trajectories, policy), strict=True):

@@ -2,8 +2,8 @@
 
 They explore without looking behind closed doors, in the listed order most of the time, make random moves, try what is
 impossible ("take" what is not there) and recover from it. Their guidance is right only most of the time. All of this
-leaves room to learn, and shows the model how one gets out of a failed attempt; see `recipe` in the base model's card
-for the shares. (`FastAlfworld.expert("explore")` is the one without faults.)
+leaves room to learn, and shows the model how one gets out of a failed attempt.
+(`FastAlfworld.expert("explore")` is the one without faults.)
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ class Habits:
     """How an episode's demonstrator behaves; every value is a probability.
 
     Attributes:
-        ordered: it searches receptacles in the order in which the room lists them, else at random (drawn once an
-            episode).
+        ordered: receptacles are searched in the order in which the room lists them, else at random; once an episode.
         noise: upper end of the uniform share of random admissible actions (the share is drawn once an episode).
         impossible: share of attempts at something inadmissible.
         wrong_label, wrong_subgoal: share of guidance labels, and of stated sub-goals, that are drawn at random.
@@ -53,10 +52,9 @@ class Explorer:
         self.placed: set[str] = set()
         self.treated: set[str] = set()
         self.home: str | None = None
-        order = list(self.world.receptacles)
+        self.order = list(self.world.receptacles)
         if not ordered:
-            rng.shuffle(order)
-        self.order = order
+            rng.shuffle(self.order)
 
     def kind(self, id_: str) -> str:
         return self.world.names[id_].split()[0]
@@ -79,7 +77,7 @@ class Explorer:
         return self.world.command(*act), goal
 
     def find(self, kind: str):
-        """Look for a kind of thing: where it was seen, else the next receptacle not yet looked into."""
+        """Look for a kind of thing in the next receptacle not yet looked into."""
         for r in self.order:
             if r not in self.visited:
                 return self.reach(r, f"find {kind}", ("openobject", r), inside=False)
@@ -111,10 +109,8 @@ class Explorer:
         self.home = self.home or next(r for r in self.order if self.kind(r) == self.target)
         return self.reach(self.home, f"put {names[held]} in {names[self.home]}", ("putobject", held, self.home))
 
-    def note(self, action: str, valid: bool):
+    def note(self, action: str):
         """Remember what an action did."""
-        if not valid:
-            return
         if self.processor:
             self.treated |= {o for prop, o in self.env.props if prop in PROCESSES}
         if action.startswith("move ") and self.home is not None:
@@ -139,8 +135,7 @@ def demonstrate(
     first = distance = env.distance()
     label, steps = "neutral", []
     while not observation.done and len(steps) < max_turns:
-        action, goal = explorer.act()
-        imitate = True
+        (action, goal), imitate = explorer.act(), True
         if rng.random() < habits.impossible:
             action = explorer.impossible()
             imitate = action in observation.admissible
@@ -153,7 +148,8 @@ def demonstrate(
         steps.append(Demonstration(observation.text, action, goal, stated, progress, imitate))
         valid = action in observation.admissible
         observation = env.step(action)
-        explorer.note(action, valid)
+        if valid:
+            explorer.note(action)
         after = env.distance()
         label, distance = true_label(distance, after, valid), after
     return steps, observation.won

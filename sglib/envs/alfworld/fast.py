@@ -33,6 +33,11 @@ NOTHING = "Nothing happens."
 ON, INSIDE = "On the {1}, you see a {0}.", "The {1} is open. In it, you see a {0}."  # where a thing lies
 MAX_CACHED = 192  # texts, and lists of admissible commands, kept for a game
 MAX_DISTANCES = 1024
+_TOGETHER = (
+    ("isclean", "ishot", "issliced"), ("isclean", "iscool", "issliced"), ("isclean", "issliced"),
+    ("ishot", "issliced"), ("iscool", "issliced"), ("isclean", "ishot"), ("isclean", "iscool"),
+    ("ishot",), ("isclean",), ("iscool",),
+)  # fmt: skip
 
 
 def _keep(cache: dict, key, value, most: int):
@@ -134,18 +139,15 @@ class FastAlfworld:
         if held in world.knives:
             sliceable = tuple(sorted(o for o, place in self.near if place == self.location and o in world.sliceable))
         key = (self.location, held, sliceable, *[(r in self.opened, self.inside[r]) for r in here])
-        found = world.choices.get(key)
-        if found is None:
+        if (found := world.choices.get(key)) is None:
             found = self._admissible(here, sliceable)
             _keep(world.choices, key, found, MAX_CACHED)
         return found
 
     def snapshot(self) -> tuple[World, tuple, Observation]:
-        """The present moment; good for any number of `restore`s, on any instance."""
         return self.world, self._state(), self.observation
 
     def restore(self, snapshot: tuple[World, tuple, Observation]) -> Observation:
-        """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
         self.world, state, self.observation = snapshot
         self._set(state)
         return self.observation
@@ -176,11 +178,11 @@ class FastAlfworld:
         won, steps, limit = self.won, self.steps, self.max_steps
         self.done = done = won or (limit is not None and steps >= limit)
         commands = self.admissible() if self.with_admissible else ()
-        self.observation = observation = Observation(
+        self.observation = Observation(
             text, self.world.goal_text, commands, 1.0 if won else 0.0, won, done, steps, _info(self.score),
             1.0 if won else 0.0, valid,
-        )
-        return observation
+        )  # fmt: skip
+        return self.observation
 
     def _accessible(self, receptacle: str) -> bool:
         return receptacle not in self.world.openable or receptacle in self.opened
@@ -215,12 +217,6 @@ class FastAlfworld:
         if go and i < len(found) and not go[-1] < found[i]:  # the block of "go to ..." has another command within it
             return tuple(sorted([*go, *found]))
         return (*found[:i], *go, *found[i:])
-
-    def _tell_contents(self, receptacle: str) -> str:
-        world = self.world
-        alternative = 2 if receptacle not in world.openable else 0 if receptacle in self.opened else 1
-        things = world.grammar.listing([f"a {world.names[o]}" for o in self.inside[receptacle]])
-        return world.grammar.tell("examineReceptacle.feedback", things, world.names[receptacle], alternative)
 
     def _introduction(self) -> str:
         world, grammar = self.world, self.world.grammar
@@ -266,14 +262,14 @@ class FastAlfworld:
         return self._see(receptacle).join(answer)
 
     def _see(self, receptacle: str) -> str:
-        is_open = receptacle in self.opened
-        if is_open or receptacle not in self.world.openable:
+        world, texts, is_open = self.world, self.world.texts, receptacle in self.opened
+        if is_open or receptacle not in world.openable:
             self.seen.add(receptacle)
-        texts = self.world.texts
         key = (receptacle, is_open, self.inside[receptacle])
-        found = texts.get(key)
-        if found is None:
-            found = self._tell_contents(receptacle)
+        if (found := texts.get(key)) is None:
+            alternative = 2 if receptacle not in world.openable else 0 if is_open else 1
+            things = world.grammar.listing([f"a {world.names[o]}" for o in self.inside[receptacle]])
+            found = world.grammar.tell("examineReceptacle.feedback", things, world.names[receptacle], alternative)
             _keep(texts, key, found, MAX_CACHED)
         return found
 
@@ -336,10 +332,8 @@ class FastAlfworld:
         return answer
 
     def _use(self, object_: str, answer: str) -> str | None:
-        world = self.world
-        if object_ not in world.toggleable:
-            return None
-        if not any(world.place.get(r) == self.location for r in self.where.get(object_, ())):
+        here = any(self.world.place.get(r) == self.location for r in self.where.get(object_, ()))
+        if object_ not in self.world.toggleable or not here:
             return None
         self.props.add(("istoggled", object_))
         self._change(gone=None, new=("istoggled", object_))
@@ -347,9 +341,9 @@ class FastAlfworld:
 
     def _slice(self, object_: str, knife: str, answer: str) -> str | None:
         world = self.world
-        if knife != self.held or knife not in world.knives or object_ not in world.sliceable:
+        if knife != self.held or knife not in world.knives:
             return None
-        if (object_, self.location) not in self.near:
+        if object_ not in world.sliceable or (object_, self.location) not in self.near:
             return None
         self.props.add(("issliced", object_))
         self._change(gone=None, new=("issliced", object_))
@@ -361,25 +355,13 @@ class FastAlfworld:
     def _examine_object(self, object_: str, answer: None) -> str | None:
         if object_ != self.held:
             return None
-        world, props = self.world, self.props
-        is_clean, is_hot, is_cool, is_sliced = (
-            (p, object_) in props for p in ("isclean", "ishot", "iscool", "issliced")
-        )
+        world, props = self.world, {prop for prop, o in self.props if o == object_}
         conditions = [  # in the grammar's order; the reference takes the first that holds
             object_ in world.holder,
-            is_clean and is_hot and is_sliced,
-            is_clean and is_cool and is_sliced,
-            is_clean and is_sliced,
-            is_hot and is_sliced,
-            is_cool and is_sliced,
-            is_clean and is_hot,
-            is_clean and is_cool,
-            is_hot,
-            is_clean,
-            is_cool,
-            object_ in world.toggleable and ("istoggled", object_) in props,
+            *(props.issuperset(together) for together in _TOGETHER),
+            object_ in world.toggleable and "istoggled" in props,
             False,  # "is off" asks for a fact that the reference never states
-            object_ in world.sliceable and is_sliced,
+            object_ in world.sliceable and "issliced" in props,
             True,
         ]
         inner = world.grammar.listing([f"a {world.names[o]}" for o in world.inner.get(object_, ())])
@@ -401,9 +383,6 @@ class FastAlfworld:
             return self.world.grammar.say("inventory.feedback", {}, 1)
         return self.world.grammar.tell("inventory.feedback", f"a {self.world.names[self.held]}")
 
-    def _help(self, answer: str) -> str:
-        return answer
-
     # -- the goal ------------------------------------------------------------------------------------------------
 
     def _holds(self, fact: Fact) -> bool:
@@ -418,25 +397,17 @@ class FastAlfworld:
 
     def _change(self, gone: Fact | None, new: Fact):
         """Keep `met` up to date; the goal is judged again only where it asks for one of the two facts."""
-        relevant, changed = self.world.relevant, False
+        relevant = self.world.relevant
         if gone in relevant:
             self.met.discard(gone)
-            changed = True
         if new in relevant:
             self.met.add(new)
-            changed = True
-        if changed:
+        if gone in relevant or new in relevant:
             self._judge()
 
     def _judge(self):
         """Whether the goal holds, and the largest share of a binding's changeable facts that does."""
-        world, met, best = self.world, self.met, 0.0
-        asking = world.asking
-        if asking is None:
-            asking = world.asking = {}
-            for binding in world.sets:
-                for fact in (changeable := binding - world.fixed) or (None,):
-                    asking.setdefault(fact, []).append((binding, len(changeable)))
+        asking, met, best = self.world.asking, self.met, 0.0
         for fact in (None, *met):  # None: bindings that nothing can change
             for binding, asked in asking.get(fact, ()):
                 missing = len(binding - met)
@@ -454,12 +425,8 @@ class FastAlfworld:
 
     def distance(self) -> int | None:
         """Fewest actions from here to the goal with full knowledge, exact; None if the goal cannot be reached."""
-        world, s = self.world, self.situation()
-        if world.wanted is None:
-            named = {f[2] if f[0] == "holds" else f[1] for f in world.relevant if f[0] != "atlocation"}
-            world.wanted = sorted(named | world.knives)
-        distances = world.distances  # members of a group meet the same situations
-        where = tuple(s.where.get(object_) for object_ in world.wanted)
+        s, distances = self.situation(), self.world.distances  # members of a group meet the same situations
+        where = tuple(s.where.get(object_) for object_ in self.world.wanted)
         key = (s.location, s.held, s.opened, where, s.near, s.props, s.met)
         if key not in distances:
             plan = shortest_plan(s)
@@ -467,7 +434,7 @@ class FastAlfworld:
         return distances[key]
 
     def answer(self, name: str) -> str:
-        """"facts": where the things lie that a shortest plan from here takes or switches on, in the plan's order, in
+        """Of "facts": where the things lie that a shortest plan from here takes or switches on, in the plan's order, in
         the engine's own sentences (a model that has read nothing else finds any other wording unlikely, wherever the
         thing is); "" where there is no plan or it needs nothing that lies somewhere."""
         if name != "facts":
@@ -503,5 +470,5 @@ _METHODS = {
     "examineobject": FastAlfworld._examine_object,
     "look": FastAlfworld._look,
     "inventory": FastAlfworld._inventory,
-    "help": FastAlfworld._help,
+    "help": lambda env, answer: answer,
 }

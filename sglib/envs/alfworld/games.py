@@ -12,13 +12,9 @@ from pathlib import Path
 from sglib.records import write_atomic
 
 TASK_TYPES = (
-    "pick_and_place_simple",
-    "look_at_obj_in_light",
-    "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-)
+    "pick_and_place_simple", "look_at_obj_in_light", "pick_clean_then_place_in_recep", "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep", "pick_two_obj_and_place",
+)  # fmt: skip
 SPLITS = ("train", "valid_seen", "valid_unseen")
 UNSEEN_SCENES = (10, 219, 308, 424)
 
@@ -68,20 +64,17 @@ class Game:
 
     def data(self) -> dict:
         """The content of `game.tw-pddl`, as `alfworld-generate` writes it."""
-        grammar = self.grammar
-        if grammar is None:
-            grammar = shipped("alfred.twl2").replace("UNKNOWN GOAL", self.goal)
+        own = self.grammar
         return {
-            "pddl_domain": self.domain if self.domain is not None else shipped("alfred.pddl"),
-            "grammar": grammar,
+            "pddl_domain": shipped("alfred.pddl") if self.domain is None else self.domain,
+            "grammar": shipped("alfred.twl2").replace("UNKNOWN GOAL", self.goal) if own is None else own,
             "pddl_problem": self.problem,
             "solvable": True,  # games that cannot be won are neither made nor read
             "walkthrough": list(self.walkthrough) if self.walkthrough is not None else None,
         }
 
     def save(self, directory: str | Path) -> Path:
-        """Write `directory/<id>/game.tw-pddl` and `traj_data.json` in the official layout; returns the game's
-        folder."""
+        """Write `directory/<id>/game.tw-pddl` and `traj_data.json`, the official layout; returns the game's folder."""
         folder = Path(directory) / self.id
         write_atomic(folder / "game.tw-pddl", json.dumps(self.data()))
         write_atomic(folder / "traj_data.json", json.dumps(self.traj_data, indent=1))
@@ -90,12 +83,8 @@ class Game:
 
 # -- rooms: what the floor plans and tables of the alfworld package say ---------------------------------------------
 
-ROOMS = {
-    "Kitchen": range(1, 31),
-    "LivingRoom": range(201, 231),
-    "Bedroom": range(301, 331),
-    "Bathroom": range(401, 431),
-}
+ROOMS = {"Kitchen": range(1, 31), "LivingRoom": range(201, 231), "Bedroom": range(301, 331),
+         "Bathroom": range(401, 431)}  # fmt: skip
 SCENES = tuple(scene for room in ROOMS.values() for scene in room)
 
 # Receptacles that stand in every floor plan's object list but have no entry in its table of receptacle positions.
@@ -129,9 +118,8 @@ def receptacle_class(id_: str) -> str:
 @dataclass(frozen=True)
 class FloorPlan:
     """One of the 120 rooms: receptacle id -> location (x, z, rotation, horizon), those of them whose id is a true
-    position, and the classes of things found in it."""
+    position, the classes of things found in it, and its floor's cells."""
 
-    scene: int
     receptacles: dict[str, tuple[int, int, int, int]]
     placed: tuple[str, ...]
     objects: tuple[str, ...]
@@ -140,8 +128,7 @@ class FloorPlan:
 
 @functools.cache
 def floor_plan(scene: int) -> FloorPlan:
-    """Read a floor plan from the alfworld package. Locations are in steps of 0.25 m and degrees, as in ALFRED's
-    `loc|…`."""
+    """Read a floor plan from alfworld. Locations are in steps of 0.25 m and degrees, as in ALFRED's `loc|…`."""
     import numpy as np
     from alfworld.gen import constants
 
@@ -165,7 +152,7 @@ def floor_plan(scene: int) -> FloorPlan:
     things = set(constants.OBJECTS_SET) - constants.RECEPTACLES | constants.MOVABLE_RECEPTACLES_SET
     holds = set().union(*(constants.VAL_RECEPTACLE_OBJECTS[receptacle_class(r)] for r in receptacles))
     objects = tuple(sorted(things & set(present) & (holds | {"DeskLamp"})))
-    return FloorPlan(scene, receptacles, placed, objects, tuple(floor))
+    return FloorPlan(receptacles, placed, objects, tuple(floor))
 
 
 def object_id(kind: str, x: float, y: float, z: float, rng: random.Random) -> str:
@@ -186,30 +173,22 @@ def goal_sentence(task_type: str, params: dict, template: int) -> str:
     from alfworld.gen import goal_library
 
     templates = goal_library.gdict[task_type]["templates"]
-    return templates[template % len(templates)].format(
-        obj=params["object_target"].lower(),
-        recep=params["parent_target"].lower(),
-        toggle=params["toggle_target"].lower(),
-    )
+    obj, recep, toggle = (params[f"{name}_target"].lower() for name in ("object", "parent", "toggle"))
+    return templates[template % len(templates)].format(obj=obj, recep=recep, toggle=toggle)
 
 
 def write_problem(
-    name: str,
-    task_type: str,
-    params: dict,
-    receptacles: dict[str, tuple[int, int, int, int]],
-    objects: dict[str, tuple[str, str]],
-    agent: tuple[int, int, int, int],
-) -> str:
+    name: str, task_type: str, params: dict, receptacles: dict[str, tuple[int, int, int, int]],
+    objects: dict[str, tuple[str, str]], agent: tuple[int, int, int, int],
+) -> str:  # fmt: skip
     """The PDDL problem of a room, with the predicates that ALFRED's planner writes (distances, which nothing reads,
     left out).
 
     Args:
-        name: of the problem.
-        task_type, params: the task and ALFRED's `pddl_params`.
+        params: ALFRED's `pddl_params`.
         receptacles: id -> location (x, z, rotation, horizon).
         objects: id -> (class, id of the receptacle that holds it).
-        agent: where the agent starts.
+        agent: location where the agent starts.
     """
     from alfworld.gen import constants, goal_library
 

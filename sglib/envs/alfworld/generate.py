@@ -74,21 +74,18 @@ def _draw(number: int, seed: int, split: str, tasks: tuple[str, ...], max_recept
     # the receptacles that the task needs, then others up to the limit
     lamp = task == "look_at_obj_in_light"
     limit = len(kind_of) if max_receptacles is None else min(max_receptacles, len(kind_of))
-    needed = []
-    for choice in (
+    choices = (
         [r for r in kind_of if kind_of[r] == target],
         [r for r in kind_of if kind_of[r] == PROCESSOR.get(task, (None, None))[1]],
         [r for r in kind_of if lamp and kind_of[r] in LAMP_HOLDERS],
         [r for r in kind_of if kind_of[r] != target and wanted in accepts[kind_of[r]]],
-    ):
-        if choice:
-            needed.append(choice[rng.randrange(len(choice))])
+    )
+    needed = [choice[rng.randrange(len(choice))] for choice in choices if choice]
     rest = [r for r in kind_of if r not in needed]
     rng.shuffle(rest)
     chosen = sorted({*needed, *rest[: max(0, limit - len(set(needed)))]})
 
-    # things: what the floor plan lists, about two of each in a full room (as in ALFRED), fewer where there is less
-    # space
+    # things: what the floor plan lists, about two of each in a full room (as in ALFRED), fewer in less space
     density = min(1.0, len(chosen) / max(12, len(kind_of)))
     copies = {o: _copies(rng, density) for o in plan.objects if o != "DeskLamp"}
     copies[wanted] = rng.choice((1, 1, 2, 3)) if task != "pick_two_obj_and_place" else rng.choice((2, 2, 3))
@@ -130,13 +127,9 @@ def _copies(rng: random.Random, density: float) -> int:
 
 
 def generate_games(
-    n: int,
-    seed: int = 0,
-    split: str = "train",
-    tasks: tuple[str, ...] | None = None,
-    max_receptacles: int | None = 12,
-    start: int = 0,
-) -> list[Game]:
+    n: int, seed: int = 0, split: str = "train", tasks: tuple[str, ...] | None = None,
+    max_receptacles: int | None = 12, start: int = 0,
+) -> list[Game]:  # fmt: skip
     """Make `n` new games; same arguments, same games, byte for byte, on any machine.
 
     Every game is won by its `walkthrough`, a shortest plan with full knowledge, played on the fast engine before the
@@ -161,9 +154,7 @@ def generate_games(
     while len(games) < n:
         game = _draw(number, seed, split, tasks, max_receptacles)
         number += 1
-        won = env.reset(game).won
-        plan = None if won else env.plan()
-        if not plan:
+        if env.reset(game).won or not (plan := env.plan()):
             continue  # trivially won (an official engine cannot load it) or impossible
         for action in plan:
             observation = env.step(action)

@@ -91,12 +91,7 @@ class Goal:
         for predicate, *words in (x for x in plain if x[0] not in DYNAMIC):
             rows = sorted(self.facts.get(predicate, ()))
             rows = [found for row in rows if (found := self._unify(words, row, variables)) is not None]
-            partial = [
-                {**binding, **row}
-                for binding in partial
-                for row in rows
-                if all(binding.get(variable, value) == value for variable, value in row.items())
-            ]
+            partial = [a | b for a in partial for b in rows if all(a.get(word, x) == x for word, x in b.items())]
             self._limit(len(partial))
         dynamic = [x for x in plain if x[0] in DYNAMIC]
         used = {w for x in (*dynamic, *checks) for w in (x[1] if x[0] == "not" else x)[1:] if w[0] == "?"}
@@ -163,15 +158,12 @@ class Goal:
         if kind == "imply":
             return self._any([self._expand(["not", node[1]], binding), self._expand(node[2], binding)])
         if kind == "not":
-            inner = node[1]
-            flipped = {"and": "or", "or": "and", "exists": "forall", "forall": "exists"}.get(inner[0])
-            if flipped in ("and", "or"):
-                return self._expand([flipped, *(["not", child] for child in inner[1:])], binding)
-            if flipped:
-                return self._expand([flipped, inner[1], ["not", inner[2]]], binding)
-            if inner[0] == "not":
-                return self._expand(inner[1], binding)
-            return self._expand(["and", inner[1], ["not", inner[2]]], binding)  # not (a implies b)
+            of, *parts = node[1]
+            flipped = {"and": "or", "or": "and", "exists": "forall", "forall": "exists", "imply": "and"}.get(of)
+            if flipped is None:  # not not
+                return self._expand(parts[0], binding)
+            kept = 0 if of in ("and", "or") else 1  # the variables, or a of "not (a implies b)"
+            return self._expand([flipped, *parts[:kept], *(["not", part] for part in parts[kept:])], binding)
         variables = self._variables(node)
         choices = itertools.product(*(self.of_type[t] for t in variables.values()))
         parts = (self._expand(node[2], {**binding, **dict(zip(variables, choice))}) for choice in choices)

@@ -44,8 +44,6 @@ def parse_sexpr(text: str) -> list:
 
 def typed_names(words: list[str]) -> list[tuple[str, str]]:
     """["a", "b", "-", "t"] -> [("a", "t"), ("b", "t")]; what has no type is an "object", as in PDDL."""
-    if len(words) % 3 == 0 and words[1::3].count("-") * 3 == len(words) == 3 * len(words[::3]):
-        return list(zip(words[::3], words[2::3]))  # "a - t b - t": one type each, as planners write it
     pairs, names, i = [], [], 0
     while i < len(words):
         if words[i] != "-":
@@ -81,11 +79,7 @@ def _replaced(node, old: tuple, new: tuple):
     return tuple(_replaced(child, old, new) for child in node) if isinstance(node, tuple) else node
 
 
-_MAKERS = {
-    "isclean": frozenset({"sinkbasintype"}),
-    "ishot": frozenset({"microwavetype"}),
-    "iscool": frozenset({"fridgetype"}),
-}
+_MAKERS = {"isclean": {"sinkbasintype"}, "ishot": {"microwavetype"}, "iscool": {"fridgetype"}}
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Domain:
     actions: dict[str, tuple]
     predicates: dict[str, tuple[str, ...]]
     types: frozenset[str]
-    makers: Mapping[str, frozenset[str]]
+    makers: Mapping[str, set[str]]
 
 
 @functools.lru_cache(maxsize=16)
@@ -138,7 +132,7 @@ def read_domain(text: str | None = None) -> Domain:
         if name not in known.actions:
             raise UnsupportedGame(f"domain: unknown action {name!r}")
         if name == "cleanobject" and action == _meaning(_replaced(known.actions[name], _BASIN, ("or", _BASIN, _SINK))):
-            domain = replace(domain, makers={**_MAKERS, "isclean": frozenset({_BASIN[2], _SINK[2]})})
+            domain = replace(domain, makers={**_MAKERS, "isclean": {_BASIN[2], _SINK[2]}})
         elif action != known.actions[name]:
             raise UnsupportedGame(f"domain: action {name!r} differs from the one that alfworld ships")
     for name, types in domain.predicates.items():
@@ -243,12 +237,10 @@ class Grammar:
                 first, between, second = body.partition(parts[2])
                 names = ((first, second) if parts[1] == VARIABLES[action][0] else (second, first)) if between else None
             if names is not None:
-                found.append((action, names, None if action in _SEEING else self._answer(action, names)))
+                values = {f"{{{variable}.name}}": name for variable, name in zip(VARIABLES[action], names)}
+                values |= {"{lend.name}": PLACE, _SELF: CONTENT}
+                found.append((action, names, None if action in _SEEING else self.say(self.feedback[action], values)))
         return found
-
-    def _answer(self, action: str, names: tuple[str, ...]) -> str:
-        values = {f"{{{variable}.name}}": name for variable, name in zip(VARIABLES[action], names)}
-        return self.say(self.feedback[action], values | {"{lend.name}": PLACE, _SELF: CONTENT})
 
     def say(self, rule: str, values: Mapping[str, str], alternative: int = 0) -> str:
         """The text of a rule's alternative, its symbols replaced; `values` maps symbols such as "{o.name}" to text."""
@@ -266,12 +258,7 @@ class Grammar:
             return self.say("list_empty", {})
         if len(things) == 1:
             return things[0]
-        between, last = self.separators
-        return between.join(things[:-1]) + last + things[-1]
-
-    @functools.cached_property
-    def separators(self) -> tuple[str, str]:
-        return self.say("list_separator", {}), self.say("list_last_separator", {})
+        return self.say("list_separator", {}).join(things[:-1]) + self.say("list_last_separator", {}) + things[-1]
 
 
 def _split(rule: str, text: str) -> Parts:
@@ -318,8 +305,7 @@ def _alternatives(rules: dict, name: str) -> list[tuple[str, Parts]]:
 @functools.lru_cache(maxsize=16)
 def _parse_grammar(text: str) -> Grammar:
     rules, actions = _blocks(text)
-    same = text == shipped("alfred.twl2")
-    known_rules, known_actions = (rules, actions) if same else _blocks(shipped("alfred.twl2"))
+    known_rules, known_actions = _blocks(shipped("alfred.twl2"))
     read: dict[str, tuple[Parts, ...]] = {}
     for name in (*_FLAT, *_FIXED):
         if name == "help.feedback" and name not in rules:
@@ -355,24 +341,17 @@ def _parse_grammar(text: str) -> Grammar:
     return Grammar(commands, read, feedback)
 
 
-_SHIPPED_TASK = "UNKNOWN GOAL"
-
-
 def read_grammar(text: str | None, goal: str) -> tuple[Grammar, str]:
-    """The words of a game and its task sentence (without the full stop).
-
-    Args:
-        text: the game's grammar; None for the one that alfworld ships.
-        goal: the task sentence where `text` is None.
-    """
+    """The words of a game and its task sentence (without the full stop): of its grammar's `text`; None takes the one
+    that alfworld ships, with the task sentence `goal`."""
     if text is None:
         text = shipped("alfred.twl2")
     else:
         tasks = _TASK.findall(text)
         if len(tasks) != 1:
-            raise UnsupportedGame(f"grammar: {len(tasks)} task sentences (\"Your task is to: ...\"), expected one")
+            raise UnsupportedGame(f'grammar: {len(tasks)} task sentences ("Your task is to: ..."), expected one')
         goal = tasks[0][1]
-        text = _TASK.sub(lambda found: found[1] + _SHIPPED_TASK + found[3], text)  # one parse for a whole data release
+        text = _TASK.sub(r"\1UNKNOWN GOAL\3", text)  # as in the shipped one: one parse for a whole data release
     if _FORBIDDEN.search(goal) or "\\" in goal:
         raise UnsupportedGame(f"grammar: the task sentence {goal!r} has a sign that the grammar reads as its own")
     return _parse_grammar(text), goal

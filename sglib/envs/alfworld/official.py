@@ -20,14 +20,10 @@ _NAMED = 5  # games that an error names
 
 
 def official_folder(data: str | Path | None = None) -> Path:
-    """The folder that holds `valid_seen/` and the other splits.
+    """The folder that holds `valid_seen/` and the other splits, or `ValueError` naming where it was looked for.
 
-    Args:
-        data: that folder, or the one with `json_2.1.1/` in it. None: the environment variable `SGLIB_ALFWORLD_DATA`,
-            else `ALFWORLD_DATA`, else where `alfworld-download` puts the data.
-
-    Raises:
-        ValueError: there is no such folder; says where it was looked for.
+    `data` is that folder, or the one with `json_2.1.1/` in it. None: the environment variable `SGLIB_ALFWORLD_DATA`,
+    else `ALFWORLD_DATA`, else where `alfworld-download` puts the data.
     """
     named = data or os.environ.get("SGLIB_ALFWORLD_DATA") or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld"
     folder = Path(named).expanduser()
@@ -44,7 +40,6 @@ def official_panel(split: str, data: str | Path | None = None) -> list[Game]:
     """The games of ALFWorld's "valid_seen" (140) or "valid_unseen" (134), each once, in the manifest's order.
 
     Args:
-        split: "valid_seen" or "valid_unseen".
         data: where the data set is, see `official_folder`.
 
     Raises:

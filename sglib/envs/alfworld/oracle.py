@@ -41,20 +41,15 @@ def shortest_plan(s: Situation) -> list[Step] | None:
 
     Bindings are searched in the order of their lower bounds, and none that cannot beat the best plan so far.
     """
+    if any(s.met.issuperset(binding) for binding in s.world.bindings):
+        return []
     best: list[Step] | None = None
-    searches = []
-    for i, binding in enumerate(s.world.bindings):
-        if s.met.issuperset(binding):
-            return []
-        search = _Search(s, binding)
-        bound = search.at_least(search.start)
-        if bound < _NEVER:
-            searches.append((bound, i, search))
-    for bound, _, search in sorted(searches):
-        if best is not None and bound >= len(best):
+    searches = [_Search(s, binding) for binding in s.world.bindings]
+    for bound, _, search in sorted((search.at_least(search.start), i, search) for i, search in enumerate(searches)):
+        limit = _NEVER if best is None else len(best)
+        if bound >= limit:
             break
-        found = search.solve(len(best) if best is not None else _NEVER)
-        best = best if found is None else found
+        best = search.solve(limit) or best
     return best
 
 

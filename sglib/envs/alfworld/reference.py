@@ -14,15 +14,10 @@ def replay_on_reference(trajectories: Sequence[Trajectory], games: Sequence[Game
     """Replay recorded episodes action by action on TextWorld: every observation, which actions were admissible, and the
     outcome must be the same.
 
-    Args:
-        trajectories: recorded on any engine.
-        games: the games that they were played on; those that were generated here are made again and need not be given.
+    `trajectories` were recorded on any engine. `games` are those that they were played on; one that was generated here
+    is made again and need not be given, any other that is missing is a ValueError.
 
-    Returns:
-        One line for each episode that differs, saying where it first does; empty if none does.
-
-    Raises:
-        ValueError: a trajectory's game is neither among `games` nor one that was generated here.
+    Returns one line for each episode that differs, saying where it first does.
     """
     given = {game.id: game for game in games}
     by_id = {t.game_id: task_of(t, given) for t in trajectories}

@@ -50,11 +50,8 @@ class TextWorldAlfworld:
         # shared by all slots of a synchronous batch, which then play one and the same game.
         infos = textworld.EnvInfos(won=True, admissible_commands=True, extras=["gamefile"])
         self._env = AlfredInfos(AlfredDemangler(PddlEnv(infos), shuffle=False))
-        self._max_steps = max_steps
+        self._max_steps, self._done = max_steps, True
         self._game: Game | None = None
-        self._goal = ""
-        self._steps = 0
-        self._done = True
 
     def reset(self, game: Game) -> Observation:
         """Start `game`: 0.5 to 4 seconds the first time, half of it when the same game object is reset again. Raises
@@ -94,13 +91,6 @@ class TextWorldAlfworld:
         self._admissible = tuple(state["admissible_commands"])
         self._done = won or (self._max_steps is not None and self._steps >= self._max_steps)
         return Observation(
-            text=state.feedback,
-            goal=self._goal,
-            admissible=self._admissible,
-            reward=1.0 if won and self._steps else 0.0,
-            won=won,
-            done=self._done,
-            steps=self._steps,
-            score=1.0 if won else 0.0,
-            valid=valid,
-        )
+            state.feedback, self._goal, self._admissible, 1.0 if won and self._steps else 0.0, won, self._done,
+            self._steps, score=1.0 if won else 0.0, valid=valid,
+        )  # fmt: skip

@@ -98,16 +98,13 @@ def _split_of(folder: Path, scene: int) -> str:
 
 
 def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
-    """Read games in the official layout: every `game.tw-pddl` below `path`, with the `traj_data.json` of its folder.
+    """Read games in the official layout: every `game.tw-pddl` below `path` (a dataset, one split of it, or a single
+    game's folder), with the `traj_data.json` of its folder; at most `limit`, the first in order of path.
 
     As alfworld's `AlfredTWEnv` does, folders with "movable" or "Sliced" in their names, other task types and games
     marked unsolvable are passed over. A file that cannot be read is skipped, and a warning counts and names such files.
     The split is the path's ("train", "valid_seen", "valid_unseen"), else guessed from the scene. A game without a
     `walkthrough`, as in older releases, has None.
-
-    Args:
-        path: a dataset, one split of it, or a single game's folder.
-        limit: at most that many games, the first in order of path; None for all.
 
     Raises:
         FileNotFoundError: `path` does not exist.
@@ -161,11 +158,10 @@ def read_game(file: Path) -> Game:
     if not data["solvable"]:
         raise PassedOver("marked unsolvable")
     grammar, domain, scene = data["grammar"], data["pddl_domain"], traj["scene"]["scene_num"]
-    walkthrough = data.get("walkthrough")
-    found = _TASK.search(grammar)
-    if found is None:
+    walkthrough, split = data.get("walkthrough"), _split_of(file.parent, scene)
+    if not (found := _TASK.search(grammar)):
         raise ValueError(f"{file}: field 'grammar' holds no task sentence (\"Your task is to: ...\")")
-    goal, split = found.group(1), _split_of(file.parent, scene)
+    goal = found[1]
     return Game(
         id=f"{split}/{file.parent.parent.name}/{file.parent.name}",
         task_type=traj["task_type"],
@@ -211,9 +207,8 @@ def from_alfred_trials(
         limit: at most that many games, the first in the file's order (a folder's: by path); None for all.
         sentences: "template" for goals as ALFWorld words them, "human" for the trial's (first) human sentence.
 
-    Raises:
-        FileNotFoundError: `path` does not exist.
-        ValueError: naming the argument, or the file, line and field that is broken.
+    A `path` that does not exist is a FileNotFoundError; a ValueError names a wrong argument, or the file, line and
+    field that is broken.
     """
     _check_limit(limit)
     if split is not None and split not in SPLITS:
@@ -306,27 +301,23 @@ def _object_id(kind: str, at: tuple[float, float, float], taken: dict) -> str:
 
 def _place(trial: _Trial) -> dict[str, tuple[str, str]]:
     """Object id -> (class, receptacle). Things that no receptacle of the room can hold are left out of the game."""
-    objects: dict[str, tuple[str, str]] = {}
-    for kind, *at in trial.objects:
-        receptacle = _holder(kind, tuple(at), trial.scene)
-        if receptacle is not None:
-            objects[_object_id(kind, at, objects)] = (kind, receptacle)
+    found = [(kind, tuple(at), _holder(kind, at, trial.scene)) for kind, *at in trial.objects]
     # A floor lamp stands on the floor, which is no receptacle: its games cannot be won in ALFWorld's domain.
     if trial.params["toggle_target"] == "DeskLamp":
         r = _holder("DeskLamp", trial.lamp, trial.scene) if trial.lamp else _lamp_holder(trial.scene)
+        found.append(("DeskLamp", trial.lamp or (r and _position(r)), r))
+    objects: dict[str, tuple[str, str]] = {}
+    for kind, at, r in found:
         if r is not None:
-            at = trial.lamp or _position(r)
-            objects[_object_id("DeskLamp", at, objects)] = ("DeskLamp", r)
+            objects[_object_id(kind, at, objects)] = (kind, r)
     return objects
 
 
 def _sentence(trial: _Trial, sentences: str) -> str:
-    if sentences == "human" and trial.sentences:
-        # the sentence becomes part of a grammar inside JSON: what has a meaning there cannot stay
-        text = " ".join(_GRAMMAR_SIGNS.sub(" ", trial.sentences[0]).split()).rstrip(". ")
-        if text:
-            return text
-    return goal_sentence(trial.task_type, trial.params, zlib.crc32(trial.name.encode()))
+    # a human sentence becomes part of a grammar inside JSON: what has a meaning there cannot stay
+    human = " ".join(_GRAMMAR_SIGNS.sub(" ", "".join(trial.sentences[:1])).split()).rstrip(". ")
+    template = goal_sentence(trial.task_type, trial.params, zlib.crc32(trial.name.encode()))
+    return human if human and sentences == "human" else template
 
 
 def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> Game:
@@ -334,11 +325,10 @@ def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> Game:
         raise PassedOver("of another task type")
     if trial.params["object_sliced"] or trial.params["mrecep_target"]:
         raise PassedOver("with sliced things or a movable receptacle")
-    objects = _place(trial)
+    objects, a = _place(trial), trial.agent
     wanted = {trial.params["object_target"], *filter(None, [trial.params["toggle_target"]])}
     if wanted - {kind for kind, _ in objects.values()}:
         raise PassedOver("whose target lies in no receptacle")
-    a = trial.agent
     agent = (round(a["x"] / _STEP), round(a["z"] / _STEP), round(a["rotation"]) % 360, round(a["horizon"]))
     receptacles = floor_plan(trial.scene).receptacles
     target, name = trial.params["parent_target"], trial.name.rpartition("/")[2]
@@ -352,15 +342,11 @@ def _game(trial: _Trial, sentences: str, env: FastAlfworld) -> Game:
         "turk_annotations": {"anns": [{"task_desc": text} for text in trial.sentences]},
         "source": "ALFRED-derived",
     }
+    problem = write_problem(f"plan_{name}", trial.task_type, trial.params, receptacles, objects, agent)
     game = Game(
-        id=f"{trial.split}/{trial.name}",
-        task_type=trial.task_type,
-        goal=_sentence(trial, sentences),
-        split=trial.split,
-        scene=trial.scene,
-        problem=write_problem(f"plan_{name}", trial.task_type, trial.params, receptacles, objects, agent),
-        traj_data=traj_data,
-    )
+        f"{trial.split}/{trial.name}", trial.task_type, _sentence(trial, sentences), trial.split, trial.scene, problem,
+        traj_data,
+    )  # fmt: skip
     if env.reset(game).won:
         raise PassedOver("already won at the start")
     if not (plan := env.plan()):

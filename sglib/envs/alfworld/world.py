@@ -8,7 +8,6 @@ of the wrong type mean nothing except that their names are counted.
 from __future__ import annotations
 
 import functools
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -37,10 +36,9 @@ def names_of(ids: Iterable[str]) -> dict[str, str]:
         if bar:
             classes.setdefault(f"{head}basin" if "basin" in id_ else head, []).append(id_)
         else:
-            plain = id_
             for word, sign in (("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ",")):
-                plain = plain.replace(word, sign)
-            names[id_] = f"{plain} "
+                head = head.replace(word, sign)
+            names[id_] = f"{head} "
     for head, members in classes.items():
         for number, id_ in zip(range(len(members), 0, -1), members):
             names[id_] = f"{head} {number}"
@@ -49,41 +47,11 @@ def names_of(ids: Iterable[str]) -> dict[str, str]:
 
 # -- reading the problem --------------------------------------------------------------------------------------------
 
-_COST = re.compile(r"\(=\s*\([^()]*\)\s*\d+\s*\)")
 
-
-def _read_plain(text: str) -> tuple[list[str], list[list[str]], list] | None:
-    """(words of the objects, facts, goal and what follows) of a problem laid out as planners write it.
-
-    One pass of `str.split`; None where the layout is another, and `_read_any` must do it.
-    """
-    if ";" in text:
-        return None
-    head, found, rest = text.partition("(:init")
-    before, objects_found, objects = head.partition("(:objects")
-    init, goal_found, goal = rest.partition("(:goal")
-    if not (found and objects_found and goal_found) or before.split()[:2] != ["(define", "(problem"]:
-        return None
-    if "(=" in init:
-        init = _COST.sub("", init)
-    chunks = init.split(")")
-    closing = chunks[-2:]
-    facts = [chunk.split() for chunk in chunks[:-2]]
-    names = objects.split(")")
-    ok = len(names) == 2 and not names[1].strip() and "(" not in names[0] and not "".join(closing).strip()
-    if not ok or init.count("(") != len(facts) or not all(row and row[0][0] == "(" and row[0] != "(" for row in facts):
-        return None
-    for row in facts:
-        row[0] = row[0][1:]
-    tail = parse_sexpr(before.rstrip() + "(:goal" + goal)
-    return names[0].split(), facts, tail
-
-
-def _read_any(text: str) -> tuple[list[str], list[list[str]], list]:
-    """As `_read_plain`, for any layout: the slower reading that the other is tested against."""
-    expression = parse_sexpr(text)
+def read_problem(text: str) -> tuple[dict[str, str], list[list[str]], list]:
+    """(object -> type, initial facts, goal) of a PDDL problem, in lower case."""
     found, rest = {}, []
-    for section in expression:
+    for section in parse_sexpr(text):
         if isinstance(section, list) and section and section[0] in (":objects", ":init"):
             found[section[0]] = section[1:]
         else:
@@ -91,11 +59,10 @@ def _read_any(text: str) -> tuple[list[str], list[list[str]], list]:
     for name in (":objects", ":init"):
         if name not in found:
             raise UnsupportedGame(f"problem: section {name!r} is missing")
-    objects, init = found[":objects"], found[":init"]
-    if not all(isinstance(word, str) for word in objects):
+    if not all(isinstance(word, str) for word in found[":objects"]):
         raise UnsupportedGame("problem: (:objects ...) holds something in brackets")
     facts = []
-    for fact in init:
+    for fact in found[":init"]:
         if not isinstance(fact, list) or not fact:
             raise UnsupportedGame(f"problem: the initial fact {fact!r} is not in brackets")
         if fact[0] == "=" and len(fact) == 3 and isinstance(fact[1], list) and str(fact[2]).isdigit():
@@ -103,15 +70,8 @@ def _read_any(text: str) -> tuple[list[str], list[list[str]], list]:
         if fact[0] in ("not", "=") or not all(isinstance(word, str) for word in fact):
             raise UnsupportedGame(f"problem: the initial fact ({' '.join(map(str, fact))}) is not supported")
         facts.append(fact)
-    return objects, facts, rest
-
-
-def read_problem(text: str) -> tuple[dict[str, str], list[list[str]], list]:
-    """(object -> type, initial facts, goal) of a PDDL problem, in lower case."""
-    text = text.lower()
-    words, facts, rest = _read_plain(text) or _read_any(text)
     objects: dict[str, str] = {}
-    for name, type_ in typed_names(words):
+    for name, type_ in typed_names(found[":objects"]):
         if name in objects:
             raise UnsupportedGame(f"problem: the object {name!r} is declared twice")
         objects[name] = type_
@@ -245,16 +205,20 @@ class World:
         self.fixed = frozenset(f for f in self.relevant if f[0] == "inreceptacle" and f[1] not in self.pickupable)
         self.goal_places = frozenset(f[2] for f in self.relevant if f[0] == "atlocation")
         self.always = [self.command(action) for action in ("look", "inventory", "help") if action in self.actions]
-        # filled by the engine as the game is played: the first state, commands, texts, lists of admissible commands,
-        # and for each fact that can change the bindings that ask for it, with the number of such facts in them
+        # each fact that can change -> the bindings that ask for it, with the number of such facts in them
+        self.asking: dict[Fact | None, list[tuple[frozenset[Fact], int]]] = defaultdict(list)
+        for binding in self.sets:
+            for fact in (changeable := binding - self.fixed) or (None,):
+                self.asking[fact].append((binding, len(changeable)))
+        # filled by the engine as the game is played: the first state, commands, texts, lists of admissible commands
         self.start: tuple | None = None
-        self.asking: dict[Fact, list[tuple[frozenset[Fact], int]]] | None = None
         self.commands: dict[str, list[tuple]] = {}
         self.texts: dict[tuple, str] = {}
         self.choices: dict[tuple, tuple[str, ...]] = {}
-        # filled by the oracle: distances, and the objects whose whereabouts they depend on
+        # distances, filled by the oracle, and the objects whose whereabouts they depend on
         self.distances: dict[tuple, int | None] = {}
-        self.wanted: list[str] | None = None
+        named = {f[2] if f[0] == "holds" else f[1] for f in self.relevant if f[0] != "atlocation"}
+        self.wanted = sorted(named | self.knives)
         self._go: dict[str, list[str]] = {}
         self._all_go = sorted((self.command("gotolocation", r), self.place[r]) for r in self.receptacles)
 

@@ -127,11 +127,9 @@ class SokobanEnv:
         return (self.plan() or [*self.admissible(), COMMANDS[0]])[0]
 
     def snapshot(self) -> tuple[Level, int, int, Observation]:
-        """The present moment; good for any number of `restore`s, on any instance."""
         return self.level, self.player, self.boxes, self.observation
 
     def restore(self, snapshot: tuple[Level, int, int, Observation]) -> Observation:
-        """Go back (or over) to a snapshot, the step count included; returns the observation made there."""
         level, player, boxes, self.observation = snapshot
         self._set(level, player, boxes, self.observation.steps)
         self.done = self.observation.done

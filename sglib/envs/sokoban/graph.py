@@ -74,11 +74,8 @@ maze_of = functools.lru_cache(maxsize=512)(Maze)
 
 @functools.lru_cache(maxsize=512)
 def read(board: str) -> tuple[Maze, int, int]:
-    """(maze, player, boxes) of a board: a line a row, a symbol of `SYMBOLS` a cell.
-
-    Raises:
-        ValueError: naming what is wrong, with row and column counted from 1.
-    """
+    """(maze, player, boxes) of a board: a line a row, a symbol of `SYMBOLS` a cell. A ValueError names what is wrong,
+    with row and column counted from 1."""
     rows = board.split("\n")
     for r, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
@@ -104,12 +101,10 @@ def read(board: str) -> tuple[Maze, int, int]:
 
 @functools.lru_cache(maxsize=512)  # about 100 bytes a state
 def moves_to_go(maze: Maze) -> dict[int, int]:
-    """state -> fewest moves to the goal, for as many boxes as targets; a state that is absent is a deadlock.
+    """state -> fewest moves to the goal, for as many boxes as targets; a state that is absent is a deadlock. Raises
+    `TooLarge` on a map with more than `STATES` states.
 
     Breadth first from the solved states, every move undone: walk back, or walk back and drag the box along.
-
-    Raises:
-        TooLarge: the map has more than `STATES` states.
     """
     shift, low, far = maze.shift, (1 << maze.shift) - 1, 0
     back = [[] for _ in range(maze.size)]  # of each cell: (bit that must not be set, walk, bit of a box, its drag)

@@ -37,11 +37,8 @@ class Level:
     """A Sokoban level.
 
     Attributes:
-        board: a line a row, a symbol of `SYMBOLS` a cell, walls all around.
+        board: a line a row, a symbol of `SYMBOLS` a cell, walls all around; else a ValueError says what is wrong.
         id: unique; "" takes size, boxes and hash.
-
-    Raises:
-        ValueError: naming what is wrong with the board.
     """
 
     board: str
@@ -120,12 +117,10 @@ def tasks(n: int, *, seed: int = 0, split: str = "train", size=None, start: int 
     if not sizes:
         raise ValueError(f"size={size!r}: allowed: at least one size")
     found: dict[str, Level] = {}
-    number = start
-    while len(found) < n:
+    for number in range(start, start + n):
         rng = random.Random(f"sokoban {seed} {split} {number}")  # of a text: the same in every process
         level = _draw(rng, split, *sizes[number % len(sizes)], found)
         found[level.board] = level
-        number += 1
     return list(found.values())
 
 
@@ -144,10 +139,8 @@ def _draw(rng: random.Random, split: str, rows: int, cols: int, boxes: int, band
             board = maze.view(player, boxes_at)[0].replace(" ", "")
             if board not in known:
                 return Level(board)
-    raise ValueError(
-        f"size: no further level {rows}x{cols}-{boxes} with {distance} moves to go in {MAPS} maps; allowed: fewer "
-        "moves or levels"
-    )
+    wanted = f"{rows}x{cols}-{boxes} with {distance} moves to go"
+    raise ValueError(f"size: no further level {wanted} in {MAPS} maps; allowed: fewer moves or levels")
 
 
 def _cave(rng: random.Random, rows: int, cols: int, boxes: int) -> tuple[str, ...]:
@@ -171,12 +164,8 @@ def _cave(rng: random.Random, rows: int, cols: int, boxes: int) -> tuple[str, ..
 
 def load_xsb(path: str | Path) -> list[Level]:
     """The levels of an XSB file: # wall, @ player, + player on a target, $ box, * box on a target, . target; blank, -
-    or _ floor. Any other line (blank, a comment, a title) ends a level; ids are the file's name and a number.
-
-    Rows are filled up to equal length, and floor that the player can never reach becomes wall.
-
-    Raises:
-        ValueError: naming the file, the line and what is wrong.
+    or _ floor. Any other line (blank, a comment, a title) ends a level; ids are the file's name and a number. Rows are
+    filled up to equal length, floor that the player can never reach becomes wall. A ValueError names file and line.
     """
     path, levels, rows = Path(path), [], []
     for number, line in enumerate([*path.read_text(encoding="utf-8").splitlines(), ""], 1):
