@@ -147,12 +147,13 @@ class Trajectory:
         return [turn.distance for turn in self.turns] + [self.final_distance]
 
     def remaining(self) -> list[float] | None:
-        """What is left to do before each action and after the last one, T + 1 values: actions to the goal, and twice
-        the first distance where it can no longer be reached (ours); without distances 1 - progress. None where neither
-        was recorded."""
+        """What is left to do before each action and after the last one, T + 1 values: actions to the goal; where it can
+        no longer be reached, more than anywhere before, at least twice the first distance (ours); without distances 1 -
+        progress. None where neither was recorded."""
         distances = self.distances
         if distances[0] is not None:
-            return [2 * distances[0] if d is None else d for d in distances]
+            lost = max(2 * distances[0], 1 + max(d for d in distances if d is not None))
+            return [lost if d is None else d for d in distances]
         truths = [turn.truth for turn in self.turns] + [self.final_truth]
         return None if any(x is None for x in truths) else [1 - x for x in truths]
 

@@ -93,3 +93,10 @@ def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
 
 def test_write_atomic_is_readable_by_others(tmp_path):
     assert stat.S_IMODE(write_atomic(tmp_path / "x", b"1").stat().st_mode) == 0o644
+
+
+def test_out_of_reach_is_further_than_anywhere_before():
+    turns = [Turn("", "a", "a", True, distance=d) for d in (3, 7, None)]
+    assert Trajectory("g", "t", "", "act", turns).remaining() == [3, 7, 8, 8]
+    turns = [Turn("", "a", "a", True, distance=d) for d in (3, 4, None)]
+    assert Trajectory("g", "t", "", "act", turns).remaining() == [3, 4, 6, 6]
