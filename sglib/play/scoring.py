@@ -61,24 +61,20 @@ def branch_logprobs(
 
 
 @torch.no_grad()
-def token_logprobs(policy: Policy, trajectory: Trajectory, temperature: float = 1.0) -> list[float]:
-    """Log-probabilities of a recorded episode's own tokens under a policy, which need not be the one that wrote them.
-
-    `temperature` > 0 divides the logits; that of the rollout makes them comparable with the recorded ones. Returns (C,)
-    like `trajectory.logprobs`: 0.0 where `mask` is 0.
+def token_logprobs(policy: Policy, trajectory: Trajectory) -> list[float]:
+    """Log-probabilities at temperature 1 of a recorded episode's own tokens under a policy, which need not be the one
+    that wrote them: (C,) like `trajectory.logprobs`, 0.0 where `mask` is 0.
 
     Raises:
-        ValueError: tokens that the policy does not have, or a temperature of 0 or less.
+        ValueError: tokens that the policy does not have.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature!r}: must be above 0")
     ids = torch.tensor([trajectory.prompt_ids + trajectory.completion_ids], device=policy.device)
     count, size = len(trajectory.completion_ids), policy.model.config.vocab_size
     if not count:
         return []
     if int(ids.max()) >= size:
         raise ValueError(f"trajectory: token {int(ids.max())}; allowed: below {size}, those of the policy's tokenizer")
-    logits = policy.model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float() / temperature
+    logits = policy.model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float()
     found = logits.log_softmax(-1).gather(1, ids[0, -count:, None])[:, 0]
     return (found * torch.tensor(trajectory.mask, device=found.device)).tolist()
 

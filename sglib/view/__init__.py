@@ -3,7 +3,7 @@
 from sglib.experiments.tables import markdown_table
 from sglib.view.figures import bars, forest, label_panels, learning_curves
 from sglib.view.inspect import export_html, inspect
-from sglib.view.still import keep_figure, show
+from sglib.view.still import keep_figure
 from sglib.view.training import TrainingView, training_panels
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "label_panels",
     "learning_curves",
     "markdown_table",
-    "show",
     "training_panels",
 ]

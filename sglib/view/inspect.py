@@ -356,19 +356,17 @@ def inspect(
     policy: Policy | str | None = None,
     games: Mapping[str, object] | None = None,
 ) -> Inspector:
-    """Look at episodes: the list of them, or one turn of one of them.
+    """Look at episodes: the list of them, or one turn of one of them. The page shows the call that shows the same.
 
     Args:
         trajectories: a file that `write_trajectories` wrote, a folder of such files, an episode, several, or several
             runs by name, {"before": ..., "after": ...}, each of any of these.
-        game, step: episode and turn that are opened, counted from 0; without `game` the list. Copy the call that the
-            page shows to show somebody else the same.
+        game, step: episode and turn that are opened, counted from 0; without `game` the list.
         other: the episode to compare with, for view="compare".
         view: "list", "episode", "compare" or "tokens".
         policy: plays on in a what-if, and the tokens' log-probability ratio compares with it, at temperature 1; a
             policy with the recording's tokenizer or its name.
         games: tasks by id, for a what-if of tasks that their environment cannot make again.
-
     """
     found, runs, origins = _gather(trajectories)
     if not found:
@@ -423,11 +421,9 @@ def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Ori
             return _gather({f"{run}/{name}" if run else name: file for name, file in zip(names, files, strict=True)})
         found = read_trajectories(path, tokens=False)
         return found, [run] * len(found), [(path, number) for number in range(len(found))]
-    elif isinstance(given, Trajectory):
-        given = [given]
-    elif not isinstance(given, Iterable):
+    if not isinstance(given, Iterable | Trajectory):
         raise TypeError(f"expected a path or trajectories, got {type(given).__name__}")
-    found = list(given)
+    found = [given] if isinstance(given, Trajectory) else list(given)
     for number, trajectory in enumerate(found):
         if not isinstance(trajectory, Trajectory):
             raise TypeError(f"item {number} is no Trajectory but {type(trajectory).__name__}")

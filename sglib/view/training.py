@@ -79,12 +79,10 @@ class TrainingView(anywidget.AnyWidget):
     inspector, and buttons that stop it (after the present iteration) and let it go on.
 
         view = TrainingView(p.arms, p.iterations, n=p.eval_games)
-        results = await view.follow(lambda: train_arms(p, on_update=view.update, paused=view.paused))
+        results = await view.follow(lambda: train_recipes(p, on_update=view.update, paused=view.paused))
 
-    A kernel reads clicks while a cell awaits, and not while it computes, hence the `await`. Where nothing is clicked,
-    as under papermill, the progress bar and the figure are all there is.
-
-    `iterations` are each arm's, `n` the panel's games, `every` the least seconds between two drawings of the figure.
+    A kernel reads clicks while a cell awaits, and not while it computes, hence the `await`. `iterations` are each
+    arm's, `n` the panel's games, `every` the least seconds between two drawings of the figure.
     """
 
     _esm = SCRIPT
@@ -127,7 +125,7 @@ class TrainingView(anywidget.AnyWidget):
             self.close()
 
     def update(self, results: Mapping[str, Result]) -> None:
-        """Take new numbers; an `on_update` of `train_arms`.
+        """Take new numbers; an `on_update` of `sglib.experiments.pool.train_recipes`.
 
         Raises:
             InterruptedError: `follow` was interrupted; it ends the training.
