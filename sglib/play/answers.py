@@ -62,9 +62,8 @@ def fill_in(
         streams: N seeds, each a list of integers: a text's random numbers follow from its own alone.
         end: a blank ends before what this regular expression finds in it (it may span eight tokens), and at a stop
             token; what was written from there on is forgotten.
-        max_new_tokens: tokens that a blank may have, at least 1.
-        temperature: of sampling, 0..10; 0 takes the most likely token.
-        batch_size: texts that are filled in side by side; changes speed and memory, not results.
+        temperature: 0..10; 0 takes the most likely token.
+        batch_size: texts side by side; changes speed and memory, not results.
 
     Returns:
         N lists of what was written, one text a blank; "" for the blanks that the model's context has no room for.
@@ -149,8 +148,7 @@ def rate(
 
     Args:
         trajectories: N episodes of T_i turns.
-        max_new_tokens: tokens that guidance and label may have; None as in `rollout`.
-        temperature, batch_size: as in `fill_in`.
+        max_new_tokens: of guidance and label; None as in `rollout`. Others as in `fill_in`.
 
     Returns:
         N lists of T_i labels, one of `LABELS`, or None where none could be read.

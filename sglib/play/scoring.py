@@ -32,12 +32,11 @@ def branch_logprobs(
     Temperature 1, no gradient, in eval mode; the model is left as it was found. Contexts are the recorded token ids.
 
     Args:
-        policy: with the tokenizer that the episodes were recorded with.
-        trajectories: N episodes of T_i turns, with their token ids.
+        trajectories: N episodes of T_i turns, with the policy's token ids.
         branches: token ids for each of the T_i context points of each episode; they may differ in length or be empty.
         drop_prefix: leave out the given beginning of the answer (`formats.PREFIX`, e.g. "Action:") with which a
             context ends, so that the branch begins the answer itself.
-        batch_size: episodes that are read side by side; changes speed and memory, not results.
+        batch_size: episodes side by side; changes speed and memory, not results.
 
     Returns:
         N lists of T_i float64 arrays, shaped as the branches.

@@ -209,10 +209,8 @@ def small_multiples(
 ) -> go.Figure:
     """Several quantities of the same arms, one panel and one scale each, `columns` in a row (None: all).
 
-    Args:
-        panels: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
-            panels, and is left out of those where it has no rows.
-        y_title: where all panels show one quantity.
+    `panels`: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
+    panels, and is left out of those where it has no rows. `y_title` where all show one quantity.
     """
     if not panels:
         return _finish(go.Figure(), title, note, x_title, y_title, False)
@@ -242,12 +240,8 @@ def turn_panels(
 ) -> go.Figure:
     """Values of every turn of a few episodes: a panel for each quantity, a row an episode, a column a turn.
 
-    Blue is positive, orange negative, white zero; each panel has its own scale, whose end is in its title. Turns after
-    an episode's end are grey.
-
-    Args:
-        panels: quantity -> one list of values per episode.
-        rows: names of the episodes, drawn from the top.
+    `panels`: quantity -> one list of values per episode; each has its own scale, whose end is in its title. `rows` are
+    names of the episodes, drawn from the top.
     """
     if not panels:
         return _finish(go.Figure(), title, note, "turn", "", False)
