@@ -158,8 +158,6 @@ def test_a_tokenizer_that_splits_words():
 
 
 def test_errors(base, episodes, branches):
-    with pytest.raises(ValueError, match="batch_size=0"):
-        branch_logprobs(base, episodes, branches, batch_size=0)
     with pytest.raises(ValueError, match="branches: got"):
         branch_logprobs(base, episodes, branches[1:])
     with pytest.raises(ValueError, match="branches: got"):

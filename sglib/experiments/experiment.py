@@ -72,11 +72,6 @@ class Result:
     card: dict = field(default_factory=dict)  # see `run_card`; empty until it is complete
 
     @property
-    def done(self) -> bool:
-        """Whether it is complete."""
-        return bool(self.card)
-
-    @property
     def trajectories(self) -> list[Trajectory]:
         """Episodes of the trained policy on the first panel tasks."""
         return read_trajectories(self.folder / "trajectories.jsonl")

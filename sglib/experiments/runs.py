@@ -141,15 +141,10 @@ def find_runs(notebook: str, output_dir: str | Path = "outputs", reference: bool
 
 
 def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | Path = "outputs") -> Path:
-    """A folder that several notebooks need, made once.
+    """A folder that several notebooks need, `outputs/cache/<name>-<hash>`, made once; delete it to have it made again.
 
-    Args:
-        name: what it is, for people: "warmup-demonstrations".
-        key: JSON data that decides the content: parameters, `source_hash(...)` of the code that makes it.
-        make: called with an empty folder to fill; if it fails, nothing is kept.
-
-    Returns:
-        The filled folder, `outputs/cache/<name>-<hash>`. Delete it to have it made again.
+    `key` is JSON data that decides the content: parameters, `source_hash(...)` of the code that makes it. `make` is
+    called with an empty folder to fill; if it fails, nothing is kept.
     """
     digest = hashlib.sha256(_json(key, sort_keys=True).encode()).hexdigest()[:12]
     folder = output_root(output_dir) / "cache" / f"{name}-{digest}"

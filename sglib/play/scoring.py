@@ -42,10 +42,8 @@ def branch_logprobs(
         N lists of T_i float64 arrays, shaped as the branches.
 
     Raises:
-        ValueError: an episode without token ids, or one branch too many or too few; a `batch_size` below 1.
+        ValueError: an episode without token ids, or one branch too many or too few.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: must be at least 1")
     if [len(b) for b in branches] != [len(t) for t in trajectories]:
         raise ValueError(
             f"branches: got {[len(b) for b in branches]} for episodes of {[len(t) for t in trajectories]} turns; "

@@ -96,13 +96,8 @@ class TrainingResult:
 
 
 def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> list[int]:
-    """Indices of the games of one iteration: shuffled passes over all games, without replacement within a pass.
-
-    What does not fill an iteration at the end of a pass is left out of that pass, so no batch holds a game twice.
-
-    Raises:
-        ValueError: if there are fewer games than one iteration needs.
-    """
+    """Indices of the games of one iteration: shuffled passes over all games, without replacement within a pass. What
+    does not fill an iteration at the end of a pass is left out of that pass, so no batch holds a game twice."""
     if count < per_iteration:
         raise ValueError(f"games: got {count}; allowed: at least games_per_iteration={per_iteration}")
     epoch, position = divmod(iteration, count // per_iteration)

@@ -335,11 +335,8 @@ def export_html(
     trajectories: Sequence[Trajectory], path: str | os.PathLike, most: int = KEPT, runs: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
 ) -> Path:  # fmt: skip
-    """Write episodes as one HTML file: a list that opens into every turn, without a kernel, a script or a network.
-
-    At most `most` episodes are written; the file says how many are left out. `runs` and `numbers` are the name of the
-    run and the number of each in the list (None counts from 0). Returns the absolute path.
-    """
+    """Write episodes, `most` at most, as one HTML file that opens into every turn without a kernel or a script: its
+    absolute path. `runs` and `numbers` are the name of the run and the number of each (None counts from 0)."""
     if not trajectories or most < 1:
         raise ValueError(f"trajectories: got {len(trajectories)}, most={most}: both must be at least one")
     return write_atomic(path, pages.export_page(trajectories, most, runs, numbers)).resolve()
