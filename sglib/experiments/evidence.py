@@ -15,6 +15,7 @@ averaged in. The same policies' outcomes on the panel of another split lie in a 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -366,9 +367,7 @@ def command(
         raise parameters.ParameterError(f"--jobs {jobs}: must be at least 1")
     cells = [cell for cell in cells if not only or cell.recipe in only]
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-
+    say = functools.partial(print, flush=True)
     if keep:
         store(cells, say)
         return 0

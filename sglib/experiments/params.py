@@ -192,9 +192,7 @@ class GRPOParams(Params, BatchSettings):
     """04_joint_grpo: the fields of `sglib.training.settings.BatchSettings`, and:
 
     Attributes:
-        arms: which trainings to compare, each a recipe: a name of `params/recipes`, or the path of any YAML file like
-            those. `grpo` (environment reward only), `guide` (guidance, lambda = 0), `self_guide` (guidance with its
-            scheduled reward), `immediate` (the full guidance reward from the first step), and the other papers'.
+        arms: recipes to compare: names of `params/recipes`, or paths of YAML files like those.
         iterations: batches that are played and trained on, of `games_per_iteration` x `group_size` episodes each.
         clip: the ratio of the loss (Eq 9) is clipped to [1 - clip, 1 + epsilon_high], None means `clip`; both act from
             two updates a batch on, and are refused with one.
@@ -339,7 +337,7 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     """The validated parameters of one notebook.
 
     Args:
-        notebook: a name as in `SECTIONS`, "04_joint_grpo", or the section's own, "grpo".
+        notebook: "04_joint_grpo", or the section's name, "grpo".
         values: what papermill or the parameters cell set: common keys, sections, and single fields of this notebook's
             section. A notebook passes `globals()`; of these only the names assigned before this call's cell count.
 

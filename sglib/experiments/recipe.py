@@ -70,8 +70,7 @@ class Recipe(Part):
 
 
 def load_recipe(name: str | Path, card: Environment | None = None) -> Recipe:
-    """A recipe of `params/recipes` by name, or of any YAML file by its path; `card` is of the environment that it has
-    to fit.
+    """A recipe of `params/recipes` by name, or of any YAML file by its path, that fits the environment of `card`.
 
     Raises:
         ParameterError: naming the file, the key, its value and what is allowed, or what the environment lacks.

@@ -7,14 +7,6 @@ from sglib.view.still import keep_figure
 from sglib.view.training import TrainingView, training_panels
 
 __all__ = [
-    "TrainingView",
-    "bars",
-    "export_html",
-    "forest",
-    "inspect",
-    "keep_figure",
-    "label_panels",
-    "learning_curves",
-    "markdown_table",
-    "training_panels",
-]
+    "TrainingView", "bars", "export_html", "forest", "inspect", "keep_figure", "label_panels", "learning_curves",
+    "markdown_table", "training_panels",
+]  # fmt: skip
