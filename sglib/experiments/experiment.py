@@ -71,6 +71,14 @@ class Result:
     start: list[int] = field(default_factory=list)  # after the recipe's `start`; empty where it has none
     card: dict = field(default_factory=dict)  # see `run_card`; empty until it is complete
 
+    def add(self, entry: dict) -> None:
+        """Take the row of an iteration, as `train` makes it."""
+        self.batches.append({"arm": self.arm, **{k: v for k, v in entry.items() if not k.startswith("eval/")}})
+        if "eval/success" in entry:
+            row = {k.removeprefix("eval/"): v for k, v in entry.items() if k.startswith("eval/")}
+            self.after = row.pop("outcomes", [])
+            self.curve.append({"arm": self.arm, "iteration": entry["iteration"] + 1, **row})
+
     @property
     def trajectories(self) -> list[Trajectory]:
         """Episodes of the trained policy on the first panel tasks."""
@@ -226,12 +234,7 @@ class Experiment:
         metrics = self.folder / "metrics.jsonl"
         text = metrics.read_text() if metrics.exists() else ""
         for line in text.split("\n")[:-1]:  # a line without its end is still being written
-            entry = json.loads(line)
-            result.batches.append({"arm": self.recipe, **{k: v for k, v in entry.items() if not k.startswith("eval/")}})
-            if "eval/success" in entry:
-                row = {k.removeprefix("eval/"): v for k, v in entry.items() if k.startswith("eval/")}
-                result.after = row.pop("outcomes")
-                result.curve.append({"arm": self.recipe, "iteration": entry["iteration"] + 1, **row})
+            result.add(json.loads(line))
         return result
 
 

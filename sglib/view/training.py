@@ -162,10 +162,7 @@ class TrainingView(anywidget.AnyWidget):
         result = self.results[arm] = Result(arm, None)
 
         def follow(metrics: dict, trajectories: list[Trajectory]) -> None:
-            result.batches.append(metrics)
-            if "eval/success" in metrics:
-                row = {k.removeprefix("eval/"): v for k, v in metrics.items() if k.startswith("eval/")}
-                result.curve.append({"arm": arm, "iteration": metrics["iteration"] + 1, **row})
+            result.add(metrics)
             self.samples[arm] = trajectories
             self.update(self.results)
 
