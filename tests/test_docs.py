@@ -14,7 +14,7 @@ from sglib.training.grpo import GRPOSettings, train
 
 ROOT = Path(__file__).parents[1]
 METRICS, GLOSSARY = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("metrics", "glossary"))
-CELLS = sorted((ROOT / "outputs" / "reference" / "evidence").glob("*.json"))
+CELLS = sorted((ROOT / "outputs" / "reference" / "evidence").glob("*/*.json"))
 WORDS = """\
 card (environment), capability, panel, recipe, component, estimator, experiment, cell, grid, band (A/A band),
 verdict, anchor state, group, rollout, turn, guidance, label, retrospection, truth, distance, progress, score,

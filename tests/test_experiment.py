@@ -59,7 +59,7 @@ def test_recipes_train_in_processes_and_complete_ones_are_kept():
     results = pool.train_recipes(p, on_update=lambda r: seen.append(sorted(r)), poll=0.5)
     assert list(results) == ["grpo", "immediate"] and seen
     for arm, result in results.items():
-        assert result.done and [row["iteration"] for row in result.curve] == [0, 1, 2]
+        assert result.card and [row["iteration"] for row in result.curve] == [0, 1, 2]
         assert len(result.batches) == 2 and len(result.before) == len(result.after) == 4
         assert result.trajectories[0].format == Experiment(arm, p).load().format
         assert (result.folder / "policy" / "model.safetensors").exists()
@@ -108,7 +108,7 @@ def test_what_is_read_is_what_was_written():
     entry = {"iteration": 4, "success": 0.25, "eval/success": 1.0, "eval/outcomes": [1, 1]}
     (one.folder / "metrics.jsonl").write_text(json.dumps(entry) + "\n")
     result = one.read()
-    assert (result.before, result.after, result.done) == ([0, 1], [1, 1], False)
+    assert (result.before, result.after, result.card) == ([0, 1], [1, 1], {})
     assert [(row["iteration"], row["success"]) for row in result.curve] == [(0, 0.5), (5, 1.0)]
     assert result.batches == [{"arm": "grpo", "iteration": 4, "success": 0.25}]
 
@@ -132,7 +132,7 @@ def test_stopped_and_continued_it_comes_to_the_same():
     pool.train_all([one], lambda number, error: None, 1, look, 0.3, paused)  # fmt: skip
     result = one.read()
     assert len(rests) == 8 and rests[-1] < 8, "it was over before it could be stopped"
-    assert result.done and (result.before, result.after, result.curve) == (whole.before, whole.after, whole.curve)
+    assert result.card and (result.before, result.after, result.curve) == (whole.before, whole.after, whole.curve)
     assert [b["success"] for b in result.batches] == [b["success"] for b in whole.batches]
 
 
@@ -146,7 +146,7 @@ def test_an_environment_of_ones_own_is_trained_in_and_is_a_cell(tmp_path):
     assert one.content["environment"] == {"name": "corridor", "revision": 1} and p.turns == 6
     one.train()
     result = one.read()
-    assert result.done and {t.env for t in result.trajectories} == {CORRIDOR}
+    assert result.card and {t.env for t in result.trajectories} == {CORRIDOR}
     cell = evidence.cell_content(one, result)
     (tmp_path / f"{one.name}.json").write_text(json.dumps(cell))
     assert str(evidence.read_evidence([one], [tmp_path])) == "1 of 1 cells" and evidence.further_splits([one]) == ()

@@ -44,7 +44,7 @@ def ratios(recipe):
 
 
 def test_no_two_planned_recipes_are_the_same_training():
-    planned = params.load_grid(FOLDER.parent / "full.yaml")
+    planned = params.Grid(**params.load_file(FOLDER.parent / "full.yaml")["grid"])
     names = [*planned.headline, *planned.others, *planned.extras]
     assert len({ratios(load_recipe(name)) for name in names}) == len(names)
     # a tenth of the labels beside a success of 1 is whole labels beside a success of 10

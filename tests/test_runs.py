@@ -57,7 +57,7 @@ def test_trajectories_and_figures(run, outputs, trajectory):
     assert read_trajectories(run.write_trajectories("eval/t.jsonl", [trajectory])) == [trajectory]
     from sglib.view import bars, keep_figure
 
-    keep_figure(run, "bars", bars(["a"], [0.5], [0.4], [0.6]), display=False)
+    keep_figure(run, "bars", bars(["a"], [0.5], [0.4], [0.6]))
     assert (run.folder / "figures" / "bars.png").read_bytes().startswith(b"\x89PNG")
     page = (run.folder / "figures" / "bars.html").read_text()
     assert "../../../plotly.min.js" in page and len(page) < 50_000

@@ -158,8 +158,6 @@ def test_a_tokenizer_that_splits_words():
 
 
 def test_errors(base, episodes, branches):
-    with pytest.raises(ValueError, match="batch_size=0"):
-        branch_logprobs(base, episodes, branches, batch_size=0)
     with pytest.raises(ValueError, match="branches: got"):
         branch_logprobs(base, episodes, branches[1:])
     with pytest.raises(ValueError, match="branches: got"):
@@ -221,16 +219,13 @@ def test_tokens_that_are_read_aside(base, path):
 
 
 def test_log_probabilities_of_an_episodes_own_tokens():
-    """Under the policy that wrote them they are the recorded ones; at another temperature they are not."""
+    """Under the policy that wrote them they are the recorded ones."""
     policy = sglib.load_policy("base")
     games = sglib.envs.alfworld.generate_games(2, seed=5)
     for t in sglib.rollout(policy, games, format="guide", turns=5, temperature=1.0):
-        assert token_logprobs(policy, t) == pytest.approx(t.logprobs, abs=1e-4)
-        cool = token_logprobs(policy, t, temperature=0.5)
-        assert cool != pytest.approx(t.logprobs, abs=1e-2) and all(x == 0 for x, m in zip(cool, t.mask) if not m)
+        found = token_logprobs(policy, t)
+        assert found == pytest.approx(t.logprobs, abs=1e-4) and all(x == 0 for x, m in zip(found, t.mask) if not m)
     assert token_logprobs(policy, sglib.Trajectory("g", "t", "goal", "act")) == []
-    with pytest.raises(ValueError, match="temperature=0"):
-        token_logprobs(policy, t, temperature=0)
     t.prompt_ids[0] = 10**6
     with pytest.raises(ValueError, match="token 1000000; allowed: below"):
         token_logprobs(policy, t)

@@ -61,7 +61,7 @@ def test_an_arm_with_a_start(tmp_path, reinforced):
     one = Experiment(name, p)
     one.train()
     result = one.read()
-    assert result.done and len(result.before) == len(result.start) == len(result.after) == 4
+    assert result.card and len(result.before) == len(result.start) == len(result.after) == 4
     assert len(result.batches) == reinforced
     assert result.curve[0]["success"] == sum(result.start) / 4
     if reinforced:

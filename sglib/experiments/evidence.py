@@ -15,6 +15,7 @@ averaged in. The same policies' outcomes on the panel of another split lie in a 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -51,7 +52,11 @@ def plan(params_file: str | Path) -> list[Experiment]:
     Raises:
         ParameterError: naming the file and what is wrong in it.
     """
-    grid, content = parameters.load_grid(params_file), parameters.load_file(params_file)
+    content = parameters.load_file(params_file)
+    if "grid" not in content:
+        allowed = "a file that has it, such as params/full.yaml"
+        raise parameters.ParameterError(f"{params_file}: grid: missing; allowed: {allowed}")
+    grid = parameters.Grid(**content["grid"])
     groups = (grid.headline, grid.headline_seeds), (grid.others, grid.other_seeds), (grid.extras, grid.extra_seeds)
     seeds = {name: count for names, count in groups for name in names}
     settings = content.get("grpo", {}) | {"arms": list(seeds)}
@@ -74,22 +79,13 @@ def further_splits(cells: Sequence[Experiment]) -> tuple[str, ...]:
 
 @dataclass
 class Found:
-    """What is there of a plan.
+    """What is there of a plan, by the names of its cells."""
 
-    Attributes:
-        cells: name -> content of each complete cell of the plan.
-        missing: names of planned cells without a file.
-        stale: names of planned cells whose file was made with other settings, or evaluated on another panel than most
-            cells; not in `cells`.
-        failed: name -> its error in one line.
-        unknown: files that no planned cell has.
-    """
-
-    cells: dict[str, dict] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    stale: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    unknown: list[str] = field(default_factory=list)
+    cells: dict[str, dict] = field(default_factory=dict)  # content of each complete one
+    missing: list[str] = field(default_factory=list)  # without a file
+    stale: list[str] = field(default_factory=list)  # made with other settings, or on another panel than most
+    failed: dict[str, str] = field(default_factory=dict)  # each one's error in one line
+    unknown: list[str] = field(default_factory=list)  # files that no planned cell has
 
     def __str__(self) -> str:
         planned = len(self.cells) + len(self.missing) + len(self.stale)
@@ -286,16 +282,9 @@ def _short(value):
 def fill(
     cells: Sequence[Experiment], jobs: int | None = None, on_update: Callable[[str], None] = lambda line: None
 ) -> tuple[int, dict[str, str]]:
-    """Train the cells that have no file yet, in order, and write each when it is complete.
-
-    Args:
-        cells: of one plan.
-        jobs: processes at a time, of one thread each without a GPU; None takes one a core without a GPU and one with.
-        on_update: called with a line for people when a cell ends.
-
-    Returns:
-        How many were trained, and the reason of each that failed.
-    """
+    """Train the cells of a plan that have no file yet, in order, and write each when it is complete: how many were
+    trained, and the traceback of each that failed. `jobs` as for `train_all`; `on_update` is called with a line for
+    people when a cell ends."""
     found = read_evidence(cells)
     waiting = [cell for cell in cells if cell.name not in found.cells]
     target, failed, ended = folders(cells[0].params)[0], {}, []
@@ -324,12 +313,8 @@ def fill(
 def play_further(
     cells: Sequence[Experiment], split: str, on_update: Callable[[str], None] = lambda line: None
 ) -> tuple[int, list[str]]:
-    """Let the policies of complete cells, before and after training, play the panel of another split: as many tasks, in
-    the same way. What has been played is not played again.
-
-    Returns:
-        How many cells were played now, and the names of those whose policy is not on this machine.
-    """
+    """Let the policies of complete cells, before and after training, play the panel of another split, unless they have:
+    as many tasks, in the same way. How many cells were played now, and those whose policy is not on this machine."""
     target = folders(cells[0].params)[0]
     found, known = read_evidence(cells, [target]), read_evidence(cells, [target], split)
     played, absent = 0, []
@@ -382,9 +367,7 @@ def command(
         raise parameters.ParameterError(f"--jobs {jobs}: must be at least 1")
     cells = [cell for cell in cells if not only or cell.recipe in only]
 
-    def say(line: str) -> None:
-        print(line, flush=True)
-
+    say = functools.partial(print, flush=True)
     if keep:
         store(cells, say)
         return 0

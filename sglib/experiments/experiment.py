@@ -60,31 +60,24 @@ def sources(env: str) -> tuple[str | Path, ...]:
 
 @dataclass
 class Result:
-    """What an experiment has written so far.
+    """What an experiment has written so far. `before`, `start` and `after` are outcomes (0 or 1) per panel task."""
 
-    Attributes:
-        arm: its recipe.
-        folder: where it worked.
-        curve: rows {arm, iteration, success, low, high, …} of the panel, iteration 0 before training.
-        batches: rows of the training batches, one an iteration; see `sglib.measure.batch.batch_metrics`.
-        before, after: outcome (0 or 1) per panel task before training and at the last evaluation so far.
-        start: the same after the recipe's `start`; empty where it has none.
-        card: the run card, see `run_card`; empty until it is complete.
-    """
-
-    arm: str
-    folder: Path
-    curve: list[dict] = field(default_factory=list)
-    batches: list[dict] = field(default_factory=list)
+    arm: str  # its recipe
+    folder: Path  # where it worked
+    curve: list[dict] = field(default_factory=list)  # {arm, iteration, success, low, high, …}, 0 before training
+    batches: list[dict] = field(default_factory=list)  # a row an iteration; see `sglib.measure.batch.batch_metrics`
     before: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)
-    start: list[int] = field(default_factory=list)
-    card: dict = field(default_factory=dict)
+    after: list[int] = field(default_factory=list)  # at the last evaluation so far
+    start: list[int] = field(default_factory=list)  # after the recipe's `start`; empty where it has none
+    card: dict = field(default_factory=dict)  # see `run_card`; empty until it is complete
 
-    @property
-    def done(self) -> bool:
-        """Whether it is complete."""
-        return bool(self.card)
+    def add(self, entry: dict) -> None:
+        """Take the row of an iteration, as `train` makes it."""
+        self.batches.append({"arm": self.arm, **{k: v for k, v in entry.items() if not k.startswith("eval/")}})
+        if "eval/success" in entry:
+            row = {k.removeprefix("eval/"): v for k, v in entry.items() if k.startswith("eval/")}
+            self.after = row.pop("outcomes", [])
+            self.curve.append({"arm": self.arm, "iteration": entry["iteration"] + 1, **row})
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -101,15 +94,10 @@ class Result:
 @dataclass(frozen=True)
 class Experiment:
     """One recipe with one seed. The same seed means the same training tasks in the same order and the same evaluation,
-    whatever the recipe.
+    whatever the recipe."""
 
-    Attributes:
-        recipe: its name in `params/recipes`, or the path of its file.
-        params: how it is trained, and its seed.
-    """
-
-    recipe: str
-    params: GRPOParams
+    recipe: str  # its name in `params/recipes`, or the path of its file
+    params: GRPOParams  # how it is trained, and its seed
 
     @property
     def seed(self) -> int:
@@ -120,11 +108,7 @@ class Experiment:
         return f"{Path(self.recipe).stem}-seed{self.seed}"
 
     def load(self) -> Recipe:
-        """The recipe as it is trained here.
-
-        Raises:
-            ParameterError: naming what is wrong with its file, or what the environment lacks.
-        """
+        """The recipe as it is trained here; errors as of `load_recipe`."""
         return load_recipe(self.recipe, self.params.card).with_win_reward(self.params.win_reward)
 
     @property
@@ -163,12 +147,8 @@ class Experiment:
         return {"format": self.load().format, "temperature": p.eval_temperature, "turns": p.turns, "seed": p.seed}
 
     def base(self, name: str, make) -> dict:
-        """JSON data about the policy before training, made once for all experiments that begin with it alike.
-
-        Args:
-            name: of the folder in the cache.
-            make: returns the data.
-        """
+        """The JSON data about the policy before training that `make` returns, made once for all experiments that begin
+        with it alike; `name` is of the folder in the cache."""
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
         key.append(source_hash(*sources(p.env)))
@@ -254,12 +234,7 @@ class Experiment:
         metrics = self.folder / "metrics.jsonl"
         text = metrics.read_text() if metrics.exists() else ""
         for line in text.split("\n")[:-1]:  # a line without its end is still being written
-            entry = json.loads(line)
-            result.batches.append({"arm": self.recipe, **{k: v for k, v in entry.items() if not k.startswith("eval/")}})
-            if "eval/success" in entry:
-                row = {k.removeprefix("eval/"): v for k, v in entry.items() if k.startswith("eval/")}
-                result.after = row.pop("outcomes")
-                result.curve.append({"arm": self.recipe, "iteration": entry["iteration"] + 1, **row})
+            result.add(json.loads(line))
         return result
 
 

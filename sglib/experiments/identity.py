@@ -44,11 +44,8 @@ def canonical(
     field of `MODELS` always counts, by `weights_hash`. Parts inside are treated alike; one that is the default counts
     nevertheless where its class was revised.
 
-    Args:
-        thing: a reward component, schedule, estimator, start, recipe or parameters.
-        without: names at the top that do not count.
-        revised: False takes every revision as 1.
-        env: the environment whose shipped models are meant.
+    Fields named in `without` do not count at the top; `revised` False takes every revision as 1; `env` is the
+    environment whose shipped models are meant.
 
     Raises:
         TypeError: a value that is neither JSON data nor a dataclass or model.

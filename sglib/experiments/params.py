@@ -192,9 +192,7 @@ class GRPOParams(Params, BatchSettings):
     """04_joint_grpo: the fields of `sglib.training.settings.BatchSettings`, and:
 
     Attributes:
-        arms: which trainings to compare, each a recipe: a name of `params/recipes`, or the path of any YAML file like
-            those. `grpo` (environment reward only), `guide` (guidance, lambda = 0), `self_guide` (guidance with its
-            scheduled reward), `immediate` (the full guidance reward from the first step), and the other papers'.
+        arms: recipes to compare: names of `params/recipes`, or paths of YAML files like those.
         iterations: batches that are played and trained on, of `games_per_iteration` x `group_size` episodes each.
         clip: the ratio of the loss (Eq 9) is clipped to [1 - clip, 1 + epsilon_high], None means `clip`; both act from
             two updates a batch on, and are refused with one.
@@ -247,14 +245,9 @@ class CreditParams(Params):
 
 
 class TruthParams(Params):
-    """06_is_the_reward_true.
-
-    Attributes:
-        games: played in each format, and rated by every reward.
-        steps: how many of each format's steps are played again, `k` times as they were and `k` times sampled again.
-        arms, remedies: recipes trained as notebook 04 trains them; those that it has trained are not trained again.
-        cells: as in 07_how_sure.
-    """
+    """06_is_the_reward_true: `games` played in each format and rated by every reward; `steps` of each format played
+    again, `k` times as they were and `k` times sampled again; `arms` and `remedies` trained as notebook 04 trains them,
+    unless it has; `cells` as in 07_how_sure."""
 
     temperature: Warmth = 1.0
     games: Count = 24
@@ -295,13 +288,9 @@ class ReportParams(Params):
 
 
 class Grid(pydantic.BaseModel):
-    """The key `grid` of a parameters file: which recipes `python -m sglib evidence` trains, with how many paired seeds;
-    the section `grpo` says how.
-
-    Attributes:
-        headline, others, extras: recipes with `headline_seeds`, `other_seeds` and `extra_seeds` seeds each, counted
-            from `first_seed` on. Tuning used seed 0.
-    """
+    """The key `grid` of a parameters file: the recipes that `python -m sglib evidence` trains, as the section `grpo`
+    says. `headline` ones have `headline_seeds` paired seeds each, the others theirs, from `first_seed` on. Tuning used
+    seed 0."""
 
     model_config = pydantic.ConfigDict(strict=True, frozen=True)
     _known = pydantic.model_validator(mode="before")(classmethod(known_keys))
@@ -318,14 +307,6 @@ class Grid(pydantic.BaseModel):
     def _apart(self):
         _distinct([*self.headline, *self.others, *self.extras])
         return self
-
-
-def load_grid(path: str | Path) -> Grid:
-    """The `grid` of a parameters file; an error as by `load_file`, or where there is none."""
-    content = load_file(path)
-    if "grid" not in content:
-        raise ParameterError(f"{path}: grid: missing; allowed: a file that has it, such as params/full.yaml")
-    return Grid(**content["grid"])
 
 
 def _check_recipes(p: Params, names: Sequence[str]) -> Params:
@@ -356,7 +337,7 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     """The validated parameters of one notebook.
 
     Args:
-        notebook: a name as in `SECTIONS`, "04_joint_grpo", or the section's own, "grpo".
+        notebook: "04_joint_grpo", or the section's name, "grpo".
         values: what papermill or the parameters cell set: common keys, sections, and single fields of this notebook's
             section. A notebook passes `globals()`; of these only the names assigned before this call's cell count.
 
@@ -382,22 +363,15 @@ def common(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def sibling(section: str, values: dict[str, Any], **own: Any) -> Params:
-    """The parameters that another notebook has under the same sections and shared fields, as 06 trains what 04 trains.
-
-    Args:
-        section: of the other notebook, "grpo".
-        values: as for `check`; of single fields those that all notebooks share (`Params`) count.
-        own: fields of the other's section that are fixed here.
-    """
+    """The parameters that another notebook ("grpo") has under the same sections and shared fields, as 06 trains what 04
+    trains. `values` as for `check`, of single fields those of `Params`; `own` are fixed here."""
     values = _notebook_values(values)
     return check(section, {k: v for k, v in values.items() if k in Params.model_fields or k in SECTIONS} | own)
 
 
 def load_file(path: str | Path) -> dict[str, Any]:
-    """Read a parameters file and check every section of it.
-
-    Returns:
-        The file's content: common keys (`size` is its name, unless it says another), and a mapping per section.
+    """The content of a parameters file, every section checked: common keys (`size` is the file's name, unless it says
+    another), and a mapping per section.
 
     Raises:
         ParameterError: naming the file, and each wrong key or value in it.

@@ -95,12 +95,9 @@ def train_recipes(
     poll: float = 2.0,
     paused: Callable[[], bool] | None = None,
 ) -> dict[str, Result]:
-    """Train every recipe of `p.arms`, several at a time; interrupted and called again, it goes on where it was.
-
-    `on_update` is called every `poll` seconds with what every begun one has written; `jobs`, `poll` and `paused`: see
-    `train_all`.
-
-    Returns recipe -> result, in the order of `p.arms`.
+    """Train every recipe of `p.arms`, several at a time, and return recipe -> result in that order; interrupted and
+    called again, it goes on where it was. `on_update` is called every `poll` seconds with what every begun one has
+    written; `jobs`, `poll` and `paused` as for `train_all`.
 
     Raises:
         RuntimeError: one failed, with its traceback; the others' results stay.

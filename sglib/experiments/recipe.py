@@ -39,20 +39,10 @@ AnyComponent = Annotated[functools.reduce(operator.or_, COMPONENTS.values()), Fi
 
 @dataclass(frozen=True)
 class Recipe(Part):
-    """One way of training.
+    """One way of training. The components have weights and schedules (Eq 6 of Self-Guide, for any of them)."""
 
-    Attributes:
-        name: of the file, without its ending.
-        about: one line for people.
-        format: how the agent acts.
-        components: reward components with weights and schedules (Eq 6 of Self-Guide, for any of them).
-        estimator: what makes advantages of them; `advantage` in a file.
-        start: what is learned before, None for nothing.
-        replicate: another number is another draw of order and sampling with the same games.
-    """
-
-    name: str
-    about: str = ""
+    name: str  # of the file, without its ending
+    about: str = ""  # one line for people
     format: Literal["act", "progress", "guide"] = "act"
     components: tuple[AnyComponent, ...] = ()
     estimator: Annotated[GRPO | GiGPO | IGPO, Field(discriminator="kind", validation_alias="advantage")] = GRPO()
@@ -80,10 +70,7 @@ class Recipe(Part):
 
 
 def load_recipe(name: str | Path, card: Environment | None = None) -> Recipe:
-    """A recipe of `params/recipes` by name, or of any YAML file by its path.
-
-    Args:
-        card: of the environment that it has to fit.
+    """A recipe of `params/recipes` by name, or of any YAML file by its path, that fits the environment of `card`.
 
     Raises:
         ParameterError: naming the file, the key, its value and what is allowed, or what the environment lacks.

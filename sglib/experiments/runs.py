@@ -66,17 +66,11 @@ def _json(value: Any, **options: Any) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """One folder of results. Made by `start_run`; every file is written whole or not at all.
-
-    Attributes:
-        folder: where it is.
-        params: the validated parameters.
-        info: what `run.json` holds.
-    """
+    """One folder of results. Made by `start_run`; every file is written whole or not at all."""
 
     folder: Path
     params: parameters.Params
-    info: dict[str, Any]
+    info: dict[str, Any]  # what `run.json` holds
 
     def path(self, name: str) -> Path:
         """A path inside the folder; its parent exists."""
@@ -109,14 +103,8 @@ class Run:
 
 
 def start_run(notebook: str, params: parameters.Params) -> Run:
-    """Make (or begin again) the folder `outputs/<notebook>/<run>/` and write what is known before anything runs.
-
-    An earlier run of the same name is replaced: its files go, so that nothing of it is mistaken for this one's.
-
-    Args:
-        notebook: as in `sglib.experiments.params.SECTIONS`, "04_joint_grpo".
-        params: from `sglib.experiments.params.check`.
-    """
+    """Make the folder `outputs/<notebook>/<run>/` of a notebook ("04_joint_grpo") and write what is known before
+    anything runs. The files of an earlier run of the same name go: none may be mistaken for this one's."""
     folder = output_root(params.output_dir) / notebook / params.run_name
     if (folder / "run.json").exists():  # a folder without it is not ours to empty
         for old in folder.iterdir():
@@ -141,13 +129,8 @@ def start_run(notebook: str, params: parameters.Params) -> Run:
 
 
 def find_runs(notebook: str, output_dir: str | Path = "outputs", reference: bool = False) -> list[dict[str, Any]]:
-    """`run.json` of every complete run of a notebook, oldest first, each with its `folder`.
-
-    Args:
-        notebook: as in `sglib.experiments.params.SECTIONS`.
-        output_dir: where this machine's runs are.
-        reference: look at the committed results in `outputs/reference/` instead.
-    """
+    """`run.json` of every complete run of a notebook ("04_joint_grpo"), oldest first, each with its `folder`; with
+    `reference` of the committed ones in `outputs/reference/`."""
     root = repo_root() / "outputs" / "reference" if reference else output_root(output_dir)
     found = []
     for path in root.glob(f"{notebook}/*/run.json"):
@@ -158,15 +141,10 @@ def find_runs(notebook: str, output_dir: str | Path = "outputs", reference: bool
 
 
 def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | Path = "outputs") -> Path:
-    """A folder that several notebooks need, made once.
+    """A folder that several notebooks need, `outputs/cache/<name>-<hash>`, made once; delete it to have it made again.
 
-    Args:
-        name: what it is, for people: "warmup-demonstrations".
-        key: JSON data that decides the content: parameters, `source_hash(...)` of the code that makes it.
-        make: called with an empty folder to fill; if it fails, nothing is kept.
-
-    Returns:
-        The filled folder, `outputs/cache/<name>-<hash>`. Delete it to have it made again.
+    `key` is JSON data that decides the content: parameters, `source_hash(...)` of the code that makes it. `make` is
+    called with an empty folder to fill; if it fails, nothing is kept.
     """
     digest = hashlib.sha256(_json(key, sort_keys=True).encode()).hexdigest()[:12]
     folder = output_root(output_dir) / "cache" / f"{name}-{digest}"
@@ -218,11 +196,8 @@ def write_manifest(reference: Path) -> Path:
 
 
 def check_manifest(reference: Path | None = None) -> str:
-    """Which of the committed result files are there, in one line that names every missing or changed one.
-
-    Args:
-        reference: folder with a `MANIFEST`; None is `outputs/reference` of the repository.
-    """
+    """Which of the committed result files (`reference`: a folder with a `MANIFEST`) are there, in one line that names
+    every missing or changed one."""
     reference = repo_root() / "outputs" / "reference" if reference is None else reference
     try:
         sums = json.loads((reference / MANIFEST).read_text(encoding="utf-8"))

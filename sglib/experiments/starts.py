@@ -27,14 +27,9 @@ GAMES_SEED = 3000  # of the games that are played for a start; those of the rein
 
 @dataclass(frozen=True)
 class Stage(Part):
-    """What is learned before reinforcement.
+    """What is learned before reinforcement, by `sglib.training.sft.sft` or `sglib.training.dpo.dpo`."""
 
-    Attributes:
-        games: that are played.
-        learning_rate, batch_size: of `sglib.training.sft.sft`, or of `sglib.training.dpo.dpo`.
-    """
-
-    games: Count = 512
+    games: Count = 512  # that are played
     learning_rate: Positive = 1e-4
     batch_size: Count = 16
 
@@ -52,18 +47,14 @@ class Warmup(Stage):
     """RePro's warmup (arXiv 2606.14302): the policy plays, and its won episodes teach it to state progress while acting
     and to rate progress afterwards. The annotator is the oracle (ours; see `sglib.rewards.repro`).
 
-    Attributes:
-        epochs: few, since what comes after has to explore.
-        temperature: at which the episodes are played. Won episodes of a colder policy teach it to be colder still:
-            played at 0.4 and learned for eight epochs, they halve the entropy of its actions (seed 0: 0.44 to 0.24),
-            and reinforcement ends lower from there.
-        answer: form of the retrospection, as the reward's.
+    Won episodes of a colder policy teach it to be colder still: played at 0.4 and learned for eight epochs, they halve
+    the entropy of its actions (seed 0: 0.44 to 0.24), and reinforcement ends lower from there.
     """
 
     learning_rate: Positive = 5e-4
-    epochs: Count = 2
-    temperature: Positive = 1.0
-    answer: Literal["list", "steps"] = "steps"
+    epochs: Count = 2  # few, since what comes after has to explore
+    temperature: Positive = 1.0  # at which the episodes are played
+    answer: Literal["list", "steps"] = "steps"  # form of the retrospection, as the reward's
     kind: Literal["warmup"] = "warmup"
 
     def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
@@ -90,17 +81,11 @@ class Imitation(Stage):
 
 @dataclass(frozen=True)
 class Preference(Stage):
-    """StepAgent-Implicit (arXiv 2411.03817): cycles of inspection and of preferring the expert's action by DPO. The
-    reference of a cycle is the policy that enters it.
+    """StepAgent-Implicit (arXiv 2411.03817): cycles of inspection and of preferring the expert's action by DPO, one
+    pass over the pairs. The reference of a cycle is the policy that enters it. `states`, `expert`: see
+    `sglib.rewards.step_agent.inspect_steps`."""
 
-    Attributes:
-        games: inspected in a cycle, other ones in each; one pass over its pairs.
-        cycles: inspection and reflection, that often.
-        states, expert: see `sglib.rewards.step_agent.inspect_steps`.
-        beta: of `sglib.training.dpo.dpo`.
-    """
-
-    games: Count = 256
+    games: Count = 256  # inspected in a cycle, other ones in each
     cycles: Count = 3
     states: step_agent.States = "expert"
     expert: Literal["optimal", "explore"] = "optimal"

@@ -22,18 +22,10 @@ from sglib.rewards.fields import unknown
 
 
 def study(params_file: str | Path, only: list[str] | None = None, force: bool = False) -> Path:
-    """Run the notebooks of the study in order, each into its own run folder.
+    """Run the notebooks of the study (`only` these) in order, each into its own run folder; returns the last, executed.
 
-    A notebook that is complete with the same parameters and the same source is not run again; once one has run, all
-    later ones do, since they may read what it wrote.
-
-    Args:
-        params_file: YAML with a section for each notebook; its name becomes the `size` of the runs.
-        only: notebooks to run, None for all.
-        force: run them even if they are complete.
-
-    Returns:
-        The executed report (the last notebook).
+    A notebook that is complete with the same parameters and the same source is not run again without `force`; once one
+    has run, all later ones do, since they may read what it wrote.
 
     Raises:
         ParameterError: before anything runs.
@@ -96,10 +88,6 @@ def _chosen(only: list[str] | None) -> list[tuple[str, str]]:
 
 def store(params_file: str | Path, only: list[str] | None = None) -> list[Path]:
     """Keep a finished study as the committed one: notebooks in `notebooks/`, small tables in `outputs/reference/`.
-
-    Args:
-        params_file: as `study`.
-        only: notebooks to keep, None for all.
 
     Raises:
         RuntimeError: a notebook has not been run with these parameters and this source.

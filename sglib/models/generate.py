@@ -47,7 +47,7 @@ def generate_into(
     do they wait for each other.
 
     Args:
-        temperature: of sampling; 0 takes the most likely token.
+        temperature: 0 takes the most likely token.
         max_new_tokens: an answer ends with a stop token, where `Continuation.ended` says so, or here.
         room: tokens that a row will probably need after its first `pending`.
         stopped: asked before each step whether to leave off.

@@ -113,7 +113,6 @@ def load_policy(
         lora: True for rank 16 on all linear layers, or `peft.LoraConfig`'s arguments; None or False for full training.
         device: "cpu", "cuda", …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16"; None takes float32 for small models and on CPU, bfloat16 on GPU.
-
     """
     if name.startswith(SCHEME):
         if lora or device or dtype:

@@ -71,12 +71,8 @@ def shipped() -> dict[str, Path]:
 
 
 def shipped_folder(name: str, env: str | None = None) -> Path | None:
-    """The folder of a shipped model, None if there is none of this name.
-
-    Args:
-        name: "<environment>/<name>", or the name alone: of `env`, where that is None of the first that has one.
-        env: an environment's name, or the path of a .py file with one; its models lie in `models/` next to it.
-    """
+    """The folder of a shipped model, None if there is none: "<environment>/<name>", or the name alone, of `env` (a name
+    or the path of a .py file with `models/` next to it), where that is None of the first that has one."""
     if "/" in name:
         return shipped().get(name)
     if env:

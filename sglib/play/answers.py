@@ -16,6 +16,8 @@ from sglib.models.policy import Policy, eval_mode
 from sglib.play.episode import answer_tokens
 from sglib.records import Trajectory
 
+SIDE_BY_SIDE = 256  # texts that are filled in at a time; changes speed and memory, not results
+
 
 @torch.no_grad()
 def generate(
@@ -53,7 +55,6 @@ def fill_in(
     end: str,
     max_new_tokens: int,
     temperature: float = 1.0,
-    batch_size: int = 256,
 ) -> list[list[str]]:
     """Let a policy fill in the blanks of texts: piece, blank, piece, blank. Each token is read once.
 
@@ -62,26 +63,20 @@ def fill_in(
         streams: N seeds, each a list of integers: a text's random numbers follow from its own alone.
         end: a blank ends before what this regular expression finds in it (it may span eight tokens), and at a stop
             token; what was written from there on is forgotten.
-        max_new_tokens: tokens that a blank may have, at least 1.
-        temperature: of sampling, 0..10; 0 takes the most likely token.
-        batch_size: texts that are filled in side by side; changes speed and memory, not results.
+        max_new_tokens: of a blank, at least 1.
+        temperature: 0..10; 0 takes the most likely token.
 
     Returns:
         N lists of what was written, one text a blank; "" for the blanks that the model's context has no room for.
     """
-    if not 0 <= temperature <= 10:
-        raise ValueError(f"temperature={temperature!r}: must be in 0..10")
-    for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value!r}: must be at least 1")
     found, options = re.compile(end, re.I), {"temperature": temperature, "max_new_tokens": max_new_tokens}
     every = [
         _Blanks(policy, p, np.random.default_rng(s), found, max_new_tokens) for p, s in zip(texts, streams, strict=True)
     ]
     rows = [row for row in every if row.pieces]
     with eval_mode(policy.model):
-        for first in range(0, len(rows), batch_size):
-            part = rows[first : first + batch_size]
+        for first in range(0, len(rows), SIDE_BY_SIDE):
+            part = rows[first : first + SIDE_BY_SIDE]
             generate_into(policy, part, room=max(sum(map(len, row.pieces)) for row in part), **options)
     return [row.filled for row in every]
 
@@ -138,8 +133,6 @@ def rate(
     *,
     temperature: float = 1.0,
     seed: int = 0,
-    max_new_tokens: int | None = None,
-    batch_size: int = 256,
 ) -> list[list[str | None]]:
     """The labels that a policy gives to recorded episodes: those of the format `guide`, had it acted as recorded.
 
@@ -147,13 +140,8 @@ def rate(
     own, and the recorded observation follows. The episodes are not changed; they may have been played by anyone in any
     format. Equal episodes get equal labels, and the order of episodes does not matter (`stream_of`).
 
-    Args:
-        trajectories: N episodes of T_i turns.
-        max_new_tokens: tokens that guidance and label may have; None as in `rollout`.
-        temperature, batch_size: as in `fill_in`.
-
     Returns:
-        N lists of T_i labels, one of `LABELS`, or None where none could be read.
+        For each episode a list with a label for each turn, one of `LABELS`, or None where none could be read.
     """
     prefix, texts = formats.PREFIX["guide"], []
     for trajectory in trajectories:
@@ -166,11 +154,9 @@ def rate(
                 acted = policy.encode(f" Action: {trajectory.turns[t - 1].action}") + policy.stop_ids[:1]
                 pieces.append(acted + policy.between_ids(card.shown(turn.observation), prefix))
         texts.append(pieces)
-    if max_new_tokens is None:
-        budgets = [answer_tokens(envs.of(t), "guide", policy.compact) for t in trajectories]
-        max_new_tokens = max(budgets, default=1)
+    budgets = [answer_tokens(envs.of(t), "guide", policy.compact) for t in trajectories]
     written = fill_in(
-        policy, texts, [stream_of(t, seed) for t in trajectories], end=r"\bAction\s*:", max_new_tokens=max_new_tokens,
-        temperature=temperature, batch_size=batch_size,
+        policy, texts, [stream_of(t, seed) for t in trajectories], end=r"\bAction\s*:",
+        max_new_tokens=max(budgets, default=1), temperature=temperature,
     )  # fmt: skip
     return [[formats.parse("guide", f"{prefix} {text}").label for text in blanks] for blanks in written]

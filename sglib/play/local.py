@@ -56,8 +56,8 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
 
 
 def streams_of(plan: Plan) -> list[list[int]]:
-    """A seed for each episode, from the plan's seed, the task and how many episodes of that task came before: what an
-    episode does depends neither on the order of the tasks nor on which others there are."""
+    """A seed for each episode's random numbers, one per token, from the plan's seed, the task and how many episodes of
+    that task came before: what it does depends neither on the order of the tasks nor on which others there are."""
     played: Counter[str] = Counter()
     streams = []
     for task in (task for task in plan.tasks for _ in range(plan.group)):

@@ -49,17 +49,7 @@ class _KernelBar(tqdm):
 
 
 def progress_bar(iterable: Iterable | None = None, desc: str = "", total: int | None = None, **options) -> tqdm:
-    """A progress bar.
-
-    Args:
-        iterable: what to go through; None for a bar moved by hand with `.update(n)` and ended with `.close()`.
-        desc: what is being done.
-        total: number of steps, where `iterable` has no length.
-        options: tqdm's, such as `unit`, `leave`, `delay` (seconds before it is shown), `disable`.
-
-    Returns:
-        A tqdm bar: iterate over it, or use it as a context manager; `.set_postfix_str("success 41 %")` adds a note.
-    """
+    """A tqdm bar: iterate over it, or move it by hand with `.update(n)` in a `with`. `options` are tqdm's."""
     desc = desc if len(desc) <= 30 else f"...{desc[-27:]}"  # a model's path would leave no room for the bar
     options = {"mininterval": 0.5, "ncols": 100, "dynamic_ncols": False} | options
     return (_KernelBar if in_kernel() else tqdm)(iterable, desc=desc, total=total, **options)

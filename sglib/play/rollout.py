@@ -1,9 +1,7 @@
 """Batched multi-turn rollouts: a policy plays tasks, and every token that the trainer needs is recorded.
 
 An episode is played by one machine (`sglib.play.episode`), whatever writes its answers: a model that is loaded here
-(`local`) or one that answers over HTTP (`remote`). A local episode has its own random numbers, one per generated token,
-from the seed, its task and how many episodes of that task came before: what it does depends neither on the order of the
-tasks nor on which others there are.
+(`local`) or one that answers over HTTP (`remote`).
 """
 
 from __future__ import annotations
@@ -33,12 +31,11 @@ def rollout(
     """Let a policy play tasks; same seed, same trajectories.
 
     Args:
-        policy: what plays; of an endpoint the trajectories have no tokens (see `sglib.models.endpoint`).
+        policy: of an endpoint the trajectories have no tokens (see `sglib.models.endpoint`).
         tasks: G tasks of one environment.
         format: "act", "progress" or "guide".
         turns: actions that an episode may take, at least 1; None takes the environment's own number.
-        temperature: of sampling, 0..10; 0 takes the most likely token.
-        seed: of all random numbers.
+        temperature: 0..10; 0 takes the most likely token.
         group: episodes per task (a GRPO group), at least 1.
 
     Returns:

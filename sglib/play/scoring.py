@@ -32,21 +32,18 @@ def branch_logprobs(
     Temperature 1, no gradient, in eval mode; the model is left as it was found. Contexts are the recorded token ids.
 
     Args:
-        policy: with the tokenizer that the episodes were recorded with.
-        trajectories: N episodes of T_i turns, with their token ids.
+        trajectories: N episodes of T_i turns, with the policy's token ids.
         branches: token ids for each of the T_i context points of each episode; they may differ in length or be empty.
         drop_prefix: leave out the given beginning of the answer (`formats.PREFIX`, e.g. "Action:") with which a
             context ends, so that the branch begins the answer itself.
-        batch_size: episodes that are read side by side; changes speed and memory, not results.
+        batch_size: episodes side by side; changes speed and memory, not results.
 
     Returns:
         N lists of T_i float64 arrays, shaped as the branches.
 
     Raises:
-        ValueError: an episode without token ids, or one branch too many or too few; a `batch_size` below 1.
+        ValueError: an episode without token ids, or one branch too many or too few.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r}: must be at least 1")
     if [len(b) for b in branches] != [len(t) for t in trajectories]:
         raise ValueError(
             f"branches: got {[len(b) for b in branches]} for episodes of {[len(t) for t in trajectories]} turns; "
@@ -61,24 +58,20 @@ def branch_logprobs(
 
 
 @torch.no_grad()
-def token_logprobs(policy: Policy, trajectory: Trajectory, temperature: float = 1.0) -> list[float]:
-    """Log-probabilities of a recorded episode's own tokens under a policy, which need not be the one that wrote them.
-
-    `temperature` > 0 divides the logits; that of the rollout makes them comparable with the recorded ones. Returns (C,)
-    like `trajectory.logprobs`: 0.0 where `mask` is 0.
+def token_logprobs(policy: Policy, trajectory: Trajectory) -> list[float]:
+    """Log-probabilities at temperature 1 of a recorded episode's own tokens under a policy, which need not be the one
+    that wrote them: (C,) like `trajectory.logprobs`, 0.0 where `mask` is 0.
 
     Raises:
-        ValueError: tokens that the policy does not have, or a temperature of 0 or less.
+        ValueError: tokens that the policy does not have.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature!r}: must be above 0")
     ids = torch.tensor([trajectory.prompt_ids + trajectory.completion_ids], device=policy.device)
     count, size = len(trajectory.completion_ids), policy.model.config.vocab_size
     if not count:
         return []
     if int(ids.max()) >= size:
         raise ValueError(f"trajectory: token {int(ids.max())}; allowed: below {size}, those of the policy's tokenizer")
-    logits = policy.model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float() / temperature
+    logits = policy.model(input_ids=ids, logits_to_keep=count + 1).logits[0, :-1].float()
     found = logits.log_softmax(-1).gather(1, ids[0, -count:, None])[:, 0]
     return (found * torch.tensor(trajectory.mask, device=found.device)).tolist()
 

@@ -52,13 +52,11 @@ def dpo(
     The loss sees only the difference of the two answers, so both can become less likely: watch `logp_expert`.
 
     Args:
-        policy: has `model` (PEFT-wrapped or not), `tokenizer` and `device`.
         beta: > 0; the larger, the closer the policy stays to the reference.
-        epochs: passes over all pairs, shuffled by `seed`; at least 1.
-        batch_size: pairs per optimiser step; the last step of an epoch may have fewer.
-        micro_batch_size: at most this many pairs (twice as many sequences) per forward pass; bounds memory. The largest
-            divisor of `batch_size` that fits is used. The loss of a step is the mean of its micro-batches' means, which
-            is the mean over pairs where the last micro-batch of an epoch is full.
+        batch_size: pairs per optimiser step.
+        micro_batch_size: in pairs, which are two sequences each. The loss of a step is the mean of its micro-batches'
+            means, which is the mean over pairs where the last micro-batch of an epoch is full.
+        Others as of `sglib.training.sft.sft`.
 
     Returns:
         One dict per optimiser step, means over its pairs before the step: `step` (from 1), `loss`, `accuracy` (share

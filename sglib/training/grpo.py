@@ -62,8 +62,8 @@ class GRPOSettings(BatchSettings):
         max_turns, format: handed to the rollout.
         seed: games, their order and all sampling follow from it.
         eval_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always evaluated.
-        report_to: trackers that get every iteration's numbers, counted in optimiser steps, by transformers' names:
-            "tensorboard" (into `run_dir`), "trackio", "wandb", ...; each must be installed.
+        report_to: installed trackers that get every iteration's numbers, at the last of its optimiser steps, by
+            transformers' names: "tensorboard" (into `run_dir`), "trackio", "wandb", ...
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -76,8 +76,6 @@ class GRPOSettings(BatchSettings):
     seed: int = Field(0, ge=0)
     eval_every: int = Field(0, ge=0)
     save_trajectories_every: int = Field(0, ge=0)
-    # Installed trackers by transformers' names: "tensorboard" (into `run_dir`), "wandb", ... Their x axis
-    # counts optimiser steps, as TRL's: an iteration's numbers stand at the last of its `updates_per_batch`.
     report_to: tuple[str, ...] = ()
     _installed = pydantic.field_validator("report_to")(check_trackers)
 
@@ -88,30 +86,18 @@ FREE_SETTINGS = {"eval_every", "checkpoint_every", "save_trajectories_every", "r
 
 @dataclass
 class TrainingResult:
-    """What `train` returns.
+    """What `train` returns."""
 
-    Attributes:
-        policy: the same object that was handed in, trained.
-        metrics: one dict per iteration (docs/metrics.md).
-        resumed_from: the iteration that a checkpoint let this call start with, 0 where there was none.
-        stopped: whether `stop` ended it before its last iteration.
-    """
-
-    policy: object
-    metrics: list[dict] = field(default_factory=list)
-    resumed_from: int = 0
+    policy: object  # that was handed in, trained
+    metrics: list[dict] = field(default_factory=list)  # one dict per iteration (docs/metrics.md)
+    resumed_from: int = 0  # the iteration that a checkpoint let this call start with, 0 where there was none
     run_dir: Path | None = None
-    stopped: bool = False
+    stopped: bool = False  # whether `stop` ended it before its last iteration
 
 
 def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> list[int]:
-    """Indices of the games of one iteration: shuffled passes over all games, without replacement within a pass.
-
-    What does not fill an iteration at the end of a pass is left out of that pass, so no batch holds a game twice.
-
-    Raises:
-        ValueError: if there are fewer games than one iteration needs.
-    """
+    """Indices of the games of one iteration: shuffled passes over all games, without replacement within a pass. What
+    does not fill an iteration at the end of a pass is left out of that pass, so no batch holds a game twice."""
     if count < per_iteration:
         raise ValueError(f"games: got {count}; allowed: at least games_per_iteration={per_iteration}")
     epoch, position = divmod(iteration, count // per_iteration)
@@ -295,20 +281,15 @@ def train(
     Args:
         policy: has `model` (a causal language model, PEFT-wrapped or not), `tokenizer` and `device`.
         games: what to play; at least `settings.games_per_iteration`.
-        settings: see `GRPOSettings`.
-        components: reward components (Eq 6), see `sglib.rewards.combine`.
-        estimator: makes advantages of the rewards, see `sglib.advantages.estimators`; None is Eq 8.
+        components: of the reward (Eq 6).
+        estimator: of the advantages; None is Eq 8.
         evaluate_fn: called with the policy every `eval_every` iterations and after the last one; its numbers join the
             metrics as "eval/<name>".
         on_iteration: called with the metrics and the trajectories of each finished iteration.
-        run_dir: where to write; None writes nothing.
         resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
         stop: asked after each iteration; True ends the call there, after a checkpoint to continue from (in `run_dir`,
             which it needs).
         rollout_fn: plays the games, with the signature of `sglib.play.rollout.rollout`.
-
-    Returns:
-        The policy and, for each iteration, the numbers that docs/metrics.md explains.
 
     Raises:
         ValueError: for too few games, a rollout that does not fit, more than one process, or a checkpoint that was made

@@ -127,14 +127,9 @@ def optimizers_of(model, recipe: Mapping) -> list[torch.optim.Optimizer]:
 
 
 def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128) -> Policy:
-    """Train a base model and write it to `out`: weights, tokenizer, and a `card.json` with recipe, curve and machine.
-
-    Args:
-        env: name of an environment, or a Python file with its card.
-        recipe: see the top of this file.
-        out: folder.
-        points: of the curve, evenly spaced; the last step is one.
-        games: tasks of the panel that each point is measured on; 0 measures nothing.
+    """Train the base model of an environment (a name, or a Python file with its card) and write it to the folder `out`:
+    weights, tokenizer, and a `card.json` with recipe, curve and machine. The curve has `points`, evenly spaced up to
+    the last step, each measured on as many `games` of the panel (0: nothing is measured).
 
     Raises:
         FloatingPointError: the loss is not finite.

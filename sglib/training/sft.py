@@ -25,7 +25,6 @@ def sft(
     """Train `policy.model` in place to predict the labelled tokens, by AdamW at a constant rate.
 
     Args:
-        policy: has `model` (PEFT-wrapped or not), `tokenizer` and `device`.
         examples: dicts with `input_ids`, a list of n token ids, and `labels`, n values of which `IGNORE` (-100) is not
             learned and any other equals its token id. Nothing is cut off, so n must fit the model.
         epochs: passes over all examples, shuffled by `seed`; at least 1.

@@ -47,8 +47,9 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
     #                                         Ours: sorts it by length first, so that there is little padding.
     # _get_per_token_logps_and_entropies      TRL: computes logits for all completion tokens. Ours: for the policy's.
     # _compute_loss                           TRL: finds log-probabilities of the reference and of the policy before the
-    #                                         first step in the batch, read all at once. Ours: reads each micro-batch
-    #                                         when it first comes up, and the policy's in the first step itself.
+    #                                         first step in the batch, all at once and at all tokens. Ours: reads each
+    #                                         micro-batch when it first comes up, and the policy's in the first step
+    #                                         itself, at the policy's tokens.
     # create_optimizer, create_scheduler      transformers: start fresh. Ours: go on with a resumed run.
     #
     # Also used: self._step (micro-batches so far), self._buffered_inputs, self.ref_model, and the names of the batch's
@@ -131,8 +132,7 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         return output
 
     def _prepare_inputs(self, generation_batch):
-        # As TRL's, except that it would shuffle the batch and pad every micro-batch to the longest sequence of all.
-        # The loss is a sum over micro-batches, so sorting by length changes nothing but the padding.
+        # the loss is a sum over micro-batches, so sorting by length changes nothing but the padding
         steps = self.args.steps_per_generation
         if self._buffered_inputs is None or self._step % (steps * self.num_iterations) == 0:
             self._gap = [0.0, 0]
@@ -149,9 +149,6 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         return logps, entropies, None
 
     def _compute_loss(self, model, inputs):
-        # What TRL would compute of the whole batch at once, padded on both sides and at all tokens, before the first
-        # step on it (log-probabilities of the policy as it was then, and of the reference) is here computed of each
-        # micro-batch, at the policy's tokens, when it first comes up; the former by the forward pass of its first step.
         first_step = self.state.global_step % self.num_iterations == 0
         self._wanted = inputs["completion_mask"] * inputs["tool_mask"]
         if self.beta and "ref_per_token_logps" not in inputs:

@@ -29,54 +29,48 @@ def learning_curves(
     metrics_by_arm: Mapping[str, Rows],
     x: str = "iteration",
     y: str = "success",
-    low: str | None = "low",
-    high: str | None = "high",
     *,
     title: str = "",
     x_title: str = "iteration",
     y_title: str = "success rate on held-out games",
     percent: bool = True,
     n: int | None = None,
-    level: float | None = 0.95,
-    detectable: float | None = None,
 ) -> go.Figure:
-    """One line for each arm, with its interval as a band.
+    """One line for each arm, with its 95 % interval as a band.
 
     Args:
-        metrics_by_arm: rows (dicts or a DataFrame) by arm's name; rows without `y` are left out.
-        x, y, low, high: names of columns; `low` and `high` None, or absent from the rows, for no band.
-        x_title, y_title: names of the axes, with the unit.
+        metrics_by_arm: rows (dicts or a DataFrame) by arm's name; rows without `y` are left out. Their columns `low`
+            and `high` are the band.
+        x, y: names of columns.
         percent: values are fractions 0..1, shown in percent.
-        n, level: number of games of each point and confidence of the band, both named below the title.
-        detectable: smallest true difference (0..1) between two lines that a test finds with 80 % probability, also
-            named there; None computes it for two runs near 50 % on `n` games.
+        n: number of games of each point, named below the title with the smallest true difference between two lines
+            that a test finds with 80 % probability.
 
     Raises:
         ValueError: an arm without a row that has `x` and `y`.
     """
     figure = go.Figure()
     banded = [
-        _curve(figure, arm, rows, COLOURS[number % len(COLOURS)], x, y, low, high)
+        _curve(figure, arm, rows, COLOURS[number % len(COLOURS)], x, y)
         for number, (arm, rows) in enumerate(metrics_by_arm.items())
     ]
-    note = _note(n, level if any(banded) else None, "band", detectable)
-    return _finish(figure, title, note, x_title, y_title, percent)
+    return _finish(figure, title, _note(n, "band" if any(banded) else ""), x_title, y_title, percent)
 
 
 def _curve(
-    figure: go.Figure, arm: str, rows: Rows, colour: str, x: str, y: str, low: str | None, high: str | None,
-    *, size: int = 6, legend: bool | None = None, **place: int,
+    figure: go.Figure, arm: str, rows: Rows, colour: str, x: str, y: str, *, size: int = 6, legend: bool | None = None,
+    **place: int,
 ) -> bool:  # fmt: skip
     """Add one arm's line, and its band where the rows have one, which it returns. `place`: row and col of a panel."""
     frame = pd.DataFrame(rows)
     if not {x, y} <= set(frame.columns) or frame.dropna(subset=[x, y]).empty:
         raise ValueError(f"arm {arm!r} has no row with {x!r} and {y!r}; its columns: {list(frame.columns)}")
     frame = frame.dropna(subset=[x, y]).sort_values(x)
-    banded = low in frame and high in frame and frame[[low, high]].notna().all(axis=1).any()
+    banded = {"low", "high"} <= set(frame.columns) and frame[["low", "high"]].notna().all(axis=1).any()
     if banded:
-        band = frame.dropna(subset=[low, high])
+        band = frame.dropna(subset=["low", "high"])
         figure.add_scatter(
-            x=[*band[x], *band[x][::-1]], y=[*band[high], *band[low][::-1]], fill="toself", mode="none",
+            x=[*band[x], *band[x][::-1]], y=[*band["high"], *band["low"][::-1]], fill="toself", mode="none",
             fillcolor=_translucent(colour), legendgroup=arm, showlegend=False, hoverinfo="skip", name=arm, **place,
         )  # fmt: skip
     figure.add_scatter(
@@ -97,19 +91,18 @@ def bars(
     y_title: str = "success rate",
     percent: bool = True,
     n: int | None = None,
-    level: float | None = 0.95,
     group: str | None = None,
     onto: go.Figure | None = None,
     detectable: float | None = None,
     pair: str | None = None,
 ) -> go.Figure:
-    """One bar for each name, with its interval; more than `MOST_STANDING` are horizontal, so that names can be read.
+    """One bar for each name, with its 95 % interval; more than `MOST_STANDING` are horizontal, so that names can be
+    read. Arguments as in `learning_curves`, and:
 
     Args:
         names, values, low, high: equally long; `low <= value <= high`; a value None is not drawn.
         group, onto: add a group of bars of this name to an earlier figure.
-        pair: which two `detectable` compares.
-        Others as in `learning_curves`.
+        detectable, pair: a difference (0..1) to name in place of the one from `n`, and which two bars it is between.
     """
     if {len(names)} != {len(x) for x in (values, low, high) if x is not None}:
         raise ValueError("names, values, low and high must be equally long")
@@ -121,7 +114,7 @@ def bars(
         up, down = np.subtract(high, values), np.subtract(values, low)
         errors = {"type": "data", "symmetric": False, "array": list(up), "arrayminus": list(down), "width": 4}
     look = {"name": group or "", "showlegend": group is not None, "marker_color": COLOURS[number % len(COLOURS)]}
-    note = _note(n, level if errors else None, "whiskers", detectable, pair)
+    note = _note(n, "whiskers" if errors else "", detectable, pair)
     if len(names) <= MOST_STANDING:
         figure.add_bar(x=list(names), y=list(values), error_y=errors, **look)
         return _finish(figure, title, note, x_title, y_title, percent)
@@ -207,8 +200,6 @@ def small_multiples(
     panels: Mapping[str, Mapping[str, Rows]],
     x: str = "iteration",
     y: str = "value",
-    low: str | None = "low",
-    high: str | None = "high",
     *,
     title: str = "",
     x_title: str = "iteration",
@@ -218,10 +209,8 @@ def small_multiples(
 ) -> go.Figure:
     """Several quantities of the same arms, one panel and one scale each, `columns` in a row (None: all).
 
-    Args:
-        panels: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
-            panels, and is left out of those where it has no rows.
-        y_title: where all panels show one quantity.
+    `panels`: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
+    panels, and is left out of those where it has no rows. `y_title` where all show one quantity.
     """
     if not panels:
         return _finish(go.Figure(), title, note, x_title, y_title, False)
@@ -235,7 +224,7 @@ def small_multiples(
         for arm in (arm for arm in arms if len(of.get(arm, ()))):
             new = not any(trace.name == arm and trace.showlegend for trace in figure.data)
             colour = COLOURS[arms.index(arm) % len(COLOURS)]
-            _curve(figure, arm, of[arm], colour, x, y, low, high, size=3, legend=new, row=row, col=column)
+            _curve(figure, arm, of[arm], colour, x, y, size=3, legend=new, row=row, col=column)
         if number >= len(panels) - wide:
             figure.update_xaxes(title_text=x_title, row=row, col=column)
         if y_title and column == 1:
@@ -251,12 +240,8 @@ def turn_panels(
 ) -> go.Figure:
     """Values of every turn of a few episodes: a panel for each quantity, a row an episode, a column a turn.
 
-    Blue is positive, orange negative, white zero; each panel has its own scale, whose end is in its title. Turns after
-    an episode's end are grey.
-
-    Args:
-        panels: quantity -> one list of values per episode.
-        rows: names of the episodes, drawn from the top.
+    `panels`: quantity -> one list of values per episode; each has its own scale, whose end is in its title. `rows` are
+    names of the episodes, drawn from the top.
     """
     if not panels:
         return _finish(go.Figure(), title, note, "turn", "", False)
@@ -323,22 +308,21 @@ def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str
     return figure
 
 
-def _note(
-    n: int | None, level: float | None, what: str, detectable: float | None = None, pair: str | None = None
-) -> str:
+def _note(n: int | None, interval: str, detectable: float | None = None, pair: str | None = None) -> str:
+    """The line below a title; `interval` is how intervals are drawn, "" where there are none."""
     if n and detectable is None:
         detectable, pair = detectable_difference(n), "two runs near 50 %, unpaired"
     known = detectable is not None and np.isfinite(detectable)
     parts = [
         f"n = {n} games" if n else "",
-        f"{what}: {100 * level:g} % interval" if level else "",
+        f"{interval}: 95 % interval" if interval else "",
         f"detectable: {100 * detectable:.0f} points" + (f" ({pair})" if pair else "") if known else "",
     ]
     return "; ".join(part for part in parts if part)
 
 
-def _translucent(colour: str, alpha: float = 0.18) -> str:
-    return "rgba({},{},{},{})".format(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)), alpha)
+def _translucent(colour: str) -> str:
+    return "rgba({},{},{},0.18)".format(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)))
 
 
 def _drawn(trace) -> bool:

@@ -335,11 +335,8 @@ def export_html(
     trajectories: Sequence[Trajectory], path: str | os.PathLike, most: int = KEPT, runs: Sequence[str] | None = None,
     numbers: Sequence[int] | None = None,
 ) -> Path:  # fmt: skip
-    """Write episodes as one HTML file: a list that opens into every turn, without a kernel, a script or a network.
-
-    At most `most` episodes are written; the file says how many are left out. `runs` and `numbers` are the name of the
-    run and the number of each in the list (None counts from 0). Returns the absolute path.
-    """
+    """Write episodes, `most` at most, as one HTML file that opens into every turn without a kernel or a script: its
+    absolute path. `runs` and `numbers` are the name of the run and the number of each (None counts from 0)."""
     if not trajectories or most < 1:
         raise ValueError(f"trajectories: got {len(trajectories)}, most={most}: both must be at least one")
     return write_atomic(path, pages.export_page(trajectories, most, runs, numbers)).resolve()
@@ -356,19 +353,17 @@ def inspect(
     policy: Policy | str | None = None,
     games: Mapping[str, object] | None = None,
 ) -> Inspector:
-    """Look at episodes: the list of them, or one turn of one of them.
+    """Look at episodes: the list of them, or one turn of one of them. The page shows the call that shows the same.
 
     Args:
         trajectories: a file that `write_trajectories` wrote, a folder of such files, an episode, several, or several
             runs by name, {"before": ..., "after": ...}, each of any of these.
-        game, step: episode and turn that are opened, counted from 0; without `game` the list. Copy the call that the
-            page shows to show somebody else the same.
+        game, step: episode and turn that are opened, counted from 0; without `game` the list.
         other: the episode to compare with, for view="compare".
         view: "list", "episode", "compare" or "tokens".
         policy: plays on in a what-if, and the tokens' log-probability ratio compares with it, at temperature 1; a
             policy with the recording's tokenizer or its name.
         games: tasks by id, for a what-if of tasks that their environment cannot make again.
-
     """
     found, runs, origins = _gather(trajectories)
     if not found:
@@ -423,11 +418,9 @@ def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Ori
             return _gather({f"{run}/{name}" if run else name: file for name, file in zip(names, files, strict=True)})
         found = read_trajectories(path, tokens=False)
         return found, [run] * len(found), [(path, number) for number in range(len(found))]
-    elif isinstance(given, Trajectory):
-        given = [given]
-    elif not isinstance(given, Iterable):
+    if not isinstance(given, Iterable | Trajectory):
         raise TypeError(f"expected a path or trajectories, got {type(given).__name__}")
-    found = list(given)
+    found = [given] if isinstance(given, Trajectory) else list(given)
     for number, trajectory in enumerate(found):
         if not isinstance(trajectory, Trajectory):
             raise TypeError(f"item {number} is no Trajectory but {type(trajectory).__name__}")

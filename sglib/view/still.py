@@ -25,7 +25,7 @@ NOTHING = "nothing to draw"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 
 
-def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
+def static_png(figure: go.Figure) -> bytes:
     """A PNG of the figure's traces, by matplotlib: lines, markers, bands, bars, error bars, heat maps, panels, shapes.
     Kinds of trace that it cannot draw are named at its foot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -128,7 +128,7 @@ def static_png(figure: go.Figure, dpi: int = 90) -> bytes:
     if missing:
         picture.supxlabel(f"not drawn here: {', '.join(sorted(missing))}", fontsize=8)
     file = io.BytesIO()
-    picture.savefig(file, format="png", dpi=dpi, metadata={"Software": None})  # no version: same figure, same bytes
+    picture.savefig(file, format="png", dpi=90, metadata={"Software": None})  # no version: same figure, same bytes
     return file.getvalue()
 
 
@@ -144,8 +144,10 @@ def mimebundle(figure: go.Figure, image: bytes | None = None) -> dict[str, Any]:
     }
 
 
-def keep_figure(run: Run, name: str, figure: go.Figure, display: bool = True) -> None:
-    """Keep a figure in a run's folder as figures/<name>.html and .png, and show it in a notebook."""
+def keep_figure(run: Run, name: str, figure: go.Figure) -> None:
+    """Keep a figure in a run's folder as figures/<name>.html and .png, and show it, interactive and still."""
+    from IPython.display import display
+
     script = run.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
     if not script.exists():
         write_atomic(script, get_plotlyjs())
@@ -153,14 +155,6 @@ def keep_figure(run: Run, name: str, figure: go.Figure, display: bool = True) ->
     write_atomic(run.folder / "figures" / f"{name}.html", page)
     image = static_png(figure)
     write_atomic(run.folder / "figures" / f"{name}.png", image)
-    if display:
-        show(figure, image)
-
-
-def show(figure: go.Figure, image: bytes | None = None) -> None:
-    """Display the figure in a notebook, interactive and still; elsewhere, print its title."""
-    from IPython.display import display
-
     display(mimebundle(figure, image), raw=True)
 
 

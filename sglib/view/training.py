@@ -42,7 +42,7 @@ def training_panels(results: Mapping[str, Result], n: int | None = None) -> go.F
     of_panel = f"success on {n} games" if n else "success on the panel"
     readers = {title: (lambda batch, column=column: batch.get(column)) for title, column in QUANTITIES.items()}
     readers |= {"λ(u) of the internal reward": _weight, "AUROC: said to help / helped": _calibration}
-    panels = {of_panel: {arm: [_point(row) for row in r.curve] for arm, r in results.items()}}
+    panels = {of_panel: {arm: [row | {"value": row["success"]} for row in r.curve] for arm, r in results.items()}}
     for title, read in readers.items():
         panels[title] = {arm: _series(r, read) for arm, r in results.items()}
     panels = {title: {arm: rows for arm, rows in of.items() if rows} for title, of in panels.items()}
@@ -53,10 +53,6 @@ def training_panels(results: Mapping[str, Result], n: int | None = None) -> go.F
     note = f"{', '.join(map(str, sorted(episodes)))} episodes a training batch; " if episodes else ""
     note += "band: 95 % interval over the panel's games"
     return small_multiples(panels, columns=COLUMNS, title="Training", note=note)
-
-
-def _point(row: Mapping) -> dict:
-    return {"iteration": row["iteration"], "value": row["success"], "low": row.get("low"), "high": row.get("high")}
 
 
 def _series(result: Result, read: Callable[[Mapping], float | None]) -> list[dict]:
@@ -79,26 +75,24 @@ class TrainingView(anywidget.AnyWidget):
     inspector, and buttons that stop it (after the present iteration) and let it go on.
 
         view = TrainingView(p.arms, p.iterations, n=p.eval_games)
-        results = await view.follow(lambda: train_arms(p, on_update=view.update, paused=view.paused))
+        results = await view.follow(lambda: train_recipes(p, on_update=view.update, paused=view.paused))
 
-    A kernel reads clicks while a cell awaits, and not while it computes, hence the `await`. Where nothing is clicked,
-    as under papermill, the progress bar and the figure are all there is.
-
-    `iterations` are each arm's, `n` the panel's games, `every` the least seconds between two drawings of the figure.
+    A kernel reads clicks while a cell awaits, and not while it computes, hence the `await`. `iterations` are each
+    arm's, `n` the panel's games.
     """
 
     _esm = SCRIPT
     page = traitlets.Unicode().tag(sync=True)
     below = traitlets.Unicode().tag(sync=True)  # the open inspector, drawn when something in it changes
 
-    def __init__(self, arms: Sequence[str], iterations: int, n: int | None = None, every: float = 5.0):
+    def __init__(self, arms: Sequence[str], iterations: int, n: int | None = None):
         self.arms, self.iterations, self.n = list(arms), iterations, n
         self.results: dict[str, Result] = {}
         self.inspector: Inspector | None = None
         self.samples: dict[str, list[Trajectory]] = {}
         self._pause, self._interrupted, self._lock = threading.Event(), threading.Event(), threading.RLock()
         self._open, self._note = "", ""
-        self._figure, self._bar, self._ended = LivePlot(every), None, False
+        self._figure, self._bar, self._ended = LivePlot(), None, False
         super().__init__()
         self.on_msg(lambda widget, content, buffers: self.act(content.get("do"), content.get("value")))
         self.draw()
@@ -111,7 +105,7 @@ class TrainingView(anywidget.AnyWidget):
         Interrupted, the training ends at its next update, with what it has written so far, and then this does.
         """
         self._interrupted.clear()
-        self._ended, self._bar, self._figure = False, None, LivePlot(self._figure.every)
+        self._ended, self._bar, self._figure = False, None, LivePlot()
         if in_kernel():
             from IPython.display import display
 
@@ -127,7 +121,7 @@ class TrainingView(anywidget.AnyWidget):
             self.close()
 
     def update(self, results: Mapping[str, Result]) -> None:
-        """Take new numbers; an `on_update` of `train_arms`.
+        """Take new numbers; an `on_update` of `sglib.experiments.pool.train_recipes`.
 
         Raises:
             InterruptedError: `follow` was interrupted; it ends the training.
@@ -168,10 +162,7 @@ class TrainingView(anywidget.AnyWidget):
         result = self.results[arm] = Result(arm, None)
 
         def follow(metrics: dict, trajectories: list[Trajectory]) -> None:
-            result.batches.append(metrics)
-            if "eval/success" in metrics:
-                row = {k.removeprefix("eval/"): v for k, v in metrics.items() if k.startswith("eval/")}
-                result.curve.append({"arm": arm, "iteration": metrics["iteration"] + 1, **row})
+            result.add(metrics)
             self.samples[arm] = trajectories
             self.update(self.results)
 

@@ -1,7 +1,4 @@
-"""One episode as HTML: each turn with what it was paid, its timeline, the environment's drawing of the state.
-
-As in `sglib.view.pages`, everything from outside is escaped, and nothing has a script or an event handler.
-"""
+"""One episode as HTML, by the rules of `sglib.view.pages`: turns with what they were paid, timeline, drawing."""
 
 from __future__ import annotations
 
@@ -36,11 +33,7 @@ def episode_html(trajectory: Trajectory) -> str:
 
 
 def turn_html(trajectory: Trajectory, index: int) -> str:
-    """One turn as HTML: observation, guidance with its label, action, rewards, advantage, true distance or progress.
-    Negative numbers count from the end."""
-    if not -len(trajectory) <= index < len(trajectory):
-        raise IndexError(f"turn {index} of an episode of {len(trajectory)} turns")
-    index %= len(trajectory)
+    """One turn as HTML: observation, guidance with its label, action, rewards, advantage, true distance or progress."""
     turn = trajectory.turns[index]
     rows = [("observation", f"<pre>{escape(turn.observation)}</pre>")]
     if turn.guidance is not None or turn.label is not None:
