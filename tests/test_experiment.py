@@ -141,7 +141,7 @@ CORRIDOR = str(Path(__file__).with_name("corridor.py"))
 
 def test_an_environment_of_ones_own_is_trained_in_and_is_a_cell(tmp_path):
     """Named by its file, in one key; its own turns and panel; what it lacks is refused by name."""
-    p = small(env=CORRIDOR, arms=["grpo"], max_turns=None)
+    p = small(env=CORRIDOR, model="alfworld/base", arms=["grpo"], max_turns=None)
     one = Experiment("grpo", p)
     assert one.content["environment"] == {"name": "corridor", "revision": 1} and p.turns == 6
     one.train()

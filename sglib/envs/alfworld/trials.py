@@ -78,8 +78,10 @@ def _read(where: Path | str, text: bytes, kind: type) -> dict:
     try:
         data = msgspec.json.decode(text)
         msgspec.convert(data, kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.ValidationError as error:
         raise ValueError(f"{where}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}: not JSON: {error}") from error
     return data
 
 
