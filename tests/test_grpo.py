@@ -472,8 +472,8 @@ def test_how_well_a_discriminator_tells_is_kept():
             type(self).last_accuracy = len(trajectories) / 10
             return Outcome()(trajectories, policy, games)
 
-    _, result = run(settings(iterations=1), components=(Discriminating(name="judge"),))
-    assert result.metrics[0]["reward/judge/accuracy"] == 0.8
+    _, result = run(settings(iterations=1), components=(Discriminating(),))
+    assert result.metrics[0]["reward/step_agent/accuracy"] == 0.8
     _, result = run(settings(iterations=1))
     assert not [name for name in result.metrics[0] if "accuracy" in name]
 
