@@ -42,7 +42,7 @@ import numpy as np
 
 import sglib
 from sglib.rewards import Trapezoid
-from sglib.measure.hacking import WINDOW, ends
+from sglib.measure.hacking import WINDOW, first_and_last
 from sglib.experiments import pool
 
 p = sglib.params.check("04_joint_grpo", globals())
@@ -143,7 +143,7 @@ for arm, r in results.items():
     summary.append({"arm": arm, "n": gap.n, "before": np.mean(r.before), "after": np.mean(r.after), "rise": gap.estimate,
                     "rise_low": gap.low, "rise_high": gap.high, "p": gap.p_value})  # fmt: skip
     for name, key in (("positive", "label_positive"), ("auroc", "calibration/label/auroc")):  # five batches each
-        summary[-1] |= dict(zip((f"{name}_first", f"{name}_last"), ends(r.batches, key)))
+        summary[-1] |= dict(zip((f"{name}_first", f"{name}_last"), first_and_last(r.batches, key)))
 run.write_table("summary.csv", summary)
 for x in summary:
     points = f"{100 * x['rise']:+5.1f} points [{100 * x['rise_low']:+.1f}, {100 * x['rise_high']:+.1f}]"
@@ -192,7 +192,7 @@ def percent(value):
 
 print(f"Means of the first and of the last {WINDOW} batches:")
 for arm in guided:
-    positive, agreement, area = (ends(results[arm].batches, key) for key in ("label_positive", "label_agreement", "calibration/label/auroc"))
+    positive, agreement, area = (first_and_last(results[arm].batches, key) for key in ("label_positive", "label_agreement", "calibration/label/auroc"))
     print(f"{arm}: positive labels {percent(positive[0])} -> {percent(positive[1])}, agreement with the truth {percent(agreement[0])} -> {percent(agreement[1])}", end="")
     print("" if None in area else f", AUROC {area[0]:.2f} -> {area[1]:.2f}")
 for arm, r in results.items():

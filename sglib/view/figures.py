@@ -120,7 +120,7 @@ def bars(
         return _finish(figure, title, note, x_title, y_title, percent)
     figure.add_bar(y=list(names), x=list(values), error_x=errors, orientation="h", **look)
     _finish(figure, title, note, y_title, x_title, False)
-    figure.update_xaxes(tickformat=".0%" if percent else None, rangemode="tozero")
+    figure.update_xaxes(tickformat=".1~%" if percent else None, rangemode="tozero")
     figure.update_yaxes(autorange="reversed")  # as listed, from the top
     return figure.update_layout(height=140 + (12 + 14 * (number + 1)) * len(names))
 
@@ -193,7 +193,7 @@ def label_panels(metrics_by_arm: Mapping[str, Rows], *, title: str = "") -> go.F
     for trace in figure.data:
         dash = "dash" if trace.name == AGREEMENT else "solid"
         trace.update(mode="lines", line={"color": LABEL_COLOURS.get(trace.name, "#E69F00"), "dash": dash})
-    return figure.update_yaxes(range=[0, 1], tickformat=".0%")
+    return figure.update_yaxes(range=[0, 1], tickformat=".1~%")
 
 
 def small_multiples(
@@ -301,7 +301,7 @@ def _finish(figure: go.Figure, title: str, note: str, x_title: str, y_title: str
         hovermode="x unified" if any(t.type == "scatter" for t in figure.data) else "closest",
     )  # fmt: skip
     if percent:
-        figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+        figure.update_yaxes(tickformat=".1~%", rangemode="tozero")
     figure.layout.annotations = [note for note in figure.layout.annotations if note.text != NOTHING]
     if not any(map(_drawn, figure.data)):
         figure.add_annotation(text=NOTHING, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)

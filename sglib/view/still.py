@@ -110,7 +110,7 @@ def static_png(figure: go.Figure) -> bytes:
             ax.set_yticks(y_axis.tickvals, [_plain(text) for text in y_axis.ticktext])
         for direction, axis in ((ax.xaxis, x_axis), (ax.yaxis, y_axis)):
             if str(axis.tickformat or "").endswith("%"):
-                direction.set_major_formatter(PercentFormatter(1.0, decimals=0))
+                direction.set_major_formatter(PercentFormatter(1.0, decimals=None))
         for shape in figure.layout.shapes:
             if shape.type == "line" and (shape.xref or "x").split()[0] == x:
                 level = shape.y0 == shape.y1
