@@ -4,7 +4,7 @@ import pydantic
 import pytest
 import yaml
 
-from sglib.experiments import params
+from sglib.experiments import files, params
 from sglib.experiments.params import ParameterError, check, load_file
 from sglib.rewards.fields import yaml_number
 
@@ -13,7 +13,8 @@ from sglib.rewards.fields import yaml_number
 def folder(tmp_path, monkeypatch):
     """A params/ folder with one size in it."""
     (tmp_path / "tiny.yaml").write_text("env: alfworld\nseed: 7\nsize: tiny\ngrpo:\n  iterations: 3\n  eval_games: 8\n")
-    monkeypatch.setattr(params, "params_dir", lambda: tmp_path)
+    for module in (params, files):
+        monkeypatch.setattr(module, "params_dir", lambda: tmp_path)
     return tmp_path
 
 

@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass
 
 from sglib.advantages.estimators import GRPO, IGPO, GiGPO
 from sglib.envs.base import Environment
-from sglib.experiments.params import ParameterError, explain, read_yaml, recipe_file
+from sglib.experiments.files import ParameterError, explain, read_yaml, recipe_file
 from sglib.experiments.starts import Start
 from sglib.rewards import COMPONENTS, check_environment
 from sglib.rewards.fields import Part, Seed

@@ -1,0 +1,66 @@
+"""The files in `params/` as they lie there, and how what is wrong in one is said."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pydantic
+import yaml
+from pydantic_core import ArgsKwargs
+
+
+class ParameterError(ValueError):
+    """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
+
+
+def read_yaml(path: str | Path) -> dict:
+    """The keys and values of a YAML file.
+
+    Raises:
+        ParameterError: naming the file, which holds something else.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path}: expected keys and values, found {type(content).__name__}")
+    return content
+
+
+def sizes() -> list[str]:
+    """Names of the parameters files in `params/`."""
+    return sorted(path.stem for path in params_dir().glob("*.yaml") if path.name != "claims.yaml")
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: a name of `params/recipes`, or a path that ends in .yaml.
+
+    Raises:
+        ParameterError: there is none; the message lists the names.
+    """
+    folder = Path(__file__).resolve().parents[2] / "params" / "recipes"
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not path.is_file() or (path.parent != folder and not name.endswith(".yaml")):
+        names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ParameterError(f"no recipe {name!r}; allowed: {names}, or the path of a .yaml file")
+    return path
+
+
+def params_dir() -> Path:
+    """The repository's folder of parameters files."""
+    return Path(__file__).resolve().parents[2] / "params"
+
+
+def explain(error: pydantic.ValidationError, where: str, alone: Collection[str] = ()) -> str:
+    """What is wrong, as "<where><field> = <value>: <what is allowed>" for each field; `alone`: without `where`."""
+    problems = []
+    for problem in error.errors():
+        reason = str(problem["ctx"]["error"]) if problem["type"] == "value_error" else problem["msg"]
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])[1:]
+        path = path if path in alone else where + path if path else where.rstrip(".: ")
+        # a rule about several fields names them itself
+        several = problem["type"] == "value_error" and isinstance(problem["input"], dict | ArgsKwargs)
+        problems.append(f"{path}: {reason}" if several else f"{path} = {problem['input']!r}: {reason}")
+    return "; ".join(dict.fromkeys(problems))
