@@ -144,10 +144,15 @@ def mimebundle(figure: go.Figure, image: bytes | None = None) -> dict[str, Any]:
     }
 
 
-def keep_figure(run: Run, name: str, figure: go.Figure) -> None:
-    """Keep a figure in a run's folder as figures/<name>.html and .png, and show it, interactive and still."""
+def show(figure: go.Figure, image: bytes | None = None) -> None:
+    """Show a figure in a notebook, interactive and still (`image`: its PNG, if there is one)."""
     from IPython.display import display
 
+    display(mimebundle(figure, image), raw=True)
+
+
+def keep_figure(run: Run, name: str, figure: go.Figure) -> None:
+    """Keep a figure in a run's folder as figures/<name>.html and .png, and show it."""
     script = run.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
     if not script.exists():
         write_atomic(script, get_plotlyjs())
@@ -155,7 +160,7 @@ def keep_figure(run: Run, name: str, figure: go.Figure) -> None:
     write_atomic(run.folder / "figures" / f"{name}.html", page)
     image = static_png(figure)
     write_atomic(run.folder / "figures" / f"{name}.png", image)
-    display(mimebundle(figure, image), raw=True)
+    show(figure, image)
 
 
 def _without_template(figure: go.Figure) -> dict[str, Any]:
