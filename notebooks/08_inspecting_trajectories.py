@@ -126,7 +126,7 @@ from sglib.measure import counterfactual
 
 episode = next((t for t in runs["act"] if not t.won), runs["act"][0])
 game = next(game for game in games if game.id == episode.game_id)
-expert = game.walkthrough[0]
+expert = next(sglib.envs.replay(game, ())).plan()[0]
 print(f"{episode.goal}: {episode.turns[0].action!r} or the expert's {expert!r}?")
 result = counterfactual.what_if(policy, episode, 0, action=expert, k=p.k, max_turns=p.turns, temperature=p.temperature, seed=p.seed)
 print(result)
