@@ -81,14 +81,15 @@ sglib.view.keep_figure(run, "success", sglib.figures.bars(
 def share_with_interval(what, lost):
     """A share of the lost episodes (Wilson), or of their actions (whole episodes resampled), with its interval."""
     value = sglib.summarize(lost).numbers()[what]
-    if what in ("looping", "wrong_object", "deadlock"):
+    if of.get(what) == "lost episodes":
         return value, *sglib.intervals.wilson(round(value * len(lost)), len(lost))
     return value, *sglib.intervals.cluster_interval(lambda i: sglib.summarize([lost[j] for j in i]).numbers()[what], np.arange(len(lost)), seed=p.seed, resamples=400)
 
 
 figure, rows = None, []
-of = {"wrong_object": "lost episodes", "redundant": "their `go to`", "deadlock": "lost episodes"}  # else of their actions
-named = {"looping": "looping (of lost episodes)"} | {f: f"{f.replace('_', ' ')} (of {of.get(f, 'their actions')})" for f in p.card.failures} | {"invalid": "not admissible (of their actions)"}
+of = dict.fromkeys(("looping", "wrong_object", "deadlock"), "lost episodes") | {"redundant": "their `go to`"}  # else of their actions
+words = {"looping": "looping"} | {f: f.replace("_", " ") for f in p.card.failures} | {"invalid": "not admissible"}
+named = {what: f"{text} (of {of.get(what, 'their actions')})" for what, text in words.items()}
 failures = {name: [t for t in r.trajectories if not t.won] for name, r in reports.items()}
 for name, lost in failures.items():
     if lost:

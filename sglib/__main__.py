@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from sglib.experiments.params import params_dir
+from sglib.experiments.files import params_dir
 
 
 def parser() -> argparse.ArgumentParser:

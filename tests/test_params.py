@@ -13,8 +13,7 @@ from sglib.rewards.fields import yaml_number
 def folder(tmp_path, monkeypatch):
     """A params/ folder with one size in it."""
     (tmp_path / "tiny.yaml").write_text("env: alfworld\nseed: 7\nsize: tiny\ngrpo:\n  iterations: 3\n  eval_games: 8\n")
-    for module in (params, files):
-        monkeypatch.setattr(module, "params_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "params_dir", lambda: tmp_path)
     return tmp_path
 
 
@@ -136,7 +135,7 @@ def test_the_hint_is_right(text):
 def test_shipped_files(monkeypatch):
     monkeypatch.undo()
     for size in params.sizes():
-        assert load_file(params.params_dir() / f"{size}.yaml").get("size", size) == size
+        assert load_file(files.params_dir() / f"{size}.yaml").get("size", size) == size
 
 
 def test_clip_is_refused_where_it_would_do_nothing():

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from sglib.__main__ import main
-from sglib.experiments import params, runs, study
+from sglib.experiments import files, params, runs, study
 
 SOURCE = """# ---
 # jupyter:
@@ -50,13 +50,14 @@ def small_study(tmp_path, monkeypatch):
     monkeypatch.setattr(params, "SECTIONS", sections)
     for module in (runs, study):
         monkeypatch.setattr(module, "repo_root", lambda: root)
-    monkeypatch.setattr(params, "params_dir", lambda: root)
+    monkeypatch.setattr(files, "params_dir", lambda: root)
     monkeypatch.chdir(tmp_path)
 
     def write(section, extra=""):
         name = sections[section][0]
         # the kernel is another process: it must find the same params/ folder
-        patch = f"import pathlib\nparams.params_dir = lambda: pathlib.Path({str(root)!r})\n"
+        patch = "import pathlib\nfrom sglib.experiments import files\n"
+        patch += f"files.params_dir = lambda: pathlib.Path({str(root)!r})\n"
         patch += f"runs.repo_root = lambda: pathlib.Path({str(root)!r})\n"
         text = SOURCE.format(section=section, name=name, extra=extra).replace("p = params", patch + "p = params")
         (root / "notebooks" / f"{name}.py").write_text(text)

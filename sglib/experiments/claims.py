@@ -7,7 +7,7 @@ from typing import Literal
 import pydantic
 import yaml
 
-from sglib.experiments.params import params_dir
+from sglib.experiments.files import params_dir
 
 When = Literal["before", "start", "after"]
 

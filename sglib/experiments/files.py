@@ -10,6 +10,11 @@ import yaml
 from pydantic_core import ArgsKwargs
 
 
+def repo_root() -> Path:
+    """The repository's folder, whatever the working directory (in JupyterLab it is `notebooks/`)."""
+    return Path(__file__).resolve().parents[2]
+
+
 class ParameterError(ValueError):
     """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
 
@@ -34,13 +39,18 @@ def sizes() -> list[str]:
     return sorted(path.stem for path in params_dir().glob("*.yaml") if path.name != "claims.yaml")
 
 
+def params_file(size: object) -> Path | None:
+    """The parameters file of this name; None where there is none."""
+    return params_dir() / f"{size}.yaml" if size in sizes() else None
+
+
 def recipe_file(name: str) -> Path:
     """The file of a recipe: a name of `params/recipes`, or a path that ends in .yaml.
 
     Raises:
         ParameterError: there is none; the message lists the names.
     """
-    folder = Path(__file__).resolve().parents[2] / "params" / "recipes"
+    folder = repo_root() / "params" / "recipes"
     path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
     if not path.is_file() or (path.parent != folder and not name.endswith(".yaml")):
         names = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
@@ -50,7 +60,7 @@ def recipe_file(name: str) -> Path:
 
 def params_dir() -> Path:
     """The repository's folder of parameters files."""
-    return Path(__file__).resolve().parents[2] / "params"
+    return repo_root() / "params"
 
 
 def explain(error: pydantic.ValidationError, where: str, alone: Collection[str] = ()) -> str:

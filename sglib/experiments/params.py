@@ -26,7 +26,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from sglib import envs
-from sglib.experiments.files import ParameterError, explain, params_dir, read_yaml, recipe_file, sizes
+from sglib.experiments.files import ParameterError, explain, params_file, read_yaml, recipe_file, sizes
 from sglib.models.small import shipped_folder
 from sglib.rewards.fields import Count, Float, Int, Positive, known_keys, unknown
 from sglib.training.settings import BatchSettings
@@ -63,7 +63,7 @@ def _named_recipe(name: str) -> str:
 
 
 def _grid_name(name: str) -> str:
-    having = [size for size in sizes() if "grid" in load_file(_params_file(size))]
+    having = [size for size in sizes() if "grid" in load_file(params_file(size))]
     if name not in having:
         raise ValueError(f"there is no params/{name}.yaml with a grid; allowed: {', '.join(having)}")
     return name
@@ -138,7 +138,7 @@ class Params(pydantic.BaseModel):
     @property
     def run_name(self) -> str:
         name = self.run or f"{self.size}-seed{self.seed}"
-        if self.run or not _params_file(self.size):
+        if self.run or not params_file(self.size):
             return name
         section = next(section for section, (_, model) in SECTIONS.items() if model is type(self))
         plain = check(section, {"size": self.size, "seed": self.seed})
@@ -342,7 +342,7 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     """
     section, values = _section(notebook), _notebook_values(values)
     size = values.get("size", Params.model_fields["size"].default)
-    known = _params_file(size)
+    known = params_file(size)
     stored = load_file(known) if known else {}
     if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
         raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
@@ -381,11 +381,6 @@ def load_file(path: str | Path) -> dict[str, Any]:
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
     return {k: v if k in COMMON else v or {} for k, v in content.items()}
-
-
-def _params_file(size: object) -> Path | None:
-    path = params_dir() / f"{size}.yaml"
-    return path if isinstance(size, str) and size in sizes() else None
 
 
 def _section(notebook: str) -> str:

@@ -25,15 +25,11 @@ from typing import Any
 import pandas as pd
 
 from sglib.experiments import params as parameters
+from sglib.experiments.files import repo_root
 from sglib.records import Trajectory, write_atomic, write_trajectories
 
 EXECUTED = "notebook.ipynb"
 MANIFEST = "MANIFEST.json"
-
-
-def repo_root() -> Path:
-    """The repository's folder, whatever the working directory (in JupyterLab it is `notebooks/`)."""
-    return Path(__file__).resolve().parents[2]
 
 
 def output_root(output_dir: str | Path = "outputs") -> Path:
