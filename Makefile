@@ -22,7 +22,7 @@ export OMP_WAIT_POLICY = PASSIVE
 
 help:
 	@echo "make study    run the whole study (notebooks 00 to 08 and the report) with $(PARAMS) into outputs/"
-	@echo "make evidence  train what is missing of params/full.yaml: recipes over many seeds, hours on every core, resumable"
+	@echo "make evidence  train what is missing of a regime (PARAMS of the regime, default dense): recipes over many seeds, hours on every core, resumable"
 	@echo "make test     install what the tests need and run them"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"

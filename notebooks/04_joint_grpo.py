@@ -27,7 +27,7 @@
 # The paper has all four: on ALFWorld (Qwen3-1.7B) 72.7, 81.3 (λ ≡ 0) and 89.8 %; on WebShop 32.0, 49.2, 56.3 and, at full weight from the start, 39.7 %.
 #
 # A success pays `win_reward`. `params/cpu.yaml` and `reference.yaml` set it to **1**, the plain reading of Eq 6, in which the labels' sum (±0.1 a turn) can outweigh
-# success; the framework that the paper's authors used pays 10, and so does the evidence over seeds (`params/full.yaml`). This is our choice, and a difference to the paper.
+# success; the framework that the paper's authors used pays 10, and so does the evidence over seeds (`params/regimes/dense.yaml`). This is our choice, and a difference to the paper.
 #
 # *For whom:* readers of Self-Guide (arXiv 2604.03098), sections 3–5. *Time:* five minutes with `params/cpu.yaml` on two cores, half an hour with `params/reference.yaml`.
 # *Writes:* `outputs/04_joint_grpo/`; checkpoints in `outputs/cache/`: interrupt it and run it again, it goes on where it was.

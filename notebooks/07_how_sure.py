@@ -19,7 +19,7 @@
 #
 # *For whom:* anyone who reads or writes a table of success rates. *Time:* seconds; nothing is trained here. *Writes:* `outputs/07_how_sure/`.
 #
-# The cells come from `python -m sglib evidence --params params/full.yaml`: one recipe, one seed, one small file each.
+# The cells come from `python -m sglib evidence --params params/regimes/dense.yaml`: one recipe, one seed, one small file each.
 
 # %% tags=["parameters"]
 seed = 0
@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 import sglib
-from sglib.experiments import claims, verdicts
+from sglib.experiments import assay, claims
 from sglib.measure import intervals, power
 from sglib.experiments import evidence
 
@@ -83,7 +83,7 @@ for text, count in (("one seed each, McNemar over games", naive), ("ten seeds x 
 # ## What we have
 
 # %%
-plan = evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml")
+rule, plan = assay.load(p.cells)
 found = evidence.read_evidence(plan)
 print(found)
 panels = {cell["panel"] for cell in found.cells.values()}
@@ -101,12 +101,12 @@ recipes = list(dict.fromkeys(cell.recipe for cell in plan))
 # seeds are not in it.
 
 # %%
-same = verdicts.same_method_twice(found)
+same = assay.gap(found, rule.again, rule.plain[0], rule.measure)
 if same is None:
     print(f"fewer than {evidence.FEWEST} pairs of seeds: no band yet, and no claim")
 else:
-    band = verdicts.noise_band(found)
-    one, two = found.outcomes(verdicts.METHOD), found.outcomes(verdicts.AGAIN)
+    band = assay.noise_band(found, rule)
+    one, two = (found.outcomes(name, rule.measure) for name in (rule.plain[0], rule.again))
     for s in sorted(set(one) & set(two)):
         print(f"seed {s}: {100 * one[s].mean():.1f} and {100 * two[s].mean():.1f} %; over games alone: {intervals.difference(two[s], one[s])}")
     print(f"\nover seeds and games: {same}\nA/A band: {100 * band:.1f} points")
@@ -207,7 +207,7 @@ run.finish(cells=len(found.cells), missing=len(found.missing), false_positives={
 # **Limits.** The panel's games are drawn by one generator from rooms that are trained in (`valid_seen`); intervals cover other draws of such games, not
 # other kinds (the report has the same policies in rooms never trained in). Seeds share the base model.
 #
-# **Exercises.** (1) Delete one file of `outputs/reference/evidence/alfworld/` and run this again: what changes? (2) How many seeds would it take to tell
+# **Exercises.** (1) Delete one file of `outputs/reference/evidence/dense/` and run this again: what changes? (2) How many seeds would it take to tell
 # `self_guide` from `guide` if the truth were the paper's +8.5 points? (3) Simulate a method that helps half of the seeds by 10 points and hurts the
 # others by 10.
 #

@@ -19,10 +19,11 @@
 # **The set-up.** The papers train models of 1.5 to 7 B parameters on the official tasks; here a model of 0.8 M parameters, pre-trained in this repository,
 # plays generated ALFWorld rooms of at most 12 receptacles. So it is asked whether a *direction* shows, not whether a size does.
 #
-# **The rule.** A claim is a paired difference of two recipes over at least three seeds and the panel's games. It *holds* here if the 95 % interval lies on
-# the claimed side of zero and the estimate is beyond the A/A band (what plain GRPO against itself can show); it *does not hold* if the interval lies on the
-# other side, beyond the band; anything else is *inconclusive*, and the interval says how large an effect is left possible. See `sglib/experiments/verdicts.py`;
-# `params/claims.yaml` says when the rule was written.
+# **The instrument first.** In each *regime* (an environment, its turns, a base model) it is asked first whether the *truth*, each step's exact progress, told
+# from nothing else, can be told from success alone. Where it cannot, no reward could be, and every verdict is *cannot be told here*. Where it can, a claim is a
+# paired difference of two recipes over at least three seeds and the panel's games: it *helps* or *hurts* if the 95 % interval leaves out zero and the
+# estimate is beyond the A/A band (what plain GRPO against itself can show); there is *no difference beyond the band* if the whole interval lies in it; all else
+# is *inconclusive*. See `sglib/experiments/assay.py`; `params/claims.yaml` says when rules were written.
 
 # %% tags=["parameters"]
 seed = 0
@@ -36,7 +37,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import sglib
-from sglib.experiments import claims, verdicts
+from sglib.experiments import assay, claims, verdicts
 from sglib.measure import hacking as probes, intervals, power
 from sglib.experiments import evidence
 
@@ -56,15 +57,22 @@ def as_table(rows):
 # One cell is one recipe trained with one seed; notebook 07 shows each. What is missing is said here and is not averaged over.
 
 # %%
-plan = evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml")
+print("Regimes:")
+for name in assay.regimes():
+    rule, plan = assay.load(name)
+    there = evidence.read_evidence(plan)
+    it = assay.sensitivity(there, rule)
+    print(f"- {name}: {there}; {'SENSITIVE' if it.sensitive else 'NOT SENSITIVE, nothing can be told here'}: {it.why}")
+rule, plan = assay.load(p.cells)
 there = evidence.read_evidence(plan)
+print(f"\nThe tables below are of the regime {p.cells}.")
 print(there)
 print(sglib.runs.check_manifest())
 for recipe in dict.fromkeys(cell.recipe for cell in plan):
     have, want = len(there.seeds(recipe)), sum(cell.recipe == recipe for cell in plan)
     if have < want:
         print(f"  {recipe}: {have} of {want} seeds")
-band, same = verdicts.noise_band(there), verdicts.same_method_twice(there)
+band, same = assay.noise_band(there, rule), assay.gap(there, rule.again, rule.plain[0], rule.measure)
 print("A/A:", "no band yet" if same is None else f"{same}; band {100 * band:.1f} points; a true difference of {100 * power.detectable(same, beyond=band):.1f} points would get a verdict four times of five where a pair varies as little as this one")
 
 
@@ -78,14 +86,14 @@ def seen(rows):
 # ## Paper versus ours, over seeds
 
 # %%
-judged = verdicts.judge(there)
+judged = verdicts.judge(there, rule)
 run.write_table("verdicts.csv", judged)
 as_table(verdicts.readable(judged))
 
 # %%
 if pictured := verdicts.drawn(verdicts.headline(judged)):
     sglib.view.keep_figure(run, "claims", sglib.view.forest(
-        pictured, verdicts.VERDICTS, title="The papers' claims", band=None if band is None else 100 * band, x_title="difference in points, the claimed side to the right",
+        pictured, (*assay.VERDICTS, assay.FEW, assay.CANNOT), title="The papers' claims", band=None if band is None else 100 * band, x_title="difference in points, the claimed side to the right",
         note=f"{len(next(iter(there.cells.values()))['after'])} games, seeds in brackets; whiskers: 95 % interval; theirs: other models, tasks and games",
     ))  # fmt: skip
 
@@ -93,11 +101,12 @@ if pictured := verdicts.drawn(verdicts.headline(judged)):
 # (s): reported by secondary accounts of the paper. *detectable*: the smallest true difference that would get a verdict with 80 % probability, from the spread of
 # seeds and games that was found; of three seeds a rough number. *left possible*: the largest effect on the claimed side that the interval leaves possible; where it
 # is smaller than the paper's number, or than what one would care about, an open verdict says that, too. (Added when 23 cells were there; no part in the verdict.)
+# *knows*: what the reward is computed from, besides what the policy reads and writes. *claimed*: what the paper says of the first recipe against the second.
 # The verdict looks at each claim alone: of twenty claims that are not true, one would clear zero by chance. *p (Holm)* is adjusted for all claims that are judged;
-# below 0.05 it stands even so.
+# a verdict whose *p* is above 0.05 is provisional.
 #
-# Two claims hold and say less than they seem to. RePro's warmup alone is below the whole method; but reinforcement on success alone lifts it as far
-# (`repro_no_retrospection`). StepAgent's two stages raise the base model; but the first, imitation, does so alone (`step_agent_sft`).
+# RePro's warmup alone is below the whole method; but reinforcement on success alone lifts it as far (`repro_no_retrospection`). StepAgent's two stages raise
+# the base model; but the first, imitation, does so alone (`step_agent_sft`). Neither shows a benefit of a step reward.
 #
 # ## The same on games that nobody had looked at
 #
@@ -119,7 +128,7 @@ def beside(others, name):
         print("no claim has three seeds yet")
 
 
-beside(verdicts.judge(there, games=verdicts.FRESH) if p.cells == "full" else [], "the other 256")
+beside(verdicts.judge(there, rule, games=verdicts.FRESH) if p.cells == "dense" else [], "the other 256")
 
 # %% [markdown]
 # ## The same in rooms never trained in
@@ -130,7 +139,7 @@ beside(verdicts.judge(there, games=verdicts.FRESH) if p.cells == "full" else [],
 # %%
 elsewhere = evidence.read_evidence(plan, split=evidence.further_splits(plan)[0])
 print(f"{len(elsewhere.cells)} of {len(there.cells)} cells were played there")
-beside(verdicts.judge(elsewhere), "unseen rooms")
+beside(verdicts.judge(elsewhere, rule), "unseen rooms")
 unseen_rates = []
 for recipe in dict.fromkeys(cell.recipe for cell in plan):
     inside, outside = (found.outcomes(recipe) for found in (there, elsewhere))
@@ -148,7 +157,7 @@ if unseen_rates:
     ))  # fmt: skip
 
 # %% [markdown]
-# ## Where it does not hold, or stays open
+# ## Where it is not as claimed, or stays open
 #
 # Every such claim, what was tried, and what we take for the most likely reason: an explanation, not a measurement. Tried means: with seed 0, which no cell uses, on
 # games that [tuning.csv](../outputs/reference/tuning.csv) names. What the reasons lean on is in the table behind them.
@@ -156,7 +165,7 @@ if unseen_rates:
 
 # %%
 def show_against(rows):
-    """The claims that do not hold or stay open, under the reason of each."""
+    """The claims that are judged and not as claimed, or stay open, under the reason of each."""
     listed = verdicts.unsupported(rows)
     for why, of in listed.items():
         display(Markdown("\n".join(f"- {row['paper']}: {row['claim']}: {row.get('verdict', '')}" for row in of) + f"\n\n  {why}"))
@@ -268,7 +277,7 @@ def row(source, text, theirs, gap, n, found, positive=True, verdict=None, why=""
     `why`: the likely reason, should it not hold."""
     estimate, low, high = gap
     claimed, opposite = (low > 0, high < 0) if positive else (high < 0, low > 0)
-    verdict = verdict or ("holds" if claimed else "does not hold" if opposite else "inconclusive")
+    verdict = verdict or ("as claimed" if claimed else "the opposite" if opposite else "inconclusive")
     return {"paper": source, "claim": text, "theirs (points)": theirs, "ours (points)": intervals.points(estimate, low, high),
             "n games": int(n), "verdict": verdict, "run": found["run"], "why": why}  # fmt: skip
 
@@ -333,7 +342,7 @@ if table.empty:
     print("no complete runs yet: run the other notebooks first (make study)")
 else:
     as_table([{k: v for k, v in x.items() if k != "why"} for x in single])
-    show_against(single)
+    show_against([x | {"claimed": "as claimed"} for x in single if x["verdict"] in ("as claimed", "the opposite", "inconclusive")])
 
 # %% [markdown]
 # (s): reported by secondary accounts of the paper. Rows without training compare ways of acting of one policy, so no seed of a training is involved and their games decide: the rule of three seeds is for trainings. *one seed*: intervals of training

@@ -1,9 +1,10 @@
-"""The commands: `python -m sglib study | store | evidence | verdicts`."""
+"""The commands: `python -m sglib study | store | evidence | assay | verdicts`."""
 
 import argparse
+import functools
 import sys
 
-from sglib.experiments.files import params_dir
+from sglib.experiments.files import params_file
 
 
 def parser() -> argparse.ArgumentParser:
@@ -13,7 +14,7 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, size: str, about: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=about, description=about)
-        command.add_argument("--params", default=str(params_dir() / f"{size}.yaml"), help="default: %(default)s")
+        command.add_argument("--params", default=str(params_file(size)), help="default: %(default)s")
         return command
 
     command = add("study", "cpu", "run the notebooks in order")
@@ -21,12 +22,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="also what is complete already")
     command = add("store", "reference", "keep a finished study in notebooks/ and outputs/reference/")
     command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
-    command = add("evidence", "full", "train every recipe of the study over many seeds, one small file a cell")
+    command = add("evidence", "dense", "train every recipe of the study over many seeds, one small file a cell")
     command.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
     command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
     command.add_argument("--unseen", action="store_true", help="let what was trained play the further panels, and stop")
     command.add_argument("--status", action="store_true", help="print what is there and stop")
     command.add_argument("--store", action="store_true", help="copy complete cells to outputs/reference/ and stop")
+    command = commands.add_parser("assay", help="judge a recipe, also one of your own, against the controls")
+    command.add_argument("recipe", help="the path of its YAML file, or a name of params/recipes")
+    command.add_argument("--regime", default="tight", help="a file of params/regimes/ (default: %(default)s)")
+    command.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
+    command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
     commands.add_parser("verdicts", help="write README.md's part on the evidence from the committed cells")
     return top
 
@@ -48,6 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
             from sglib.experiments import evidence
 
             return evidence.command(o.params, o.only, o.jobs, o.unseen, o.status, o.store)
+        if o.command == "assay":
+            from sglib.experiments import assay
+            from sglib.view import card
+
+            judged = assay.assay(o.recipe, o.regime, o.seeds, o.jobs, functools.partial(print, flush=True))
+            print("\n".join(assay.lines(judged)))
+            print(f"Report card: {card.write(judged, assay.folder_of(o.regime))}")
+            return 0
         from sglib.experiments import verdicts
 
         return verdicts.write_readme()

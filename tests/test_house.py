@@ -54,7 +54,7 @@ def test_eleven_rooms():
                      "experiments", "view"}  # fmt: skip
 
 
-def test_sokoban_cost_no_lines():
-    """Two environments take fewer lines than the library had when it knew only one."""
+def test_few_lines():
+    """15,048 with two environments; the assay may cost 1,200."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
-    assert lines < 15_307
+    assert lines < 16_250

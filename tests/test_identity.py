@@ -11,6 +11,7 @@ import safetensors.torch
 from sglib.advantages.estimators import GRPO, IGPO, GiGPO
 from sglib.envs.alfworld.card import Alfworld
 from sglib.experiments import evidence, params
+from sglib.experiments.files import params_file
 from sglib.experiments.experiment import Experiment, sources
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.recipe import make_recipe
@@ -39,7 +40,7 @@ def key(thing):
 
 @pytest.fixture(scope="module")
 def cell():
-    return next(cell for cell in evidence.plan(repo_root() / "params" / "full.yaml") if cell.name == "self_guide-seed1")
+    return next(cell for cell in evidence.plan(params_file("dense")) if cell.name == "self_guide-seed1")
 
 
 def test_only_what_is_not_the_default_is_said():
@@ -173,7 +174,7 @@ def test_replaced_weights_are_another_arm_and_moved_ones_are_not(model, tmp_path
 
 
 def test_no_committed_cell_is_stale():
-    cells = evidence.plan(repo_root() / "params" / "full.yaml")
+    cells = evidence.plan(params_file("dense"))
     reference = evidence.folders(cells[0].params)[1]
     found = evidence.read_evidence(cells, [reference])
     assert len(found.cells) == len(cells) == 163 and not (found.stale or found.missing or found.unknown)

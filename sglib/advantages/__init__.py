@@ -1,5 +1,5 @@
 """Advantages: formulas as pure functions, and estimators that apply them to trajectories."""
 
-from sglib.advantages.formulas import discounted, gigpo, group_relative, to_tokens, turn_level
+from sglib.advantages.formulas import additive, discounted, gigpo, group_relative, to_tokens, turn_level
 
-__all__ = ["discounted", "gigpo", "group_relative", "to_tokens", "turn_level"]
+__all__ = ["additive", "discounted", "gigpo", "group_relative", "to_tokens", "turn_level"]

@@ -154,6 +154,39 @@ def turn_level(
     return discounted(rewards, gamma)
 
 
+def additive(
+    internal: Sequence[Sequence[float]], outcomes: Sequence[float], groups: Sequence[int], alpha: float = 1.0,
+    eps: float = 1e-4,
+) -> list[np.ndarray]:  # fmt: skip
+    """A_t = A_outcome + alpha * (r_t - mu) / (sigma + eps): a turn's internal reward as its own advantage, beside GRPO's.
+
+    A_outcome is `group_relative` of the outcomes; mu and sigma (n - 1) are over all turns of the batch that have an
+    internal reward, so one good step is worth the same in every group. Nothing is discounted and nothing telescopes: a
+    step is paid for what it did itself. CAST (arXiv 2607.25308) adds a solver's step change to the outcome's advantage
+    like this, with asinh(r) / RMS in place of the standardised r; standardising is ours.
+
+    Args:
+        internal: N arrays (T_i,), the internal rewards; NaN on a turn that takes no part in mu and sigma and gets
+            A_outcome alone.
+        outcomes: (N,) one outcome per trajectory.
+        alpha: weight of the step part, >= 0.
+
+    Returns N arrays (T_i,).
+    """
+    assert alpha >= 0 and eps > 0
+    steps = [np.array(values, dtype=np.float64) for values in internal]
+    _check(len(steps) == len(outcomes), "internal", f"{len(steps)} trajectories", f"{len(outcomes)}, as outcomes")
+    pool = np.concatenate([*steps, np.zeros(0)])
+    pool = pool[~np.isnan(pool)]
+    _finite("internal", pool)
+    spread = _spread(pool) if len(pool) > 1 else 0.0
+    whole = group_relative(outcomes, groups, eps)
+    if not spread:
+        return [np.full(len(values), a) for values, a in zip(steps, whole, strict=True)]
+    parts = (alpha * (values - pool.mean()) / (spread + eps) for values in steps)
+    return [a + np.nan_to_num(part, nan=0.0) for part, a in zip(parts, whole, strict=True)]
+
+
 def to_tokens(per_turn: Sequence[float], spans: Sequence[tuple[int, int]], mask: Sequence[int]) -> np.ndarray:
     """Spread per-turn advantages over the tokens of one trajectory.
 

@@ -24,6 +24,7 @@ class Claim(_Data):
     a: str
     b: str
     theirs: str = ""
+    differs: str = ""
     a_when: When = "after"
     b_when: When = "after"
     sign: Literal[1, -1] = 1

@@ -1,6 +1,6 @@
 """The evidence: every recipe of the study over many seeds, one small file (a *cell*) for each experiment.
 
-    python -m sglib evidence --params params/full.yaml                 # fill in what is missing, on every core
+    python -m sglib evidence --params params/regimes/dense.yaml        # fill in what is missing, on every core
     python -m sglib evidence --only grpo igpo --jobs 1                 # some recipes only
     python -m sglib evidence --unseen                                  # what was trained, on the further panels
     python -m sglib evidence --status                                  # what is there
@@ -8,8 +8,8 @@
 Interrupted and started again, it goes on where it was; a cell that failed keeps its reason in a file next to the others
 and is tried again at the next start.
 
-Cells lie in `outputs/evidence/<env>/<recipe>-seed<n>.json`; committed ones in `outputs/reference/evidence/<env>/`. A
-cell counts only for the settings that it was made with: one that was made with others is listed as stale and not
+Cells lie in `outputs/evidence/<name of the file>/<recipe>-seed<n>.json`; committed ones in
+`outputs/reference/evidence/<name of the file>/`. A cell counts only for the settings that it was made with: one that was made with others is listed as stale and not
 averaged in. The same policies' outcomes on the panel of another split lie in a folder of its name.
 """
 
@@ -41,7 +41,7 @@ FEWEST = 3  # paired seeds without which nothing is concluded
 # what a cell keeps of its training batches
 KEPT = re.compile(
     r"iteration|u|lambda/.*|success|return_mean|turns_mean|policy_tokens_mean|invalid_actions|parse_errors|label_.*"
-    r"|zero_advantage|reward/.*|calibration/.*|probe/.*|entropy|grad_norm|logprob_gap"
+    r"|zero_advantage|reward/.*|treatment/.*|calibration/.*|probe/.*|entropy|grad_norm|logprob_gap"
 )
 
 
@@ -54,13 +54,14 @@ def plan(params_file: str | Path) -> list[Experiment]:
     """
     content = parameters.load_file(params_file)
     if "grid" not in content:
-        allowed = "a file that has it, such as params/full.yaml"
+        allowed = "a file that has it, such as params/regimes/dense.yaml"
         raise parameters.ParameterError(f"{params_file}: grid: missing; allowed: {allowed}")
     grid = parameters.Grid(**content["grid"])
     groups = (grid.headline, grid.headline_seeds), (grid.others, grid.other_seeds), (grid.extras, grid.extra_seeds)
     seeds = {name: count for names, count in groups for name in names}
     settings = content.get("grpo", {}) | {"arms": list(seeds)}
-    p = parameters.check("grpo", parameters.common(content) | {"grpo": settings})
+    given = parameters.common(content) | {"size": Path(params_file).stem, "grpo": settings}
+    p = parameters.check("grpo", given)
     return [
         Experiment(name, p.model_copy(update={"seed": seed, "arms": [name]}))
         for seed in range(grid.first_seed, grid.first_seed + max(seeds.values()))
@@ -108,9 +109,19 @@ class Found:
         return {cell["seed"]: cell for cell in self.cells.values() if cell["recipe"] == recipe}
 
     def outcomes(self, recipe: str, when: str = "after", games: slice = slice(None)) -> dict[int, np.ndarray]:
-        """seed -> (games,) 0 or 1 of a recipe; `when`: "before", "start" or "after"."""
+        """seed -> (games,) 0 or 1 of a recipe; `when`: "before", "start" or "after". With "training" each game has the
+        mean over all evaluations but that before training, 0..1: the area under the learning curve. Cells that do not
+        have it are left out."""
+        if when == "training":
+            tables = {seed: _table(cell["during"][1:]) for seed, cell in self.seeds(recipe).items() if cell["during"]}
+            return {seed: table.mean(0)[games] for seed, table in tables.items()}
         cells = self.seeds(recipe).items()
-        return {seed: np.array(list(cell[when])[games], dtype=int) for seed, cell in cells if cell[when]}
+        return {seed: _table([cell[when]])[0][games] for seed, cell in cells if cell[when]}
+
+
+def _table(bits: Sequence[str]) -> np.ndarray:
+    """(rows, games) 0 or 1 of texts of 0 and 1."""
+    return np.array([list(row) for row in bits], dtype=int)
 
 
 def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> list[dict]:
@@ -167,8 +178,8 @@ def panels(found: Found, columns: Mapping[str, Mapping[str, str]]) -> tuple[dict
 
 
 def folders(p: parameters.GRPOParams) -> list[Path]:
-    """Where an environment's cells are looked for: this machine's, then the committed ones."""
-    return [root / "evidence" / p.card.name for root in (output_root(p.output_dir), repo_root() / "outputs/reference")]
+    """Where a plan's cells are looked for: this machine's, then the committed ones."""
+    return [root / "evidence" / p.size for root in (output_root(p.output_dir), repo_root() / "outputs/reference")]
 
 
 def read_evidence(cells: Sequence[Experiment], where: Sequence[Path] | None = None, split: str | None = None) -> Found:
@@ -239,6 +250,9 @@ def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
             outcomes, wanted = content[when], found.params["eval_games"]
             if set(outcomes) - {"0", "1"} or len(outcomes) not in ((0, wanted) if when == "start" else (wanted,)):
                 raise ValueError(f"{when}: not one outcome of 0 or 1 for each of the panel's games")
+        content.setdefault("during", [])  # cells from before it was kept
+        if content["during"] and {len(row) for row in content["during"]} != {found.params["eval_games"]}:
+            raise ValueError("during: not one outcome for each of the panel's games at each evaluation")
         if len({len(column) for column in found.batches.values()}) > 1:
             raise ValueError("batches: columns of different lengths")
     except (ValueError, KeyError, TypeError) as error:
@@ -266,6 +280,7 @@ def cell_content(cell: Experiment, result: Result) -> dict:
         "before": _bits(result.before),
         "start": _bits(result.start),
         "after": _bits(result.after),
+        "during": [_bits(outcomes) for outcomes in result.during],
         "curve": [{k: _short(v) for k, v in row.items() if k != "arm"} for row in result.curve],
         "batches": columns,
     }

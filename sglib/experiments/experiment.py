@@ -69,6 +69,7 @@ class Result:
     before: list[int] = field(default_factory=list)
     after: list[int] = field(default_factory=list)  # at the last evaluation so far
     start: list[int] = field(default_factory=list)  # after the recipe's `start`; empty where it has none
+    during: list[list[int]] = field(default_factory=list)  # at each evaluation: one for each row of `curve`
     card: dict = field(default_factory=dict)  # see `run_card`; empty until it is complete
 
     def add(self, entry: dict) -> None:
@@ -77,6 +78,7 @@ class Result:
         if "eval/success" in entry:
             row = {k.removeprefix("eval/"): v for k, v in entry.items() if k.startswith("eval/")}
             self.after = row.pop("outcomes", [])
+            self.during.append(self.after)
             self.curve.append({"arm": self.arm, "iteration": entry["iteration"] + 1, **row})
 
     @property
@@ -109,7 +111,8 @@ class Experiment:
 
     def load(self) -> Recipe:
         """The recipe as it is trained here; errors as of `load_recipe`."""
-        return load_recipe(self.recipe, self.params.card).with_win_reward(self.params.win_reward)
+        p = self.params
+        return load_recipe(self.recipe, p.card).with_base(p.model).with_win_reward(p.win_reward)
 
     @property
     def content(self) -> dict:
@@ -230,6 +233,7 @@ class Experiment:
             if "start" in files:
                 row = files["start"]
                 result.start = result.after = row.pop("outcomes")
+            result.during.append(result.after)
             result.curve.append({"arm": self.recipe, "iteration": 0, **row})
         metrics = self.folder / "metrics.jsonl"
         text = metrics.read_text() if metrics.exists() else ""

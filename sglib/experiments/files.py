@@ -35,13 +35,17 @@ def read_yaml(path: str | Path) -> dict:
 
 
 def sizes() -> list[str]:
-    """Names of the parameters files in `params/`."""
-    return sorted(path.stem for path in params_dir().glob("*.yaml") if path.name != "claims.yaml")
+    """Names of the parameters files in `params/`, and of the regimes in `params/regimes/`."""
+    files = (*params_dir().glob("*.yaml"), *params_dir().glob("regimes/*.yaml"))
+    return sorted(path.stem for path in files if path.name != "claims.yaml")
 
 
 def params_file(size: object) -> Path | None:
     """The parameters file of this name; None where there is none."""
-    return params_dir() / f"{size}.yaml" if size in sizes() else None
+    if size not in sizes():
+        return None
+    plain, regime = (params_dir() / folder / f"{size}.yaml" for folder in ("", "regimes"))
+    return plain if plain.exists() else regime
 
 
 def recipe_file(name: str) -> Path:

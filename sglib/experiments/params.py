@@ -28,7 +28,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from sglib import envs
 from sglib.experiments.files import ParameterError, explain, params_file, read_yaml, recipe_file, sizes
 from sglib.models.small import shipped_folder
-from sglib.rewards.fields import Count, Float, Int, Positive, known_keys, unknown
+from sglib.rewards.fields import Count, Float, Int, Positive, Share, known_keys, unknown
 from sglib.training.settings import BatchSettings
 
 COMMON = ("env", "seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
@@ -65,7 +65,7 @@ def _named_recipe(name: str) -> str:
 def _grid_name(name: str) -> str:
     having = [size for size in sizes() if "grid" in load_file(params_file(size))]
     if name not in having:
-        raise ValueError(f"there is no params/{name}.yaml with a grid; allowed: {', '.join(having)}")
+        raise ValueError(f"no file of params/ has this name and a grid; allowed: {', '.join(having)}")
     return name
 
 
@@ -251,7 +251,7 @@ class TruthParams(Params):
     k: Count = 16
     arms: Recipes = ["guide", "self_guide", "immediate"]
     remedies: Recipes = []
-    cells: GridName = "full"
+    cells: GridName = "dense"
 
     @pydantic.model_validator(mode="after")
     def _compared(self):
@@ -261,9 +261,9 @@ class TruthParams(Params):
 
 
 class HowSureParams(Params):
-    """07_how_sure: `cells` names the file of `params/` whose `grid` is looked at."""
+    """07_how_sure: `cells` names the file of `params/regimes/` (or `params/`) whose `grid` is looked at."""
 
-    cells: GridName = "full"
+    cells: GridName = "dense"
 
 
 class LookParams(Params):
@@ -280,7 +280,7 @@ class ReportParams(Params):
     07_how_sure."""
 
     reference: bool = True
-    cells: GridName = "full"
+    cells: GridName = "dense"
 
 
 class Grid(pydantic.BaseModel):
@@ -303,6 +303,30 @@ class Grid(pydantic.BaseModel):
     def _apart(self):
         _distinct([*self.headline, *self.others, *self.extras])
         return self
+
+
+class Assay(pydantic.BaseModel):
+    """The key `assay` of a parameters file, which makes it a regime: the rule of `sglib.experiments.assay`, fixed before
+    its cells are trained.
+
+    Attributes:
+        measure: what is compared: success "after" training, or its mean over the evaluations during "training".
+        margin: the least gain of the truth over success alone, 0..1.
+        plain: success alone, by each estimator.
+        again, truth, shuffled, noise, noisy: the controls.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True)
+    _known = pydantic.model_validator(mode="before")(classmethod(known_keys))
+
+    measure: Literal["after", "training"] = "training"
+    margin: Share = 0.05
+    plain: NamedRecipes = ["grpo", "gigpo"]
+    again: str = "grpo_again"
+    truth: str = "truth"
+    shuffled: str = "truth_shuffled"
+    noise: str = "noise"
+    noisy: NamedRecipes = [f"truth_noisy_{auroc}" for auroc in (60, 70, 80, 90)]
 
 
 def _check_recipes(p: Params, names: Sequence[str]) -> Params:
@@ -329,6 +353,9 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
 }
 
 
+FURTHER: dict[str, type[pydantic.BaseModel]] = {"grid": Grid, "assay": Assay}  # keys that no notebook reads
+
+
 def check(notebook: str, values: dict[str, Any]) -> Params:
     """The validated parameters of one notebook.
 
@@ -346,8 +373,8 @@ def check(notebook: str, values: dict[str, Any]) -> Params:
     stored = load_file(known) if known else {}
     if not known and not any(values.get(name) for name in SECTIONS):  # with -f, a file's sections are all there
         raise ParameterError(f"size = {size!r}: there is no params/{size}.yaml; there are: {', '.join(sizes())}")
-    base, single = common(stored), {k: v for k, v in values.items() if k not in SECTIONS and k != "grid"}
-    for other in (*SECTIONS, "grid"):
+    base, single = common(stored), {k: v for k, v in values.items() if k not in SECTIONS and k not in FURTHER}
+    for other in (*SECTIONS, *FURTHER):
         if other in values and other != section:  # a file passed with -f brings all sections: check them all, now
             _build(other, values[other], base | common(values))
     return _build(section, values.get(section), base | stored.get(section, {}), single)
@@ -374,9 +401,9 @@ def load_file(path: str | Path) -> dict[str, Any]:
     """
     content = {"size": Path(path).stem} | read_yaml(path)
     try:
-        if odd := [str(k) for k in content if k not in (*COMMON, *SECTIONS, "grid")]:
-            raise ParameterError(unknown(odd[0], [*COMMON, *SECTIONS, "grid"]))
-        for section in (*SECTIONS, *({"grid"} & {*content})):
+        if odd := [str(k) for k in content if k not in (*COMMON, *SECTIONS, *FURTHER)]:
+            raise ParameterError(unknown(odd[0], [*COMMON, *SECTIONS, *FURTHER]))
+        for section in (*SECTIONS, *(name for name in FURTHER if name in content)):
             _build(section, content.get(section), common(content))
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
@@ -412,14 +439,14 @@ def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
 
 
-def _build(section: str, content: Any, before: dict[str, Any], after: Mapping[str, Any] = {}) -> Params | Grid:
+def _build(section: str, content: Any, before: dict[str, Any], after: Mapping[str, Any] = {}) -> pydantic.BaseModel:
     """A section's model, or the grid's, of what the section holds; a section has the values `before` it, too, unless it
     says others, and those `after` it, whatever it says."""
     if not isinstance(content, dict | None):  # None: `grpo:` with nothing below it
         raise ParameterError(f"{section} = {content!r}: expected keys and values, found {type(content).__name__}")
     try:
-        if section == "grid":
-            return Grid.model_validate(content or {})
+        if section in FURTHER:
+            return FURTHER[section].model_validate(content or {})
         return SECTIONS[section][1].model_validate({**before, **(content or {}), **after})
     except pydantic.ValidationError as error:
         raise ParameterError(explain(error, f"{section}.", COMMON)) from None

@@ -24,17 +24,34 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Discriminator, Field, InstanceOf, Tag
 from pydantic.dataclasses import dataclass
 
-from sglib.advantages.estimators import GRPO, IGPO, GiGPO
+from sglib.advantages.estimators import GRPO, IGPO, Additive, GiGPO
 from sglib.envs.base import Environment
 from sglib.experiments.files import ParameterError, explain, read_yaml, recipe_file
 from sglib.experiments.starts import Start
-from sglib.rewards import COMPONENTS, check_environment
+from sglib.rewards import COMPONENTS, Component, check_environment, own
+from sglib.rewards.component import KNOWS
 from sglib.rewards.fields import Part, Seed
 
-AnyComponent = Annotated[functools.reduce(operator.or_, COMPONENTS.values()), Field(discriminator="name")]
+OWN = "one of the user's own"
+
+
+def _tag(given: Any) -> str | None:
+    """Which component is meant: by its name, or one that `sglib.rewards.own` has built."""
+    own = isinstance(given, Component) and type(given) not in COMPONENTS.values()
+    return OWN if own else given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
+
+
+_known = [Annotated[cls, Tag(name)] for name, cls in COMPONENTS.items()]
+AnyComponent = Annotated[
+    functools.reduce(operator.or_, [*_known, Annotated[InstanceOf[Component], Tag(OWN)]]),
+    Discriminator(
+        _tag, custom_error_type="component",
+        custom_error_message=f"no such name; allowed: {', '.join(COMPONENTS)}, or component: my_rewards.py:MyReward",
+    ),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Recipe(Part):
     about: str = ""  # one line for people
     format: Literal["act", "progress", "guide"] = "act"
     components: tuple[AnyComponent, ...] = ()
-    estimator: Annotated[GRPO | GiGPO | IGPO, Field(discriminator="kind", validation_alias="advantage")] = GRPO()
+    estimator: Annotated[GRPO | GiGPO | IGPO | Additive, Field(discriminator="kind", validation_alias="advantage")] = GRPO()
     start: Start | None = None
     replicate: Seed = 0
 
@@ -60,6 +77,21 @@ class Recipe(Part):
         for component in self.components:
             if reason := component.useless(self.format, self.estimator.kind):
                 raise ValueError(reason)
+
+    @property
+    def knows(self) -> str:
+        """What its internal rewards, and what is learned before, are made from: the most of `sglib.rewards.component.KNOWS`."""
+        parts = [component.knows for component in self.components] + ([self.start.knows] if self.start else [])
+        return max(parts, key=KNOWS.index)
+
+    def with_base(self, model: str) -> Recipe:
+        """The same recipe where "base", as the model that a reward reads or asks, is `model`: the one that is trained,
+        before it is."""
+        own = [
+            dataclasses.replace(c, **{name: model for name in ("features", "frozen") if getattr(c, name, None) == "base"})
+            for c in self.components
+        ]  # fmt: skip
+        return dataclasses.replace(self, components=tuple(own))
 
     def with_win_reward(self, weight: float | None) -> Recipe:
         """The same recipe with another reward for success; None changes nothing."""
@@ -76,7 +108,7 @@ def load_recipe(name: str | Path, card: Environment | None = None) -> Recipe:
         ParameterError: naming the file, the key, its value and what is allowed, or what the environment lacks.
     """
     path = recipe_file(str(name))
-    recipe = make_recipe(read_yaml(path), path.stem, str(path))
+    recipe = make_recipe(read_yaml(path), path.stem, str(path), path.parent)
     if card:
         try:
             check_environment(recipe.components, card)
@@ -85,8 +117,16 @@ def load_recipe(name: str | Path, card: Environment | None = None) -> Recipe:
     return recipe
 
 
-def make_recipe(content: dict[str, Any], name: str, where: str = "recipe") -> Recipe:
-    """Build and check a recipe from what a YAML file holds; `where` names that in errors, which are `load_recipe`'s."""
+def make_recipe(content: dict[str, Any], name: str, where: str = "recipe", folder: Path = Path()) -> Recipe:
+    """Build and check a recipe from what a YAML file holds; `where` names that in errors, which are `load_recipe`'s.
+    The user's own rewards (`sglib.rewards.own`) are looked for in `folder`."""
+    parts = content.get("components")
+    if isinstance(parts, list | tuple):
+        try:
+            built = [own.build(p, folder) if isinstance(p, dict) and "component" in p else p for p in parts]
+        except ValueError as error:
+            raise ParameterError(f"{where}: {error}") from None
+        content = content | {"components": built}
     try:
         return pydantic.TypeAdapter(Recipe).validate_python(content | {"name": name})
     except pydantic.ValidationError as error:

@@ -18,6 +18,7 @@ from sglib.envs.base import Environment
 from sglib.models.policy import Policy
 from sglib.play.rollout import rollout
 from sglib.rewards import repro, step_agent
+from sglib.rewards.component import KNOWS
 from sglib.rewards.fields import Count, Part, Positive
 from sglib.training.dpo import dpo
 from sglib.training.sft import sft
@@ -32,6 +33,11 @@ class Stage(Part):
     games: Count = 512  # that are played
     learning_rate: Positive = 1e-4
     batch_size: Count = 16
+
+    @property
+    def knows(self) -> str:
+        """What teaches it, one of `sglib.rewards.component.KNOWS`: an expert, or the oracle that annotates."""
+        return "an expert's view" if getattr(self, "expert", "optimal") == "explore" else "the hidden state"
 
     def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
         """Train the policy in place; same seed, same weights."""
@@ -111,6 +117,10 @@ class Stages(Part):
 
     stages: tuple[OneStage, ...]
     kind: Literal["stages"] = "stages"
+
+    @property
+    def knows(self) -> str:
+        return max((stage.knows for stage in self.stages), key=KNOWS.index)
 
     def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
         for stage in self.stages:

@@ -1,28 +1,29 @@
-"""The rule by which the claims of `params/claims.yaml` are judged on the evidence, and its tables.
+"""The claims of `params/claims.yaml`, judged on the evidence of each regime, and the tables of that.
 
     python -m sglib verdicts           # writes README.md's part on the evidence from the committed cells
 
-Each claim is a paired difference of two recipes over seeds and games (`sglib.measure.intervals.compare`). The verdict:
+Each claim is a paired difference of two recipes over seeds and games, a - b, by the measure that the regime's file
+fixes. `sglib.experiments.assay` has the rule: first whether the regime can tell the truth from success alone; if not,
+every verdict is "cannot be told here"; if it can, the difference *helps*, *hurts*, makes *no difference beyond the
+band* or is *inconclusive*. What the paper claims stands beside it.
 
-- **holds**: the 95 % interval lies on the claimed side of zero, and the estimate is beyond the A/A band;
-- **does not hold**: the interval lies on the other side of zero, and the estimate is beyond the band;
-- **inconclusive**: anything else. The interval says how large an effect it leaves possible.
-
-The A/A band is the largest difference that the interval of plain GRPO against itself reaches (`grpo_again`: the same
-games in another order, other random numbers). Both need `FEWEST` seeds. The rule judges each claim alone; `p_holm` is
-its p-value adjusted for all claims that are judged. Sizes are not compared: the papers train models of 1.5 to 7 B
+The rule judges each claim alone; `p_holm` is its p-value adjusted for all claims that are judged in the regime, and a
+verdict with one above 0.05 is marked provisional. Sizes are not compared: the papers train models of 1.5 to 7 B
 parameters on the official tasks, here 0.8 M parameters play generated rooms.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sglib.experiments.assay import CANNOT, FEW, VERDICTS, load, regimes, sensitivity, verdict
 from sglib.experiments.claims import CLAIMS, FACTS, REASONS, Claim
-from sglib.experiments.evidence import FEWEST, Found, folders, further_splits, plan, read_evidence
+from sglib.experiments.evidence import FEWEST, Found, folders, read_evidence
+from sglib.experiments.params import Assay
+from sglib.experiments.recipe import load_recipe
 from sglib.experiments.runs import repo_root
 from sglib.experiments.tables import markdown_table
 from sglib.measure.hacking import first_and_last
@@ -30,79 +31,57 @@ from sglib.measure.intervals import Comparison, compare, holm, points
 from sglib.measure.power import detectable
 from sglib.records import write_atomic
 
-METHOD = "grpo"
-AGAIN = "grpo_again"
 ALL = slice(None)
-FRESH = slice(256, None)  # games of the panel that no run of the tuning has played, see outputs/reference/tuning.csv
-UNSUPPORTED = ("does not hold", "inconclusive")
-JUDGED = ("holds", *UNSUPPORTED)
-VERDICTS = (*JUDGED, "too few seeds", "no A/A band")
+FRESH = slice(256, None)  # games of the dense panel that no run of the tuning has played, see outputs/reference/tuning.csv
 MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
 UNEXAMINED = "No reason has been examined yet; nothing else was tried."
 OPEN = "Not examined: the interval reaches zero or the estimate lies inside the band; *left possible* says how much that leaves open."
 
 
-def same_method_twice(found: Found) -> Comparison | None:
-    """Plain GRPO against itself (A/A), None with fewer than `FEWEST` pairs of seeds."""
-    same = _compared(found, Claim(paper="", text="", a=AGAIN, b=METHOD))
-    return same if same is not None and same.seeds >= FEWEST else None
-
-
-def noise_band(found: Found) -> float | None:
-    """The largest difference, 0..1, that the interval of the A/A comparison reaches; None where there is none."""
-    same = same_method_twice(found)
-    return None if same is None else max(abs(same.low), abs(same.high))
-
-
-def _compared(found: Found, claim: Claim, games: slice = ALL) -> Comparison | None:
-    a, b = found.outcomes(claim.a, claim.a_when, games), found.outcomes(claim.b, claim.b_when, games)
+def compared(found: Found, claim: Claim, measure: str = "after", games: slice = ALL) -> Comparison | None:
+    """a - b of a claim; None with fewer than two pairs of seeds. A claim about the policy before training, or after what
+    its `start` taught, is about the end of training, whatever the measure."""
+    whens = claim.a_when, claim.b_when
+    a, b = (
+        found.outcomes(recipe, measure if set(whens) == {"after"} else when, games)
+        for recipe, when in zip((claim.a, claim.b), whens)
+    )
     return compare(a, b) if len(set(a) & set(b)) >= 2 else None
 
 
-def verdict(claim: Claim, gap: Comparison | None, band: float | None) -> str:
-    """By the rule at the top of this file; "too few seeds" and "no A/A band" where that is missing."""
-    if gap is None or gap.seeds < FEWEST:
-        return "too few seeds"
-    if band is None:
-        return "no A/A band"
-    if abs(gap.estimate) > band:
-        if min(claim.sign * gap.low, claim.sign * gap.high) > 0:
-            return "holds"
-        if max(claim.sign * gap.low, claim.sign * gap.high) < 0:
-            return "does not hold"
-    return "inconclusive"
-
-
-def judge(found: Found, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) -> list[dict]:
-    """One row a claim.
+def judge(found: Found, regime: Assay, claims: Sequence[Claim] = CLAIMS, games: slice = ALL) -> list[dict]:
+    """One row for each claim of whose recipes there is a cell.
 
     Args:
-        games: which of the panel's games count; the band is that of all of them.
+        games: which of the panel's games count; band and sensitivity are those of all of them.
 
     Returns:
-        Rows of `paper`, `claim`, `theirs`, `sign`, ours (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over
-        seeds; `detectable`, the smallest true difference that would be found beyond the band with 80 % power; `left`,
-        the largest difference on the claimed side that the interval leaves possible, 0 for none; `verdict`; `why`
-        (its reason in `params/claims.yaml`), where it does not hold or stays open. Differences are fractions, -1..1.
+        Rows of `paper`, `claim`, `differs`, `theirs`, `a`, `b`, `knows`, `claimed` ("helps" or "hurts": a against b), ours
+        (`estimate`, `low`, `high`, `p`, `p_holm`), `seeds`, `games`; `sd` over seeds; `detectable`, the smallest true
+        difference that would be found beyond the band with 80 % power; `left`, the largest difference on the claimed
+        side that the interval leaves possible, 0 for none; `verdict`; `provisional`, whether it says helps or hurts and
+        `p_holm` is above 0.05; `why` (its reason in `params/claims.yaml`), where it is judged and not as claimed.
+        Differences are fractions, -1..1.
     """
-    band, rows = noise_band(found), []
-    for claim in claims:
-        gap = _compared(found, claim, games)
-        judged = verdict(claim, gap, band)
+    it, rows = sensitivity(found, regime), []
+    for claim in (c for c in claims if found.seeds(c.a) and found.seeds(c.b)):
+        difference = compared(found, claim, regime.measure, games)
+        judged = verdict(difference, it.band, it.sensitive)
         numbers = dict.fromkeys(("estimate", "low", "high", "p", "sd", "detectable", "left"))
-        if gap:
-            numbers = {name: getattr(gap, name) for name in ("estimate", "low", "high", "sd")}
-            numbers |= {"p": gap.p_value, "detectable": detectable(gap, beyond=band or 0.0)}
-            numbers["left"] = max(claim.sign * gap.low, claim.sign * gap.high, 0.0)
-        row = {"paper": claim.paper, "claim": claim.text, "a": claim.names[0], "b": claim.names[1]}
-        row |= {"theirs": claim.theirs, "sign": claim.sign, **numbers, "verdict": judged}
+        if difference:
+            numbers = {name: getattr(difference, name) for name in ("estimate", "low", "high", "sd")}
+            numbers |= {"p": difference.p_value, "detectable": detectable(difference, beyond=it.band or 0.0)}
+            numbers["left"] = max(claim.sign * difference.low, claim.sign * difference.high, 0.0)
+        row = {"paper": claim.paper, "claim": claim.text, "differs": claim.differs, "a": claim.names[0]}
+        row |= {"b": claim.names[1], "knows": load_recipe(claim.a).knows, "theirs": claim.theirs, "sign": claim.sign}
+        row |= {"claimed": "helps" if claim.sign > 0 else "hurts", **numbers, "verdict": judged}
         row["seeds"] = len(set(found.seeds(claim.a)) & set(found.seeds(claim.b)))
-        row["games"] = gap.tasks if gap else 0
-        row["why"] = REASONS[claim.why] if claim.why and judged in UNSUPPORTED else ""
+        row["games"] = difference.tasks if difference else 0
+        row["why"] = REASONS[claim.why] if claim.why and judged in VERDICTS and judged != row["claimed"] else ""
         rows.append(row)
-    adjusted = holm([row["p"] if row["verdict"] in JUDGED else None for row in rows])
+    adjusted = holm([row["p"] if row["verdict"] in VERDICTS else None for row in rows])
     for row, p in zip(rows, adjusted, strict=True):
-        row["p_holm"] = p
+        row |= {"p_holm": p, "provisional": row["verdict"] in VERDICTS[:2] and p > 0.05}
     return rows
 
 
@@ -120,17 +99,19 @@ def readable(rows: Sequence[dict]) -> list[dict]:
     return [
         {
             "paper": row["paper"],
-            "claim": row["claim"],
+            "claim": row["claim"] + (f" ({row['differs']})" if row["differs"] else ""),
+            "claimed": row["claimed"],
             "theirs (points)": row["theirs"] or "-",
             "ours (points)": points(row["estimate"], row["low"], row["high"])
             if row["estimate"] is not None and row["seeds"] >= FEWEST
             else text(row, "estimate", "+.1f", 100),
             "seeds x games": f"{row['seeds']} x {row['games']}",
+            "knows": row["knows"],
             "detectable": text(row, "detectable", ".1f", 100, FEWEST),
             "left possible": text(row, "left", ".1f", 100, FEWEST),
             "p": _small(row["p"]),
             "p (Holm)": _small(row["p_holm"]),
-            "verdict": row["verdict"],
+            "verdict": row["verdict"] + (" (provisional)" if row["provisional"] else ""),
             "compared": f"{row['a']} - {row['b']}",
         }
         for row in rows
@@ -159,38 +140,28 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
     return found
 
 
-def summary(found: Found, unseen: Found) -> str:
-    """What README.md says of the evidence, as Markdown: how much there is, the band, the papers' claims and the
-    controls with their verdicts, and how many of these are the same on games that tuning had not seen, and in `unseen`,
-    the cells in rooms never trained in."""
-    same, planned = same_method_twice(found), len(found.cells) + len(found.missing) + len(found.stale)
-    rows = headline(judge(found))
-
-    def repeated(where: str, others: Sequence[dict]) -> str:
-        both = [(a, b) for a, b in zip(rows, others) if a["verdict"] in JUDGED and b["verdict"] in JUDGED]
-        changed = [(a, b) for a, b in both if a["verdict"] != b["verdict"]]
-        different = [f"{a['paper']}, {a['claim']} ({a['verdict']} above, {b['verdict']} there)" for a, b in changed]
-        text = f"{len(both) - len(different)} of {len(both)} verdicts are the same" if both else "no claim is judged yet"
-        return f"{where} {text}" + (f"; these differ: {'; '.join(different)}." if different else ".")
-
-    there = repeated(
-        "On the 256 of the 512 games that no run had played when the set-up was settled", headline(judge(found, games=FRESH))
-    )
-    rooms = f"In rooms never trained in ({len(unseen.cells)} cells, as many games)"
-    there += "\n\n" + repeated(rooms, headline(judge(unseen)))
-    kept = ("paper", "claim", "theirs (points)", "ours (points)", "seeds x games", "p (Holm)", "verdict")
-    table = markdown_table([{name: row[name] for name in kept} for row in readable(rows)])
-    noise = "no A/A band yet" if same is None else f"plain GRPO against itself: {same}; band {100 * noise_band(found):.1f} points"
-    return f"{len(found.cells)} of {planned} cells; {noise}.\n\n{table}\n\n{there}"
+def summary(evidence: Mapping[str, tuple[Assay, Found]]) -> str:
+    """What README.md says of the evidence, as Markdown: for each regime first whether it can tell the truth from success
+    alone, then the papers' claims and the controls."""
+    parts = []
+    kept = ("paper", "claim", "claimed", "theirs (points)", "ours (points)", "seeds x games", "knows", "p (Holm)", "verdict")
+    for name, (regime, found) in evidence.items():
+        it = sensitivity(found, regime)
+        planned = len(found.cells) + len(found.missing) + len(found.stale)
+        said = "**sensitive**" if it.sensitive else "**not sensitive**: no verdict can be given here"
+        parts.append(f"**Regime `{name}`** ({len(found.cells)} of {planned} cells): {said}. {it.why}.")
+        if rows := headline(judge(found, regime)):
+            parts.append(markdown_table([{key: row[key] for key in kept} for row in readable(rows)]))
+    return "\n\n".join(parts)
 
 
 def unsupported(rows: Sequence[dict]) -> dict[str, list[dict]]:
-    """reason -> the rows (of `judge`, or like them) that do not hold or stay open: every one of them, a reason known or
-    not."""
+    """reason -> the rows (of `judge`, or like them) that are judged and not as claimed, or stay open: every one of them,
+    a reason known or not."""
     found: dict[str, list[dict]] = {}
     for row in rows:
-        if row["verdict"] in UNSUPPORTED:
-            unknown = UNEXAMINED if row["verdict"] == "does not hold" else OPEN
+        if row["verdict"] not in (row["claimed"], CANNOT, FEW):
+            unknown = OPEN if row["verdict"] == VERDICTS[3] else UNEXAMINED
             found.setdefault(row.get("why") or unknown, []).append(row)
     return found
 
@@ -230,12 +201,16 @@ def write_readme() -> int:
     if not (start and end):
         print(f"{file}: lacks {MARKS[0]} or, after it, {MARKS[1]}")
         return 1
-    write_atomic(file, f"{before}{start}\n{summary(*committed())}\n{end}{after}")
+    write_atomic(file, f"{before}{start}\n{summary(committed())}\n{end}{after}")
     return 0
 
 
-def committed() -> tuple[Found, Found]:
-    """The committed cells of `params/full.yaml`, on the panel that training looks at and on that of the next split."""
-    cells = plan(repo_root() / "params" / "full.yaml")
-    reference = folders(cells[0].params)[1:]
-    return read_evidence(cells, reference), read_evidence(cells, reference, further_splits(cells)[0])
+def committed() -> dict[str, tuple[Assay, Found]]:
+    """The committed cells of every regime that has any, and its rule, by the regime's name."""
+    found = {}
+    for name in regimes():
+        rule, cells = load(name)
+        read = read_evidence(cells, folders(cells[0].params)[1:])
+        if read.cells:
+            found[name] = rule, read
+    return found

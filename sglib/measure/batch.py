@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from sglib.measure.evaluate import label_agreement
 from sglib.measure.hacking import probe
-from sglib.measure.truth import calibrate
+from sglib.measure.truth import auroc, calibrate
 from sglib.records import Trajectory
 from sglib.rewards.component import mean
 
@@ -19,6 +21,7 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     t - 1; of the positive and negative ones whose true distances are known, the share that is positive where that
     action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`:
     share of episodes without any advantage. `reward/<component>`: mean per-episode sum of what entered the return.
+    `calibration/internal/auroc`: of the internal reward that entered the return at a turn, for "this step helped".
     `calibration/<signal>/<measure>`: see `sglib.measure.truth.calibrate` (where the truth is known).
     `probe/<name>`: see `sglib.measure.hacking.probe`.
     """
@@ -47,4 +50,18 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
         metrics[key] = mean(sum(turn.rewards.get(name, 0.0) for turn in t.turns) for t in trajectories)
     if all(t.remaining() is not None for t in trajectories):
         metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
+        metrics["calibration/internal/auroc"] = internal_auroc(trajectories)
     return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}
+
+
+def internal_auroc(trajectories: Sequence[Trajectory]) -> float | None:
+    """How often a step that brought the goal nearer is paid above one that did not, by all components but `outcome`
+    together (ties count half); None where nothing internal is paid, or there is nothing to compare."""
+    paid, progress = [], []
+    for t in trajectories:
+        left = t.remaining()
+        for turn, before, after in zip(t.turns, left, left[1:]):
+            internal = [v for k, v in turn.rewards.items() if k.endswith("/weighted") and k != "outcome/weighted"]
+            paid.append(sum(internal))
+            progress.append(before - after)
+    return auroc(np.array(paid), np.array(progress)) if any(paid) else None

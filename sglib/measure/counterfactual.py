@@ -12,14 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from sglib.envs import Task, task_of
-from sglib.formats import PREFIX, format_response
+from sglib.formats import PREFIX, clean_action, format_response
+from sglib.measure.intervals import wilson
 from sglib.models.policy import Policy
+from sglib.play.answers import generate
 from sglib.play.episode import Fork, Options
 from sglib.play.rollout import rollout
 from sglib.records import LABELS, Trajectory
+
+LONGEST = 40  # tokens of an action
 
 
 @dataclass(frozen=True)
@@ -184,3 +189,49 @@ def sample_steps(trajectories: Sequence[Trajectory], n: int, seed: int = 0) -> l
     places = [(i, t) for i, trajectory in enumerate(trajectories) for t in range(len(trajectory))]
     chosen = np.random.default_rng(seed).permutation(len(places))[:n]
     return [places[i] for i in sorted(chosen)]
+
+
+@torch.no_grad()
+def steerability(policy: Policy, trajectories: Sequence[Trajectory], seed: int = 0) -> list[dict]:
+    """Does what is written change what is done? At one turn of each recorded `guide` episode the guidance is replaced,
+    and the most likely action after it is compared with the most likely one after what was written.
+
+    The turn is drawn at random from those whose guidance was read; the other label is one of the other two; the other
+    sub-goal is that of another turn of the same episode (episodes that have none are left out of its rows).
+
+    Returns:
+        Rows for `replaced` "label", "guidance" and "both": the share of actions that `changed`, its 95 % interval
+        (Wilson) `low` and `high`, and `n` episodes. 0: guidance that says nothing to the one who wrote it.
+    """
+    rng, prompts, asked = np.random.default_rng(seed), [], []
+    for number, trajectory in enumerate(trajectories):
+        read = [t for t, turn in enumerate(trajectory.turns) if turn.guidance and turn.label]
+        if trajectory.format != "guide" or not read:
+            continue
+        t = int(rng.choice(read))
+        turn, context = trajectory.turns[t], [*trajectory.prompt_ids, *trajectory.completion_ids][: _start(trajectory, t)]
+        label = str(rng.choice([name for name in LABELS if name != turn.label]))
+        others = [trajectory.turns[i].guidance for i in read if trajectory.turns[i].guidance != turn.guidance]
+        variants = {"": (turn.guidance, turn.label), "label": (turn.guidance, label)}
+        if others:
+            other = str(rng.choice(others))
+            variants |= {"guidance": (other, turn.label), "both": (other, label)}
+        for replaced, written in variants.items():
+            text = _guidance(*written).removeprefix(PREFIX["guide"])
+            prompts.append(context + policy.encode(text))
+            asked.append((number, replaced))
+    answers = generate(policy, prompts, max_new_tokens=LONGEST, temperature=0.0) if prompts else []
+    actions = {key: clean_action(text) for key, text in zip(asked, answers, strict=True)}
+    rows = []
+    for replaced in ("label", "guidance", "both"):
+        pairs = [(action, actions[number, ""]) for (number, what), action in actions.items() if what == replaced]
+        if pairs:
+            changed = sum(a != b for a, b in pairs)
+            low, high = wilson(changed, len(pairs))
+            rows.append({"replaced": replaced, "changed": changed / len(pairs), "low": low, "high": high, "n": len(pairs)})
+    return rows
+
+
+def _start(trajectory: Trajectory, turn: int) -> int:
+    """How many of an episode's token ids come before a turn's answer."""
+    return len(trajectory.prompt_ids) + trajectory.turns[turn].span[0]

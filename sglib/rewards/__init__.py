@@ -5,7 +5,7 @@ what the inspector shows. A new one is a file and an entry in `COMPONENTS`.
 """
 
 from sglib.rewards.component import Component
-from sglib.rewards.controls import OraclePotential, RandomReward
+from sglib.rewards.controls import ConstantReward, OraclePotential, RandomReward
 from sglib.rewards.igpo import InformationGain
 from sglib.rewards.mix import check_environment, combine
 from sglib.rewards.outcome import Outcome
@@ -15,7 +15,7 @@ from sglib.rewards.self_guide import SelfGuide
 from sglib.rewards.step_agent import InverseReward
 
 __all__ = [
-    "COMPONENTS", "Component", "Constant", "InformationGain", "InverseReward", "OraclePotential", "Outcome",
+    "COMPONENTS", "Component", "Constant", "ConstantReward", "InformationGain", "InverseReward", "OraclePotential", "Outcome",
     "ProgressFormat", "ProgressReward", "RandomReward", "RePro", "Schedule", "SelfGuide", "Trapezoid",
     "check_environment", "combine", "discrimination", "make_schedule",
 ]  # fmt: skip
@@ -25,6 +25,6 @@ COMPONENTS: dict[str, type[Component]] = {
     cls.name: cls
     for cls in (
         Outcome, SelfGuide, RePro, ProgressFormat, ProgressReward, InformationGain, InverseReward, OraclePotential,
-        RandomReward,
+        RandomReward, ConstantReward,
     )
 }  # fmt: skip

@@ -9,8 +9,11 @@ from pydantic.dataclasses import dataclass
 
 from sglib.envs.base import Environment, Task
 from sglib.records import Trajectory
-from sglib.rewards.fields import Float, Part
+from sglib.rewards.fields import Flag, Float, Part
 from sglib.rewards.schedule import Constant, Schedule
+
+
+KNOWS = ("nothing", "an expert's view", "the hidden state")  # from least to most
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,17 @@ class Component(Part):
     Attributes:
         weight: multiplies lambda(u).
         schedule: lambda(u), in any of the forms of `sglib.rewards.schedule.Schedule`.
+        shuffled: CONTROL: what is paid is permuted within each episode by `sglib.rewards.mix.combine`: the same return,
+            on other turns. What is lost by that is what the reward's *placement* was worth.
     """
 
     weight: Float = 1.0
     schedule: Schedule = Constant(1.0)
+    shuffled: Flag = False
 
     last_accuracy: ClassVar[float | None] = None  # at the last call, of a reward that is fitted to the batch
+    # what it is computed from, besides what the policy itself reads and writes: one of `KNOWS`
+    knows: ClassVar[str] = "nothing"
     needs_format: ClassVar[str | None] = None  # the only format that writes what it reads
     # (name of the alarm, share that rises, AUROC that falls, what the share is): see `sglib.measure.hacking.alarms`
     inflation: ClassVar[tuple[str, str, str, str] | None] = None
@@ -49,6 +57,8 @@ class Component(Part):
 
     def useless(self, format: str, estimator: str) -> str | None:
         """Why it, or a setting of it, could do nothing with this format and this kind of estimator."""
+        if self.shuffled and estimator == "grpo":
+            return f"{self.name}: shuffled does nothing with advantage kind 'grpo', a sum over turns"
         if self.needs_format not in (None, format):
             return f"format = {format!r}: component {self.name!r} pays for what format {self.needs_format!r} writes"
 

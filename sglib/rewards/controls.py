@@ -1,17 +1,18 @@
-"""Two rewards that no paper proposes: an upper bound that knows the truth, and noise."""
+"""Controls, which no paper proposes: the truth (exact, or degraded to a known AUROC), noise, and pay for nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from sglib.envs.base import Environment
 from sglib.records import Trajectory
 from sglib.rewards.component import Component
-from sglib.rewards.fields import Positive, Seed, Share
+from sglib.rewards.fields import Float, Positive, Seed, Share
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,23 @@ class OraclePotential(Component):
     1 - d_T / d_0: potential-based shaping telescopes, so going back and forth earns nothing. In a sum that is
     discounted by another gamma (GiGPO's step part) it earns a little: a step forth counts more than the step back after
     it, for good about half a step's pay. With that gamma here, standing still would be paid in the plain sum instead.
+
+    With `auroc` the truth is degraded: each turn keeps its value with probability 2 * auroc - 1 and else gets that of a
+    turn drawn from the whole batch, so that values have the same distribution, and where good steps share one value and
+    the others another, theirs tell a good step from another with exactly that AUROC in expectation (own against own: 1,
+    otherwise 1/2 on average). The draw follows from (seed, the rollout's seed).
     """
 
     gamma: Share = 1.0
+    auroc: Annotated[Float, Field(ge=0.5, le=1)] | None = None
+    seed: Seed = 0
     name: Literal["oracle"] = "oracle"
+
+    knows: ClassVar = "the hidden state"
+
+    def __post_init__(self):
+        if self.auroc is None and self.seed:
+            raise ValueError(f"seed: got {self.seed}; allowed: only with auroc, since nothing is drawn otherwise")
 
     def lacks(self, card: Environment) -> str | None:
         return None if card.offers("distance") or card.offers("progress") else "a distance or true progress"
@@ -40,7 +54,13 @@ class OraclePotential(Component):
                 raise ValueError(f"{trajectory.game_id}: recorded without the truth (Options(truth=True))")
             phi = [-x / max(left[0], 1) for x in left]
             values.append([self.gamma * after - before for before, after in zip(phi, phi[1:])])
-        return values
+        return values if self.auroc is None or not trajectories else self._degraded(values, trajectories[0].seed)
+
+    def _degraded(self, values: list[list[float]], seed: int) -> list[list[float]]:
+        rng, pool = np.random.default_rng([self.seed, seed]), np.concatenate(values)
+        kept = rng.random(len(pool)) < 2 * self.auroc - 1
+        mixed = np.where(kept, pool, rng.choice(pool, len(pool)) if len(pool) else pool)
+        return [part.tolist() for part in np.split(mixed, np.cumsum([len(v) for v in values])[:-1])]
 
 
 @dataclass(frozen=True)
@@ -57,3 +77,13 @@ class RandomReward(Component):
             np.random.default_rng([self.seed, t.seed, i]).normal(0.0, self.scale, len(t)).tolist()
             for i, t in enumerate(trajectories)
         ]
+
+
+@dataclass(frozen=True)
+class ConstantReward(Component):
+    """CONTROL: 1 on every turn, whatever was done: pay for being there, which long episodes collect most of."""
+
+    name: Literal["constant"] = "constant"
+
+    def __call__(self, trajectories: Sequence[Trajectory], policy=None, games=None) -> list[list[float]]:
+        return [[1.0] * len(t) for t in trajectories]

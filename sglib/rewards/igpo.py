@@ -70,6 +70,10 @@ class InformationGain(Component):
     batch_size: Count = 64
     name: Literal["igpo"] = "igpo"
 
+    @property
+    def knows(self) -> str:
+        return "nothing" if self.target == "shuffled" else "the hidden state"
+
     def lacks(self, card: Environment) -> str | None:
         if self.target == "plan":
             return None if card.offers("plan") else "a plan (target 'plan')"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from sglib.envs.base import Environment
 from sglib.records import Trajectory
 from sglib.rewards.component import Component
@@ -43,6 +45,8 @@ def combine(
         values = component(trajectories, policy, games)
         if [len(v) for v in values] != [len(t) for t in trajectories]:
             raise ValueError(f"component {component.name!r}: returned values that are not one float per turn")
+        if component.shuffled:
+            values = shuffled(values, [t.seed for t in trajectories])
         for i, (trajectory, per_turn) in enumerate(zip(trajectories, values, strict=True)):
             for turn, value in zip(trajectory.turns, per_turn, strict=True):
                 effective = coefficient * value if coefficient else 0.0
@@ -55,3 +59,16 @@ def combine(
     for trajectory, total in zip(trajectories, returns, strict=True):
         trajectory.total_return = total
     return returns
+
+
+def shuffled(values: Sequence[Sequence[float]], seeds: Sequence[int]) -> list[list[float]]:
+    """Values permuted within each of N episodes; each keeps its sum. The order follows from the rollout's seed and the
+    place in the batch. Where no episode has anything on its last turn, that one stays out of it: the reward cannot pay
+    there."""
+    never = all(not v[-1] for v in values if len(v))
+    mixed = []
+    for i, (v, seed) in enumerate(zip(values, seeds, strict=True)):
+        end = len(v) - never if len(v) else 0
+        order = np.random.default_rng([seed, i]).permutation(end)
+        mixed.append([v[j] for j in order] + list(v[end:]))
+    return mixed

@@ -257,6 +257,10 @@ class InverseReward(Component):
     seed: Seed = 0
     name: Literal["step_agent"] = "step_agent"
 
+    @property
+    def knows(self) -> str:
+        return "the hidden state" if self.expert == "optimal" else "an expert's view"
+
     def __post_init__(self):
         object.__setattr__(self, "_state", {"accuracy": None, "expert": {}})  # not a field: neither shown nor compared
 

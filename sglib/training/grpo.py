@@ -31,7 +31,7 @@ from transformers.integrations import get_available_reporting_integrations, get_
 from trl import GRPOConfig, GRPOTrainer
 
 from sglib import envs
-from sglib.advantages.estimators import GRPO, Estimator, set_advantages
+from sglib.advantages.estimators import GRPO, Estimator, set_advantages, treatment
 from sglib.measure.batch import batch_metrics
 from sglib.models.endpoint import check_trainable
 from sglib.play.rollout import rollout
@@ -203,6 +203,8 @@ class Training(TrajectoryGRPOTrainer):
         for component in self.components:
             if component.last_accuracy is not None:
                 row[f"reward/{component.name}/accuracy"] = component.last_accuracy
+        if any(component.name != "outcome" for component in self.components):
+            row |= {f"treatment/{name}": x for name, x in treatment(self.batch, self.estimator).items()}
         row |= {name: logs.get(name) for name in ("entropy", "loss", "grad_norm", "learning_rate")}
         row |= {"logprob_gap": self.logprob_gap, "clip_ratio": logs.get("clip_ratio/region_mean"), "kl": logs.get("kl")}
         row |= {"rollout_seconds": played - begin, "reward_seconds": rewarded - played}

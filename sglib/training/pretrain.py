@@ -135,7 +135,7 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
         FloatingPointError: the loss is not finite.
     """
     card, tokenizer = envs.get(env), build_tokenizer(env)
-    policy = Policy(build_model(tokenizer, **recipe["model"]), tokenizer, True, "base")
+    policy = Policy(build_model(tokenizer, seed=recipe["seed"], **recipe["model"]), tokenizer, True, "base")
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
     tasks = panel(env, n=games, size=recipe["size"]) if games else []

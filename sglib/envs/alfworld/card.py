@@ -24,7 +24,7 @@ PRETRAINING = {  # stop at 1500 makes base_strong
     "seed": 0, "steps": 1500, "stop": 1000, "transcripts_per_step": 16, "max_turns": 30, "size": 12,
     "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.05, "observation_weight": 0.3,
     "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
-    "habits": {"ordered": 0.7, "noise": 0.3, "impossible": 0.12, "wrong_label": 0.3, "wrong_subgoal": 0.1},
+    "habits": {"ordered": 0.7, "noise": 0.3, "impossible": 0.1, "again": 0.3, "wrong_label": 0.3, "wrong_subgoal": 0.1},
     "model": {"hidden": 128, "layers": 4},
 }  # fmt: skip
 
