@@ -1,4 +1,4 @@
-# make study | test | evidence | parity | benchmark | lab | report | base | notebooks | sync | lint | browser | clean
+# make study | test | evidence | assay | parity | benchmark | lab | report | base | notebooks | sync | lint | browser | clean
 # Everything runs in .venv, made from pyproject.toml and constraints.txt. Another interpreter: make study PYTHON=python3.12
 
 PYTHON ?= python3
@@ -17,12 +17,13 @@ export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help study test evidence parity benchmark lab report base notebooks sync lint browser clean
+.PHONY: help study test evidence assay parity benchmark lab report base notebooks sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make study    run the whole study (notebooks 00 to 08 and the report) with $(PARAMS) into outputs/"
-	@echo "make evidence  train what is missing of a regime (PARAMS of the regime, default dense): recipes over many seeds, hours on every core, resumable"
+	@echo "make evidence  train what is missing of params/regimes/tight.yaml: recipes over many seeds, hours on every core, resumable"
+	@echo "make assay RECIPE=mine.yaml  judge a recipe, also one of your own, against the controls (about 15 minutes)"
 	@echo "make test     install what the tests need and run them"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
@@ -53,6 +54,9 @@ study: $(VENV)/installed
 # ARGS=--status prints what is there, ARGS='--only grpo igpo' trains some recipes only, ARGS=--store keeps the cells for a commit
 evidence: $(VENV)/installed
 	@$(BIN)/python -m sglib evidence $(ARGS)
+
+assay: $(VENV)/installed
+	@$(BIN)/python -m sglib assay $(RECIPE) $(ARGS)
 
 report: $(VENV)/installed
 	@$(BIN)/python -m sglib study --params $(PARAMS) --only 09_report --force

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--force", action="store_true", help="also what is complete already")
     command = add("store", "reference", "keep a finished study in notebooks/ and outputs/reference/")
     command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
-    command = add("evidence", "dense", "train every recipe of the study over many seeds, one small file a cell")
+    command = add("evidence", "tight", "train every recipe of the study over many seeds, one small file a cell")
     command.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
     command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
     command.add_argument("--unseen", action="store_true", help="let what was trained play the further panels, and stop")

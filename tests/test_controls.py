@@ -47,6 +47,10 @@ def test_the_degraded_truth_keeps_its_values_and_is_the_same_again():
     assert OraclePotential(auroc=0.7)([]) == []
     with pytest.raises(ValueError, match="seed: got 3; allowed: only with auroc"):
         OraclePotential(seed=3)
+    with pytest.raises(ValueError, match="gamma: got 0.9; allowed: only with step: potential"):
+        OraclePotential(step="asinh", gamma=0.9)
+    lost = episode([4, 3, None], False)
+    assert OraclePotential(step="asinh")([lost]) == [[np.arcsinh(1), np.arcsinh(3 - 8)]]  # out of reach: twice the way
     with pytest.raises(ValueError, match="auroc"):
         OraclePotential(auroc=0.4)
 

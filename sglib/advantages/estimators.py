@@ -60,7 +60,8 @@ def counted(trajectories: Sequence[Trajectory], gate: Gate) -> list[np.ndarray]:
 @dataclass(frozen=True)
 class GRPO(Part):
     """One advantage per trajectory from R(tau; u), repeated for each turn, z and a tokens alike (Self-Guide,
-    arXiv 2604.03098, Eq 8). `scale`: see `formulas.group_relative`; "none" is Dr. GRPO (arXiv 2503.20783)."""
+    arXiv 2604.03098, Eq 8). `scale`: see `formulas.group_relative`; "none" is the
+    half of Dr. GRPO (arXiv 2503.20783) that is about the spread; the loss's division by length is TRL's `loss_type`."""
 
     scale: Literal["group", "none", "outcome"] = "group"
     gate: Gate = "none"

@@ -34,7 +34,7 @@ def group_relative(
     Args:
         returns: (N,) one return per trajectory.
         scale: "group" divides by the group's spread of `returns` (Eq 8); "none" does not divide (as Dr. GRPO,
-            arXiv 2503.20783); "outcome" is our variant: it divides by the group's spread of `outcomes` alone, so that
+            arXiv 2503.20783, which leaves out the loss's length division, too); "outcome" is our variant: it divides by the group's spread of `outcomes` alone, so that
             in a group where every episode failed (or won) the internal reward is not blown up to unit size. Such a
             group has no spread of its own and takes that of the whole batch; where that is 0 too, advantages are 0.
         outcomes: (N,) the environment's part of the returns; needed for scale "outcome" only.

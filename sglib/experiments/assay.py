@@ -298,11 +298,13 @@ def load(regime: str) -> tuple[parameters.Assay, list[Experiment]]:
 
 
 def shuffled_recipe(recipe: str, folder: Path) -> str | None:
-    """The path of a recipe's own shuffle, written to `folder`: every internal reward permuted within each episode. None
-    where that would change nothing (GRPO's sum over turns)."""
+    """A recipe's own shuffle: every internal reward permuted within each episode. One of `params/recipes`, or the path of
+    one written to `folder`. None where that would change nothing (GRPO's sum over turns)."""
     file, made = recipe_file(recipe), load_recipe(recipe)
     if made.estimator.kind == "grpo" or not any(c.name != "outcome" for c in made.components):
         return None
+    if not recipe.endswith(".yaml") and f"{recipe}_shuffled" in {path.stem for path in file.parent.glob("*.yaml")}:
+        return f"{recipe}_shuffled"  # planned, as the controls are
     content = read_yaml(file)
     for spec, component in zip(content["components"], made.components, strict=True):
         if component.name != "outcome":

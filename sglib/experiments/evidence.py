@@ -1,6 +1,6 @@
 """The evidence: every recipe of the study over many seeds, one small file (a *cell*) for each experiment.
 
-    python -m sglib evidence --params params/regimes/dense.yaml        # fill in what is missing, on every core
+    python -m sglib evidence --params params/regimes/tight.yaml        # fill in what is missing, on every core
     python -m sglib evidence --only grpo igpo --jobs 1                 # some recipes only
     python -m sglib evidence --unseen                                  # what was trained, on the further panels
     python -m sglib evidence --status                                  # what is there

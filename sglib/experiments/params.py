@@ -283,6 +283,26 @@ class ReportParams(Params):
     cells: GridName = "dense"
 
 
+def _regime(name: str) -> str:
+    having = [size for size in sizes() if "assay" in read_yaml(params_file(size))]
+    if name not in having:
+        raise ValueError(f"no file of params/regimes/ has this name and the key assay; allowed: {', '.join(having)}")
+    return name
+
+
+class AssayParams(Params):
+    """10_assay: the `recipe` (a name, or the path of a YAML file) that is judged in a `regime`, with the controls' first
+    `seeds` seeds."""
+
+    recipe: Annotated[str, AfterValidator(_recipe)] = "truth"
+    regime: Annotated[RunName, AfterValidator(_regime)] = "tight"
+    seeds: Int = Field(5, ge=3, le=100)
+
+
+class PhaseParams(Params):
+    """11_when_do_step_rewards_help has none of its own: it reads every regime's cells."""
+
+
 class Grid(pydantic.BaseModel):
     """The key `grid` of a parameters file: the recipes that `python -m sglib evidence` trains, as the section `grpo`
     says. `headline` ones have `headline_seeds` paired seeds each, the others theirs, from `first_seed` on. Tuning used
@@ -349,6 +369,8 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "truth": ("06_is_the_reward_true", TruthParams),
     "sure": ("07_how_sure", HowSureParams),
     "look": ("08_inspecting_trajectories", LookParams),
+    "own": ("10_assay", AssayParams),
+    "phase": ("11_when_do_step_rewards_help", PhaseParams),
     "report": ("09_report", ReportParams),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -25,6 +26,9 @@ class OraclePotential(Component):
     discounted by another gamma (GiGPO's step part) it earns a little: a step forth counts more than the step back after
     it, for good about half a step's pay. With that gamma here, standing still would be paid in the plain sum instead.
 
+    With `step` "asinh" a step earns asinh(d_t - d_{t+1}) instead, in actions (CAST, arXiv 2607.25308): one that makes the
+    goal unreachable, many times the others by its distance, is some four of them then.
+
     With `auroc` the truth is degraded: each turn keeps its value with probability 2 * auroc - 1 and else gets that of a
     turn drawn from the whole batch, so that values have the same distribution, and where good steps share one value and
     the others another, theirs tell a good step from another with exactly that AUROC in expectation (own against own: 1,
@@ -32,6 +36,7 @@ class OraclePotential(Component):
     """
 
     gamma: Share = 1.0
+    step: Literal["potential", "asinh"] = "potential"
     auroc: Annotated[Float, Field(ge=0.5, le=1)] | None = None
     seed: Seed = 0
     name: Literal["oracle"] = "oracle"
@@ -39,6 +44,8 @@ class OraclePotential(Component):
     knows: ClassVar = "the hidden state"
 
     def __post_init__(self):
+        if self.step == "asinh" and self.gamma != 1:
+            raise ValueError(f"gamma: got {self.gamma}; allowed: only with step: potential")
         if self.auroc is None and self.seed:
             raise ValueError(f"seed: got {self.seed}; allowed: only with auroc, since nothing is drawn otherwise")
 
@@ -52,6 +59,9 @@ class OraclePotential(Component):
             left = trajectory.remaining()
             if left is None:
                 raise ValueError(f"{trajectory.game_id}: recorded without the truth (Options(truth=True))")
+            if self.step == "asinh":
+                values.append([math.asinh(before - after) for before, after in zip(left, left[1:])])
+                continue
             phi = [-x / max(left[0], 1) for x in left]
             values.append([self.gamma * after - before for before, after in zip(phi, phi[1:])])
         return values if self.auroc is None or not trajectories else self._degraded(values, trajectories[0].seed)

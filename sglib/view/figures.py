@@ -177,6 +177,37 @@ def forest(
     return figure.update_layout(height=160 + 24 * len(frame), width=1000)
 
 
+def points(
+    series: Mapping[str, Rows], *, joined: Sequence[str] = (), band: float | None = None, title: str = "",
+    x_title: str = "", y_title: str = "", note: str = "",
+) -> go.Figure:  # fmt: skip
+    """Points with error bars.
+
+    Args:
+        series: name -> rows of `x`, `y`, and perhaps `low`, `high` (else None) and `text`.
+        joined: series whose points a line joins, in their order.
+        band: values of y within +-band are noise; shaded.
+    """
+    figure = go.Figure()
+    rows = [row for of in series.values() for row in pd.DataFrame(of).to_dict("records")]
+    if band is not None and rows:
+        edge = [min(row["x"] for row in rows), max(row["x"] for row in rows)]
+        figure.add_scatter(
+            x=[*edge, *edge[::-1]], y=[-band, -band, band, band], fill="toself", mode="lines", hoverinfo="skip",
+            line={"width": 0, "color": "#8C8C8C"}, fillcolor=_translucent("#8C8C8C"), name=f"noise, ±{band:.1f}",
+        )  # fmt: skip
+    for number, (name, of) in enumerate(series.items()):
+        frame = pd.DataFrame(of, columns=["x", "y", "low", "high", "text"])
+        errors = {"array": frame["high"] - frame["y"], "arrayminus": frame["y"] - frame["low"]}
+        errors = {side: pd.to_numeric(length).fillna(0).tolist() for side, length in errors.items()}
+        figure.add_scatter(
+            x=frame["x"], y=frame["y"], mode="lines+markers" if name in joined else "markers", name=name,
+            text=frame["text"].fillna(""), hovertemplate="%{text} %{y:+.1f}", marker={"size": 9},
+            line={"color": COLOURS[number % len(COLOURS)]}, error_y={"type": "data", "symmetric": False, **errors},
+        )  # fmt: skip
+    return _finish(figure, title, note, x_title, y_title, False)
+
+
 def label_panels(metrics_by_arm: Mapping[str, Rows], *, title: str = "") -> go.Figure:
     """What the guidance says and how often it is right: a panel for each arm.
 

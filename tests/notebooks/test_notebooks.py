@@ -31,6 +31,8 @@ LEAVES = {
     "07_how_sure": ["cells.csv", "power.csv"],
     "08_inspecting_trajectories": ["guide.jsonl", "act.jsonl", "episodes.csv", "episodes.html"],
     "09_report": ["claims.csv", "verdicts.csv", "rates.csv"],
+    "10_assay": ["curve.csv", "figures/response.png"],
+    "11_when_do_step_rewards_help": ["phase.csv", "figures/phase.png"],
 }
 
 pytestmark = pytest.mark.slow
