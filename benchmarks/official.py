@@ -43,7 +43,7 @@ def play(policy, games: list, settings: dict, seeds: list[int]) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="ALFWorld's data; else SGLIB_ALFWORLD_DATA or ALFWORLD_DATA")
-    parser.add_argument("--models", nargs="+", default=["base", "base_strong"], help="what sglib.load_policy takes")
+    parser.add_argument("--models", nargs="+", default=["base_v1", "base_strong"], help="what sglib.load_policy takes")
     parser.add_argument("--format", default="act")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.4], help="0 is greedy, played with one seed")  # noqa: E501
     parser.add_argument("--max-turns", type=int, default=50)

@@ -78,11 +78,11 @@ def test_the_same_number_draws_the_same_transcripts():
 
 
 def test_the_committed_base_has_the_vocabulary_and_the_recipe_of_the_card():
-    base = load_policy("base", env="alfworld")
-    assert build_tokenizer("alfworld").get_vocab() == base.tokenizer.get_vocab()
-    made = json.loads((CARD.folder / "models" / "base" / "card.json").read_text())["recipe"]
-    made["size"] = made.pop("max_receptacles")
-    assert made == {name: value for name, value in CARD.pretraining.items() if name != "model"}
+    for name, seed in (("base", 0), ("base_seed1", 1)):
+        base = load_policy(name, env="alfworld")
+        assert build_tokenizer("alfworld").get_vocab() == base.tokenizer.get_vocab()
+        made = json.loads((CARD.folder / "models" / name / "card.json").read_text())["recipe"]
+        assert made == CARD.pretraining | {"seed": seed}
 
 
 def test_same_recipe_same_model_and_its_card(tmp_path):

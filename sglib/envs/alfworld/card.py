@@ -20,7 +20,7 @@ from sglib.records import Trajectory
 
 ENGINES = ("fast", "textworld")
 OFFICIAL = tuple(f"official_{split}" for split in OFFICIAL_SPLITS)
-PRETRAINING = {  # stop at 1500 makes base_strong
+PRETRAINING = {  # of base, and with seed 1 of base_seed1
     "seed": 0, "steps": 1500, "stop": 1000, "transcripts_per_step": 16, "max_turns": 30, "size": 12,
     "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.05, "observation_weight": 0.3,
     "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
