@@ -247,7 +247,8 @@ def slow_labels(policy, trajectory):
     return labels
 
 
-def test_rate_equals_a_plain_loop_without_a_cache(base, other, played):
+def test_rate_equals_a_plain_loop_without_a_cache(other, played):
+    base = sglib.load_policy("base_v1")  # writes all three labels
     guided = sglib.rollout(base, generate_games(1, seed=9, max_receptacles=8), format="guide", turns=4, seed=2)
     episodes = [*played, *guided, Trajectory("g", "pick", "goal", "act")]
     for policy in (base, other):
