@@ -11,7 +11,8 @@ from sglib.experiments.recipe import load_recipe
 from sglib.measure.intervals import Comparison
 from sglib.view import card as pages
 
-RECIPES = ("grpo", "grpo_again", "gigpo", "truth", "truth_shuffled", "noise", "truth_noisy_70", "truth_noisy_90", "igpo")
+RECIPES = ("grpo", "grpo_again", "gigpo", "truth", "truth_shuffled", "noise", "truth_noisy_70", "truth_noisy_90",
+           "igpo")  # fmt: skip
 TEXT = f"""
 env: alfworld
 seed: 1
@@ -44,8 +45,8 @@ def content(cell, rate, rng, auroc=None, games=300, rise=0.0):
         batches |= {"probe/internal": [1 + rise * i + 0.01 * rng.random() for i in range(n)]}
     return {
         "recipe": cell.recipe, "seed": cell.seed, "key": cell.key, "panel": "p", "params": {"eval_games": games},
-        "card": {"source": "s", "configuration": "c", "episodes": {}, "versions": {}, "machine": {}, "cpu_seconds": 100.0,
-                 "policy_tokens": 1000},
+        "card": {"source": "s", "configuration": "c", "episodes": {}, "versions": {}, "machine": {},
+                 "cpu_seconds": 100.0, "policy_tokens": 1000},
         "before": bits[0], "start": "", "after": bits[-1], "during": bits, "batches": batches,
         "curve": [{"iteration": i, "success": float(x.mean())} for i, x in zip((0, 15, 30), during)],
     }  # fmt: skip
@@ -112,7 +113,7 @@ def test_verdicts_by_hand():
     assert assay.verdict(it(-0.09, -0.05), 0.02, True) == "hurts"
     assert assay.verdict(it(-0.01, 0.015), 0.02, True) == "no difference beyond the band"
     assert assay.verdict(it(-0.01, 0.05), 0.02, True) == "inconclusive"
-    assert assay.verdict(it(0.001, 0.025), 0.02, True) == "inconclusive"  # clear of zero, but its estimate is in the band
+    assert assay.verdict(it(0.001, 0.025), 0.02, True) == "inconclusive"  # estimate in the band
     assert assay.verdict(it(0.05, 0.09), 0.02, False) == assay.CANNOT == assay.verdict(it(0.05, 0.09), None, True)
     assert assay.verdict(it(0.05, 0.09, 2), 0.02, True) == assay.FEW == assay.verdict(None, 0.02, True)
 
@@ -174,7 +175,8 @@ def test_a_card_places_a_reward(plan, tmp_path):
     assert result.strength == {"correlation": pytest.approx(0.8), "updates": pytest.approx(2 / 3)}
     assert abs(result.expected - result.gain.estimate) < 0.05  # an AUROC of 0.75 lands where the curve says
     assert result.price["tokens_to_target"] == 1000  # at its last evaluation
-    assert assay.price(it, "truth", 0.31)["tokens_to_target"] == 500 and assay.price(it, "grpo", 0.9)["tokens_to_target"] is None
+    assert assay.price(it, "truth", 0.31)["tokens_to_target"] == 500
+    assert assay.price(it, "grpo", 0.9)["tokens_to_target"] is None
     page = pages.page(result)
     assert "<b>in</b>" not in page and "gain &lt;b&gt;" in page and "<script" not in page
     assert "helps" in page and "<svg" in page and "share of the truth" in page
@@ -248,19 +250,22 @@ def test_the_shuffle_of_a_users_own_recipe_is_written(own, tmp_path):
     assert made.components[1].revision == original.components[1].revision
     own.write_text(own.read_text().replace("{kind: additive, alpha: 0.5}", "{kind: grpo}"))
     assert assay.shuffled_recipe(str(own), tmp_path / "out") is None  # a sum over turns
-    assert assay.shuffled_recipe("grpo", tmp_path) is None and assay.shuffled_recipe("truth", tmp_path) == "truth_shuffled"
+    assert assay.shuffled_recipe("grpo", tmp_path) is None
+    assert assay.shuffled_recipe("truth", tmp_path) == "truth_shuffled"
 
 
 @pytest.mark.slow
 def test_a_reward_of_a_users_own_file_is_assayed(own, outputs, monkeypatch, tmp_path):
     own.write_text(own.read_text().replace("{kind: additive, alpha: 0.5}", "{kind: grpo}"))  # without its shuffle
     path = tmp_path / "mini.yaml"
-    path.write_text(TEXT.replace("[" + ", ".join(RECIPES) + "]", "[grpo, grpo_again, gigpo]").replace("seeds: 5", "seeds: 3"))
+    text = TEXT.replace("[" + ", ".join(RECIPES) + "]", "[grpo, grpo_again, gigpo]")
+    path.write_text(text.replace("seeds: 5", "seeds: 3"))
     monkeypatch.setattr(assay, "params_file", lambda name: path)
     said = []
     result = assay.assay(str(own), "mini", seeds=3, on_update=said.append)
     assert len(said) == 3 and result.recipe == "my_recipe"
     assert result.verdict == assay.CANNOT and "fewer than 3 paired seeds" in result.sensitivity.why
+    assert result.price["tokens"] > 0 and result.calibration  # its cells were found
     made = json.loads((evidence.folders(assay.load("mini")[1][0].params)[0] / "my_recipe-seed1.json").read_text())
     assert made["batches"]["reward/mine"][0] > 0 and len(made["during"]) == 3
     again = assay.assay(str(own), "mini", seeds=3, on_update=said.append)

@@ -1,4 +1,4 @@
-"""The assay's controls: the truth degraded to a known AUROC, permuted within episodes, gated; how strong a treatment is."""
+"""The assay's controls: the truth degraded to a known AUROC, permuted in episodes, gated; a treatment's strength."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,8 @@ def test_a_shuffled_component_pays_the_same_return_on_other_turns():
     exact, mixed = (combine(batch, [OraclePotential(shuffled=s)], 0.0)[0] for s in (False, True))
     assert exact == pytest.approx(mixed) == pytest.approx(0.8)
     paid = [turn.rewards["oracle/weighted"] for turn in batch[0].turns]
-    assert sorted(paid) == pytest.approx(sorted([0.2, 0.2, 0.0, -0.2, 0.4, 0.2])) and paid != [0.2, 0.2, 0.0, -0.2, 0.4, 0.2]
+    exactly = [0.2, 0.2, 0.0, -0.2, 0.4, 0.2]
+    assert sorted(paid) == pytest.approx(sorted(exactly)) and paid != pytest.approx(exactly)
 
 
 def test_additive_by_hand():
@@ -88,7 +89,7 @@ def test_additive_by_hand():
 def test_additive_without_a_step_part_is_grpo():
     batch = [episode([3, 2, 1], won, group=i // 4) for i, won in enumerate([True, False] * 4)]
     combine(batch, [Outcome(weight=10.0), ConstantReward()], 0.0)
-    grpo = GRPO()([t for t in batch if not combine([t], [Outcome(weight=10.0)], 0.0) is None])
+    grpo = GRPO()([t for t in batch if combine([t], [Outcome(weight=10.0)], 0.0) is not None])
     for a, b in zip(Additive(alpha=0.0)(batch), grpo, strict=True):
         assert a == pytest.approx(b)
     combine(batch, [Outcome(weight=10.0), ConstantReward()], 0.0)  # the same on every turn: nothing to compare

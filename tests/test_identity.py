@@ -11,8 +11,8 @@ import safetensors.torch
 from sglib.advantages.estimators import GRPO, IGPO, GiGPO
 from sglib.envs.alfworld.card import Alfworld
 from sglib.experiments import evidence, params
-from sglib.experiments.files import params_file
 from sglib.experiments.experiment import Experiment, sources
+from sglib.experiments.files import params_file
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.recipe import make_recipe
 from sglib.experiments.runs import repo_root

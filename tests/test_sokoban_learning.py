@@ -85,6 +85,9 @@ def test_a_recipe_applies_or_is_refused_by_name(name):
     if name.startswith("igpo"):
         with pytest.raises(params.ParameterError, match="'igpo' asks for the answer 'facts'.*'sokoban'"):
             params.check("grpo", given)
+    elif name == "step_agent_explore":  # a player sees the whole board: there is nothing to explore
+        with pytest.raises(params.ParameterError, match="'step_agent' asks for .*explore.*'sokoban'"):
+            params.check("grpo", given)
     else:
         assert params.check("grpo", given).arms == [name]
 

@@ -34,9 +34,10 @@ def group_relative(
     Args:
         returns: (N,) one return per trajectory.
         scale: "group" divides by the group's spread of `returns` (Eq 8); "none" does not divide (as Dr. GRPO,
-            arXiv 2503.20783, which leaves out the loss's length division, too); "outcome" is our variant: it divides by the group's spread of `outcomes` alone, so that
-            in a group where every episode failed (or won) the internal reward is not blown up to unit size. Such a
-            group has no spread of its own and takes that of the whole batch; where that is 0 too, advantages are 0.
+            arXiv 2503.20783, which leaves out the loss's length division, too); "outcome" is our variant: it divides by
+            the group's spread of `outcomes` alone, so that in a group where every episode failed (or won) the internal
+            reward is not blown up to unit size. Such a group has no spread of its own and takes that of the whole
+            batch; where that is 0 too, advantages are 0.
         outcomes: (N,) the environment's part of the returns; needed for scale "outcome" only.
 
     Returns (N,).
@@ -158,7 +159,7 @@ def additive(
     internal: Sequence[Sequence[float]], outcomes: Sequence[float], groups: Sequence[int], alpha: float = 1.0,
     eps: float = 1e-4,
 ) -> list[np.ndarray]:  # fmt: skip
-    """A_t = A_outcome + alpha * (r_t - mu) / (sigma + eps): a turn's internal reward as its own advantage, beside GRPO's.
+    """A_t = A_outcome + alpha * (r_t - mu) / (sigma + eps): a turn's internal reward as an advantage beside GRPO's.
 
     A_outcome is `group_relative` of the outcomes; mu and sigma (n - 1) are over all turns of the batch that have an
     internal reward, so one good step is worth the same in every group. Nothing is discounted and nothing telescopes: a

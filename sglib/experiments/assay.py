@@ -32,7 +32,7 @@ from sglib.experiments.files import ParameterError, params_file, read_yaml, reci
 from sglib.experiments.recipe import load_recipe
 from sglib.experiments.runs import output_root
 from sglib.measure.hacking import WINDOW, alarms, first_and_last
-from sglib.measure.intervals import Comparison, compare, crossed_mean, paired_table, points
+from sglib.measure.intervals import Comparison, compare, crossed_mean, paired_table
 from sglib.records import write_atomic
 
 VERDICTS = ("helps", "hurts", "no difference beyond the band", "inconclusive")
@@ -69,13 +69,15 @@ def sensitivity(found: Found, regime: parameters.Assay) -> Sensitivity:
     """By the rule at the top of this file."""
     band = noise_band(found, regime)
     if band is None:
-        return Sensitivity(False, f"fewer than {FEWEST} paired seeds of {regime.again} and {regime.plain[0]}: no A/A band")
+        pair = f"{regime.again} and {regime.plain[0]}"
+        return Sensitivity(False, f"fewer than {FEWEST} paired seeds of {pair}: no A/A band")
     gaps = {name: gap(found, regime.truth, name, regime.measure) for name in regime.plain}
     if lacking := [name for name, it in gaps.items() if it is None]:
         return Sensitivity(False, f"fewer than {FEWEST} paired seeds of {regime.truth} and {lacking[0]}", band=band)
     plain, gain = min(gaps.items(), key=lambda pair: pair[1].estimate)
     placed = gap(found, regime.truth, regime.shuffled, regime.measure)
-    text = f"truth - {plain}: {gain} ({MEASURES[regime.measure]}; band {100 * band:.1f}, margin {100 * regime.margin:.0f})"
+    text = f"truth - {plain}: {gain} ({MEASURES[regime.measure]}; "
+    text += f"band {100 * band:.1f}, margin {100 * regime.margin:.0f})"
     text += f"; truth - its shuffle: {placed if placed else 'fewer than three paired seeds'}"
     good = gain.estimate >= regime.margin and gain.low > band and placed is not None and placed.low > 0
     return Sensitivity(good, text, plain, gain, placed, band)
@@ -93,7 +95,9 @@ def verdict(difference: Comparison | None, band: float | None, sensitive: bool) 
     return VERDICTS[2] if max(abs(difference.low), abs(difference.high)) <= band else VERDICTS[3]
 
 
-def share_of_truth(found: Found, recipe: str, plain: str, regime: parameters.Assay) -> tuple[float, float, float] | None:
+def share_of_truth(
+    found: Found, recipe: str, plain: str, regime: parameters.Assay
+) -> tuple[float, float, float] | None:
     """(estimate, low, high) of (recipe - plain) / (truth - plain): 0 is success alone, 1 the truth.
 
     The interval has every share r for which the interval of (recipe - plain) - r (truth - plain) has 0 in it (Fieller's
@@ -256,15 +260,18 @@ def card(found: Found, regime: parameters.Assay, recipe: str, about: str, name: 
     mean = float(np.mean(list(at.values()))) if at else None
     ends = [np.mean(x) for x in found.outcomes(plain, "after").values()]
     gamed = gaming(found, recipe, judged)
+    words = named(it, judged, placed, at, gamed)
     return Card(
         recipe, about, name, regime.measure, it, judged, gain, gap(found, recipe, plain, "after"),
         share_of_truth(found, recipe, plain, regime), placed, at, curve,
         None if mean is None else expected(curve, mean), strength(found, recipe), gamed,
-        price(found, recipe, float(np.mean(ends)) if ends else None), price(found, plain), named(it, judged, placed, at, gamed),
+        price(found, recipe, float(np.mean(ends)) if ends else None), price(found, plain), words,
     )  # fmt: skip
 
 
-def named(it: Sensitivity, judged: str, placed: Comparison | None, at: Mapping[str, float], gamed: Sequence[str]) -> list[str]:
+def named(
+    it: Sensitivity, judged: str, placed: Comparison | None, at: Mapping[str, float], gamed: Sequence[str]
+) -> list[str]:
     """What a reward is, in words; nothing where the regime is not sensitive."""
     if not it.sensitive:
         return []
@@ -292,14 +299,15 @@ def load(regime: str) -> tuple[parameters.Assay, list[Experiment]]:
     content = parameters.load_file(file) if file else {}
     if "assay" not in content:
         raise ParameterError(
-            f"regime = {regime!r}: no file of params/regimes/ has this name and the key assay; allowed: {', '.join(regimes())}"
+            f"regime = {regime!r}: no file of params/regimes/ has this name and the key assay; allowed: "
+            f"{', '.join(regimes())}"
         )
     return parameters.Assay(**content["assay"]), plan(file)
 
 
 def shuffled_recipe(recipe: str, folder: Path) -> str | None:
-    """A recipe's own shuffle: every internal reward permuted within each episode. One of `params/recipes`, or the path of
-    one written to `folder`. None where that would change nothing (GRPO's sum over turns)."""
+    """A recipe's own shuffle: every internal reward permuted within each episode. One of `params/recipes`, or the path
+    of one written to `folder`. None where that would change nothing (GRPO's sum over turns)."""
     file, made = recipe_file(recipe), load_recipe(recipe)
     if made.estimator.kind == "grpo" or not any(c.name != "outcome" for c in made.components):
         return None
@@ -323,7 +331,8 @@ def assay(
 ) -> Card:  # fmt: skip
     """Judge a recipe (a name of `params/recipes`, or the path of a YAML file) in a regime: train what is missing of it
     and of its own shuffle with the controls' first `seeds` seeds, and compare with the controls' cells. Interrupted and
-    started again, it goes on where it was. `sglib.view.card` makes a page of what is returned.
+    started again, it goes on where it was. One that the regime plans itself is judged by all of its cells, if there are
+    `FEWEST`. `sglib.view.card` makes a page of what is returned.
 
     Raises:
         ParameterError: naming the recipe, regime or number that is wrong, before anything is trained.
@@ -338,8 +347,11 @@ def assay(
     made, file = load_recipe(recipe, p.card), recipe_file(recipe)
     own = str(file.resolve()) if recipe.endswith(".yaml") else recipe
     if file.stem in {cell.recipe for cell in planned} and recipe.endswith(".yaml"):
-        raise ParameterError(f"{recipe}: its name {file.stem} is that of a recipe of {regime}; allowed: another file name")
+        raise ParameterError(f"{recipe}: its name {file.stem} is that of a recipe of {regime}; allowed: another name")
     shuffle = shuffled_recipe(recipe, folder_of(regime, p.output_dir))
+    found = read_evidence(planned)
+    if len(found.seeds(recipe)) >= FEWEST:  # one of the regime's own: its cells are there
+        return card(found, rule, recipe, made.about, regime, Path(shuffle).stem if shuffle else None)
     mine = [
         Experiment(one, p.model_copy(update={"seed": seed, "arms": [one]}))
         for seed in range(planned[0].seed, planned[0].seed + seeds)
@@ -348,11 +360,8 @@ def assay(
     _, failed = fill(mine, jobs, on_update)
     if failed:
         raise RuntimeError(next(iter(failed.values())))
-    found = read_evidence(planned)
-    named_cells = read_evidence(mine).cells
-    found.cells |= {f"{file.stem}/{name}": cell for name, cell in named_cells.items()}
-    for name, cell in named_cells.items():
-        found.cells.pop(name, None)  # planned under the same name: once is enough
+    for name, cell in read_evidence(mine).cells.items():
+        found.cells[name] = cell | {"recipe": Path(cell["recipe"]).stem}  # a file's cells have its path
     return card(found, rule, file.stem, made.about, regime, Path(shuffle).stem if shuffle else None)
 
 
@@ -377,5 +386,6 @@ def lines(result: Card) -> list[str]:
     if result.calibration:
         text.append("  AUROC of what it pays: " + ", ".join(f"{k} {v:.2f}" for k, v in result.calibration.items()))
     if result.expected is not None:
-        text.append(f"  the truth at this AUROC would gain {points(result.expected, result.expected, result.expected).split(' ')[0]} points")
-    return [*text, *(f"  gamed: {reason}" for reason in result.gamed), *(f"  {name}" for name in result.names if name != "gamed")]
+        text.append(f"  the truth at this AUROC would gain {100 * result.expected:+.1f} points")
+    text += [f"  gamed: {reason}" for reason in result.gamed]
+    return [*text, *(f"  {name}" for name in result.names if name != "gamed")]

@@ -9,8 +9,9 @@ Interrupted and started again, it goes on where it was; a cell that failed keeps
 and is tried again at the next start.
 
 Cells lie in `outputs/evidence/<name of the file>/<recipe>-seed<n>.json`; committed ones in
-`outputs/reference/evidence/<name of the file>/`. A cell counts only for the settings that it was made with: one that was made with others is listed as stale and not
-averaged in. The same policies' outcomes on the panel of another split lie in a folder of its name.
+`outputs/reference/evidence/<name of the file>/`. A cell counts only for the settings that it was made with: one that
+was made with others is listed as stale and not averaged in. The same policies' outcomes on the panel of another split
+lie in a folder of its name.
 """
 
 from __future__ import annotations

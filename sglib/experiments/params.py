@@ -291,8 +291,8 @@ def _regime(name: str) -> str:
 
 
 class AssayParams(Params):
-    """10_assay: the `recipe` (a name, or the path of a YAML file) that is judged in a `regime`, with the controls' first
-    `seeds` seeds."""
+    """10_assay: the `recipe` (a name, or the path of a YAML file) that is judged in a `regime`, with the controls'
+    first `seeds` seeds."""
 
     recipe: Annotated[str, AfterValidator(_recipe)] = "truth"
     regime: Annotated[RunName, AfterValidator(_regime)] = "tight"
@@ -326,8 +326,8 @@ class Grid(pydantic.BaseModel):
 
 
 class Assay(pydantic.BaseModel):
-    """The key `assay` of a parameters file, which makes it a regime: the rule of `sglib.experiments.assay`, fixed before
-    its cells are trained.
+    """The key `assay` of a parameters file, which makes it a regime: the rule of `sglib.experiments.assay`, fixed
+    before its cells are trained.
 
     Attributes:
         measure: what is compared: success "after" training, or its mean over the evaluations during "training".

@@ -35,6 +35,7 @@ from sglib.rewards import COMPONENTS, Component, check_environment, own
 from sglib.rewards.component import KNOWS
 from sglib.rewards.fields import Part, Seed
 
+AnyEstimator = GRPO | GiGPO | IGPO | Additive
 OWN = "one of the user's own"
 
 
@@ -62,7 +63,7 @@ class Recipe(Part):
     about: str = ""  # one line for people
     format: Literal["act", "progress", "guide"] = "act"
     components: tuple[AnyComponent, ...] = ()
-    estimator: Annotated[GRPO | GiGPO | IGPO | Additive, Field(discriminator="kind", validation_alias="advantage")] = GRPO()
+    estimator: Annotated[AnyEstimator, Field(discriminator="kind", validation_alias="advantage")] = GRPO()
     start: Start | None = None
     replicate: Seed = 0
 
@@ -80,18 +81,18 @@ class Recipe(Part):
 
     @property
     def knows(self) -> str:
-        """What its internal rewards, and what is learned before, are made from: the most of `sglib.rewards.component.KNOWS`."""
+        """What its rewards, and what is learned before, are made from: the most of `sglib.rewards.component.KNOWS`."""
         parts = [component.knows for component in self.components] + ([self.start.knows] if self.start else [])
         return max(parts, key=KNOWS.index)
 
     def with_base(self, model: str) -> Recipe:
         """The same recipe where "base", as the model that a reward reads or asks, is `model`: the one that is trained,
         before it is."""
-        own = [
-            dataclasses.replace(c, **{name: model for name in ("features", "frozen") if getattr(c, name, None) == "base"})
-            for c in self.components
-        ]  # fmt: skip
-        return dataclasses.replace(self, components=tuple(own))
+
+        def read(component: Component) -> dict[str, str]:
+            return {name: model for name in ("features", "frozen") if getattr(component, name, None) == "base"}
+
+        return dataclasses.replace(self, components=tuple(dataclasses.replace(c, **read(c)) for c in self.components))
 
     def with_win_reward(self, weight: float | None) -> Recipe:
         """The same recipe with another reward for success; None changes nothing."""

@@ -209,7 +209,8 @@ def steerability(policy: Policy, trajectories: Sequence[Trajectory], seed: int =
         if trajectory.format != "guide" or not read:
             continue
         t = int(rng.choice(read))
-        turn, context = trajectory.turns[t], [*trajectory.prompt_ids, *trajectory.completion_ids][: _start(trajectory, t)]
+        turn = trajectory.turns[t]
+        context = [*trajectory.prompt_ids, *trajectory.completion_ids[: turn.span[0]]]
         label = str(rng.choice([name for name in LABELS if name != turn.label]))
         others = [trajectory.turns[i].guidance for i in read if trajectory.turns[i].guidance != turn.guidance]
         variants = {"": (turn.guidance, turn.label), "label": (turn.guidance, label)}
@@ -228,10 +229,6 @@ def steerability(policy: Policy, trajectories: Sequence[Trajectory], seed: int =
         if pairs:
             changed = sum(a != b for a, b in pairs)
             low, high = wilson(changed, len(pairs))
-            rows.append({"replaced": replaced, "changed": changed / len(pairs), "low": low, "high": high, "n": len(pairs)})
+            row = {"replaced": replaced, "changed": changed / len(pairs), "low": low, "high": high, "n": len(pairs)}
+            rows.append(row)
     return rows
-
-
-def _start(trajectory: Trajectory, turn: int) -> int:
-    """How many of an episode's token ids come before a turn's answer."""
-    return len(trajectory.prompt_ids) + trajectory.turns[turn].span[0]

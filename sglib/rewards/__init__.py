@@ -15,8 +15,8 @@ from sglib.rewards.self_guide import SelfGuide
 from sglib.rewards.step_agent import InverseReward
 
 __all__ = [
-    "COMPONENTS", "Component", "Constant", "ConstantReward", "InformationGain", "InverseReward", "OraclePotential", "Outcome",
-    "ProgressFormat", "ProgressReward", "RandomReward", "RePro", "Schedule", "SelfGuide", "Trapezoid",
+    "COMPONENTS", "Component", "Constant", "ConstantReward", "InformationGain", "InverseReward", "OraclePotential",
+    "Outcome", "ProgressFormat", "ProgressReward", "RandomReward", "RePro", "Schedule", "SelfGuide", "Trapezoid",
     "check_environment", "combine", "discrimination", "make_schedule",
 ]  # fmt: skip
 

@@ -26,8 +26,8 @@ class OraclePotential(Component):
     discounted by another gamma (GiGPO's step part) it earns a little: a step forth counts more than the step back after
     it, for good about half a step's pay. With that gamma here, standing still would be paid in the plain sum instead.
 
-    With `step` "asinh" a step earns asinh(d_t - d_{t+1}) instead, in actions (CAST, arXiv 2607.25308): one that makes the
-    goal unreachable, many times the others by its distance, is some four of them then.
+    With `step` "asinh" a step earns asinh(d_t - d_{t+1}) instead, in actions (CAST, arXiv 2607.25308): one that makes
+    the goal unreachable, many times the others by its distance, is some four of them then.
 
     With `auroc` the truth is degraded: each turn keeps its value with probability 2 * auroc - 1 and else gets that of a
     turn drawn from the whole batch, so that values have the same distribution, and where good steps share one value and

@@ -49,7 +49,8 @@ def load_class(spec: str, folder: Path) -> type[Component]:
     module = _module(where, folder)
     cls = getattr(module, name, None)
     if not (isinstance(cls, type) and issubclass(cls, Component)):
-        raise ValueError(f"component: {spec!r}: {module.__file__} has no class {name} that is a sglib.rewards.Component")
+        text = f"{module.__file__} has no class {name} that is a sglib.rewards.Component"
+        raise ValueError(f"component: {spec!r}: {text}")
     if "__call__" not in vars(cls) or not isinstance(getattr(cls, "name", None), str):
         raise ValueError(f'component: {spec!r}: {name} needs `name: Literal["..."] = "..."` and `__call__`')
     cls.revision = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()[:12]

@@ -15,8 +15,9 @@ WIDTH, LEFT, RIGHT = 640, 150, 20  # of the scale, pixels
 
 def page(card: Card) -> str:
     """A whole HTML page without a script; texts from recipes are escaped."""
+    title = f"{escape(card.recipe)} in {escape(card.regime)}"
     return (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(card.recipe)} in {escape(card.regime)}</title>"
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
         f"<body style='max-width:52em;margin:2em auto;font-family:sans-serif'>{fragment(card)}</body></html>"
     )
 
@@ -84,10 +85,11 @@ def scale(card: Card) -> str:
     for value in (low, 0.0, high):
         parts.append(f"<text x='{x(value):.1f}' y='{height - 20}' font-size='11' text-anchor='middle' "
                      f"fill='currentColor'>{value:+.0f}</text>")  # fmt: skip
-    seeds = card.gain.seeds if card.gain else 0
-    note = f"points against success alone, 95 % intervals over {seeds} seeds and {card.gain.tasks if card.gain else 0} games; grey: the A/A band"
+    seeds, games = (card.gain.seeds, card.gain.tasks) if card.gain else (0, 0)
+    note = f"points against success alone, 95 % intervals over {seeds} seeds and {games} games; grey: the A/A band"
     parts.append(f"<text x='4' y='{height - 4}' font-size='11' fill='currentColor'>{note}</text>")
-    return f"<svg width='{WIDTH}' height='{height}' role='img' aria-label='where the reward stands'>{''.join(parts)}</svg>"
+    size = f"width='{WIDTH}' height='{height}'"
+    return f"<svg {size} role='img' aria-label='where the reward stands'>{''.join(parts)}</svg>"
 
 
 def _points(found: Comparison | None) -> str:
