@@ -135,7 +135,7 @@ def test_the_hint_is_right(text):
 def test_shipped_files(monkeypatch):
     monkeypatch.undo()
     for size in params.sizes():
-        assert load_file(files.params_dir() / f"{size}.yaml").get("size", size) == size
+        assert load_file(files.params_file(size)).get("size", size) == size
 
 
 def test_clip_is_refused_where_it_would_do_nothing():
