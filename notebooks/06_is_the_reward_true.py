@@ -226,7 +226,7 @@ _ = run.write_table("farmed.csv", rows)
 # a group fail, a smaller coefficient changes nothing for the same reason.
 
 # %%
-found = evidence.read_evidence(evidence.plan(sglib.runs.repo_root() / "params" / f"{p.cells}.yaml"))
+found = evidence.read_evidence(evidence.plan(sglib.params.params_file(p.cells)))
 print(found)
 tried = ["guide", "immediate_win1", "self_guide_win1", "remedy_length", "remedy_frozen", "remedy_steps", "immediate"]
 over, note = evidence.panels(found, {title: dict.fromkeys(tried, key) for title, key in quantities.items()})
