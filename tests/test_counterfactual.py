@@ -149,3 +149,16 @@ def test_a_fork_can_be_forked_behind_its_own_turn(policy, games):
     assert same(whole, again)
     with pytest.raises(ValueError, match="turn=2: this turn was not written in this episode"):
         Fork(fork, 2)
+
+
+def test_steerability_counts_the_actions_that_change_with_the_guidance(policy):
+    games = sglib.panel("alfworld", n=8)
+    played = sglib.rollout(policy, games, format="guide", turns=8, temperature=0.4, seed=1)
+    rows = {row["replaced"]: row for row in counterfactual.steerability(policy, played, seed=2)}
+    assert set(rows) == {"label", "guidance", "both"} and rows["label"]["n"] == 8 >= rows["guidance"]["n"] > 0
+    assert all(0 <= row["low"] <= row["changed"] <= row["high"] <= 1 for row in rows.values())
+    # the base's demonstrators do what they state
+    assert rows["guidance"]["changed"] > 0.5 > rows["label"]["changed"]
+    assert rows == {row["replaced"]: row for row in counterfactual.steerability(policy, played, seed=2)}
+    silent = sglib.rollout(policy, games[:2], format="act", turns=3, seed=1)
+    assert counterfactual.steerability(policy, silent) == []

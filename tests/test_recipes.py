@@ -174,3 +174,19 @@ def test_a_reward_of_ones_own_is_another_one_when_its_file_changes(tmp_path):
         source.write_text(text)
         keys.append(digest(canonical(load_recipe(file), without=("name",))))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_base_in_a_recipe_is_the_model_that_is_trained():
+    recipe = load_recipe("step_agent").with_base("base_v1")
+    assert recipe.components[1].features == "base_v1" and recipe.components[0] == load_recipe("step_agent").components[0]
+    assert load_recipe("remedy_frozen").with_base("x").components[1].frozen == "x"
+    assert load_recipe("igpo").with_base("x") == load_recipe("igpo")  # its own policy, as it learns
+
+
+def test_what_a_recipe_knows():
+    knows = {name: load_recipe(name).knows for name in ("grpo", "self_guide", "truth", "step_agent", "step_agent_explore",
+                                                        "repro", "igpo", "noise")}  # fmt: skip
+    assert knows == {
+        "grpo": "nothing", "self_guide": "nothing", "truth": "the hidden state", "step_agent": "the hidden state",
+        "step_agent_explore": "an expert's view", "repro": "the hidden state", "igpo": "the hidden state", "noise": "nothing",
+    }  # fmt: skip
