@@ -120,7 +120,7 @@ def beside(others, name):
     """The claims that `others`, rows of `verdicts.judge` on other games, have enough seeds for, beside the verdicts above."""
     rows = [
         {"paper": row["paper"], "claim": row["claim"], "all games (points)": intervals.points(all_["estimate"], all_["low"], all_["high"]), f"{name} (points)": intervals.points(row["estimate"], row["low"], row["high"]),
-         "seeds": row["seeds"], "verdict": all_["verdict"], f"on {name}": row["verdict"]} for row, all_ in zip(others, judged) if row["seeds"] >= evidence.FEWEST and row["games"]
+         "seeds": row["seeds"], "verdict": all_["verdict"], f"on {name}": row["verdict"]} for row in others if row["seeds"] >= evidence.FEWEST and row["games"] for all_ in judged if all(row[key] == all_[key] for key in ("paper", "claim", "a", "b"))
     ]  # fmt: skip
     if rows:
         as_table(rows)
