@@ -1,6 +1,8 @@
 """The assay: nothing is said where the truth cannot be told from success alone; where it can, rewards are placed."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,24 +218,9 @@ def test_mistakes_are_named(tmp_path):
         assay.assay(str(mine))
 
 
-OWN = '''
-from typing import Literal
-from pydantic.dataclasses import dataclass
-from sglib.rewards import Component
-
-@dataclass(frozen=True)
-class Mine(Component):
-    bonus: float = 1.0
-    name: Literal["mine"] = "mine"
-
-    def __call__(self, trajectories, policy=None, games=None):
-        return [[self.bonus * turn.valid for turn in t.turns] for t in trajectories]
-'''
-
-
 @pytest.fixture
 def own(tmp_path):
-    (tmp_path / "rewards.py").write_text(OWN)
+    shutil.copy(Path(__file__).parent / "own_reward.py", tmp_path / "rewards.py")
     recipe = tmp_path / "my_recipe.yaml"
     recipe.write_text(
         "about: of a file\ncomponents:\n  - {name: outcome, weight: 10.0}\n"

@@ -1,6 +1,7 @@
 """Recipes: the published ones say what the papers say; what is unknown or does nothing is an error that names it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -126,22 +127,7 @@ def test_the_readme_s_recipe_works():
     assert [c.name for c in recipe.components] == ["outcome", "self_guide", "igpo"]
 
 
-OWN = '''
-from typing import Literal
-from pydantic.dataclasses import dataclass
-from sglib.rewards import Component
-
-@dataclass(frozen=True)
-class Mine(Component):
-    bonus: float = 1.0
-    name: Literal["mine"] = "mine"
-
-    def __call__(self, trajectories, policy=None, games=None):
-        return [[self.bonus] * len(t) for t in trajectories]
-
-class NoComponent:
-    pass
-'''
+OWN = (Path(__file__).parent / "own_reward.py").read_text()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +142,7 @@ class NoComponent:
     ],
 )
 def test_mistakes_in_a_reward_of_ones_own_are_named(tmp_path, spec, what):
-    (tmp_path / "own_rewards.py").write_text(OWN)
+    (tmp_path / "own_rewards.py").write_text(OWN + "\n\nclass NoComponent:\n    pass\n")
     (tmp_path / "broken.py").write_text("1 / 0")
     file = tmp_path / "recipe.yaml"
     file.write_text(f"components: [{{name: outcome}}, {spec}]\nadvantage: {{kind: gigpo}}\n")
@@ -170,7 +156,7 @@ def test_a_reward_of_ones_own_is_another_one_when_its_file_changes(tmp_path):
     file, source = tmp_path / "recipe.yaml", tmp_path / "own_rewards.py"
     file.write_text("components: [{name: outcome}, {component: own_rewards:Mine}]\nadvantage: {kind: gigpo}\n")
     keys = []
-    for text in (OWN, OWN, OWN.replace("[self.bonus]", "[2 * self.bonus]")):
+    for text in (OWN, OWN, OWN.replace("self.bonus *", "-self.bonus *")):
         source.write_text(text)
         keys.append(digest(canonical(load_recipe(file), without=("name",))))
     assert keys[0] == keys[1] != keys[2]
@@ -178,15 +164,19 @@ def test_a_reward_of_ones_own_is_another_one_when_its_file_changes(tmp_path):
 
 def test_base_in_a_recipe_is_the_model_that_is_trained():
     recipe = load_recipe("step_agent").with_base("base_v1")
-    assert recipe.components[1].features == "base_v1" and recipe.components[0] == load_recipe("step_agent").components[0]
+    assert recipe.components[1].features == "base_v1"
+    assert recipe.components[0] == load_recipe("step_agent").components[0]
     assert load_recipe("remedy_frozen").with_base("x").components[1].frozen == "x"
     assert load_recipe("igpo").with_base("x") == load_recipe("igpo")  # its own policy, as it learns
 
 
-def test_what_a_recipe_knows():
-    knows = {name: load_recipe(name).knows for name in ("grpo", "self_guide", "truth", "step_agent", "step_agent_explore",
-                                                        "repro", "igpo", "noise")}  # fmt: skip
-    assert knows == {
-        "grpo": "nothing", "self_guide": "nothing", "truth": "the hidden state", "step_agent": "the hidden state",
-        "step_agent_explore": "an expert's view", "repro": "the hidden state", "igpo": "the hidden state", "noise": "nothing",
-    }  # fmt: skip
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("nothing", ["grpo", "self_guide", "noise"]),
+        ("an expert's view", ["step_agent_explore"]),
+        ("the hidden state", ["truth", "step_agent", "repro", "igpo"]),
+    ],
+)
+def test_what_a_recipe_knows(what, names):
+    assert {load_recipe(name).knows for name in names} == {what}

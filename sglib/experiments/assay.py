@@ -17,7 +17,7 @@ beyond the band; there is *no difference beyond the band* if the whole interval 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from sglib.experiments.runs import output_root
 from sglib.measure.hacking import WINDOW, alarms, first_and_last
 from sglib.measure.intervals import Comparison, compare, crossed_mean, paired_table
 from sglib.records import write_atomic
+from sglib.rewards.component import mean
 
 VERDICTS = ("helps", "hurts", "no difference beyond the band", "inconclusive")
 CANNOT, FEW = "cannot be told here", "too few seeds"
@@ -133,7 +134,7 @@ def dose_response(found: Found, regime: parameters.Assay, plain: str) -> list[di
     for recipe in (regime.noise, *regime.noisy, regime.truth):
         difference, at = gap(found, recipe, plain, regime.measure), calibration(found, recipe)
         if difference and at:
-            row = {"recipe": recipe, "auroc": float(np.mean(list(at.values())))}
+            row = {"recipe": recipe, "auroc": mean(at.values())}
             rows.append(row | {name: getattr(difference, name) for name in ("estimate", "low", "high", "seeds")})
     return sorted(rows, key=lambda row: row["auroc"])
 
@@ -166,11 +167,7 @@ def strength(found: Found, recipe: str) -> dict[str, float | None]:
     for cell in found.seeds(recipe).values():
         correlations += [x for x in cell["batches"].get("treatment/correlation", []) if x is not None]
         acts += [x > 0 for x in cell["batches"].get("treatment/share", []) if x is not None]
-    return {"correlation": _mean(correlations), "updates": _mean(acts)}
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if len(values) else None
+    return {"correlation": mean(correlations), "updates": mean(acts)}
 
 
 def gaming(found: Found, recipe: str, judged: str) -> list[str]:
@@ -210,13 +207,13 @@ def price(found: Found, recipe: str, target: float | None = None) -> dict[str, f
     cells = list(found.seeds(recipe).values())
     if not cells:
         return {}
-    row = {"cpu_seconds": _mean([cell["card"]["cpu_seconds"] for cell in cells]),
-           "tokens": _mean([cell["card"]["policy_tokens"] for cell in cells]),
+    row = {"cpu_seconds": mean([cell["card"]["cpu_seconds"] for cell in cells]),
+           "tokens": mean([cell["card"]["policy_tokens"] for cell in cells]),
            "tokens_to_target": None, "seconds_to_target": None}  # fmt: skip
     curves = [[(row["iteration"], row["success"]) for row in cell["curve"]] for cell in cells]
     if target is not None and len({len(curve) for curve in curves}) == 1:
         means = np.mean([[success for _, success in curve] for curve in curves], axis=0)
-        reached = [iteration for (iteration, _), mean in zip(curves[0], means) if mean >= target]
+        reached = [iteration for (iteration, _), success in zip(curves[0], means) if success >= target]
         if reached:
             share = reached[0] / max(curves[0][-1][0], 1)
             row |= {"tokens_to_target": share * row["tokens"], "seconds_to_target": share * row["cpu_seconds"]}
@@ -247,7 +244,7 @@ class Card:
     gamed: list[str]
     price: dict[str, float | None]
     plain_price: dict[str, float | None]
-    names: list[str]  # what it is, in the words of `name`
+    names: list[str]  # what it is, in the words of `named`
 
 
 def card(found: Found, regime: parameters.Assay, recipe: str, about: str, name: str, shuffle: str | None) -> Card:
@@ -257,26 +254,23 @@ def card(found: Found, regime: parameters.Assay, recipe: str, about: str, name: 
     gain, at = gap(found, recipe, plain, regime.measure), calibration(found, recipe)
     judged, curve = verdict(gain, it.band, it.sensitive), dose_response(found, regime, plain)
     placed = gap(found, recipe, shuffle, regime.measure) if shuffle else None
-    mean = float(np.mean(list(at.values()))) if at else None
-    ends = [np.mean(x) for x in found.outcomes(plain, "after").values()]
+    auroc, end = mean(at.values()), mean(x.mean() for x in found.outcomes(plain, "after").values())
     gamed = gaming(found, recipe, judged)
-    words = named(it, judged, placed, at, gamed)
     return Card(
         recipe, about, name, regime.measure, it, judged, gain, gap(found, recipe, plain, "after"),
         share_of_truth(found, recipe, plain, regime), placed, at, curve,
-        None if mean is None else expected(curve, mean), strength(found, recipe), gamed,
-        price(found, recipe, float(np.mean(ends)) if ends else None), price(found, plain), words,
+        None if auroc is None else expected(curve, auroc), strength(found, recipe), gamed,
+        price(found, recipe, end), price(found, plain), named(it, placed, auroc, gamed),
     )  # fmt: skip
 
 
-def named(
-    it: Sensitivity, judged: str, placed: Comparison | None, at: Mapping[str, float], gamed: Sequence[str]
-) -> list[str]:
-    """What a reward is, in words; nothing where the regime is not sensitive."""
+def named(it: Sensitivity, placed: Comparison | None, auroc: float | None, gamed: Sequence[str]) -> list[str]:
+    """What a reward is, in words; nothing where the regime is not sensitive. `placed`: it minus its own shuffle;
+    `auroc` of what it pays; `gamed`: why it looks so."""
     if not it.sensitive:
         return []
     found = ["gamed"] if gamed else []
-    blind = bool(at) and abs(np.mean(list(at.values())) - 0.5) < 0.05
+    blind = auroc is not None and abs(auroc - 0.5) < 0.05
     if blind and not (placed and placed.low > 0):
         found.append("return without placement: what it pays for a step does not say whether the step helped")
     elif placed and placed.low > 0:
