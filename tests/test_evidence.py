@@ -108,6 +108,20 @@ def test_what_is_missing_stale_failed_or_unknown_is_told(file, tmp_path):
     assert sorted(found.outcomes("grpo")) == [1, 3] and sorted(found.outcomes("guide")) == [2]
 
 
+def test_several_evaluation_seeds_are_one_outcome_a_game(file, tmp_path):
+    file.write_text(TEXT.replace("eval_games: 4", "eval_games: 4, eval_seeds: 4"))
+    cells, folder = evidence.plan(file), tmp_path / "cells"
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    path = folder / "grpo-seed1.json"
+    content = json.loads(path.read_text())
+    content["params"] |= {"eval_seeds": 4, "eval_games": 4}
+    path.write_text(json.dumps(content | {"before": "0101", "after": "0134"}))
+    assert evidence.read_evidence(cells, [folder]).outcomes("grpo")[1].tolist() == [0, 0.25, 0.75, 1]
+    path.write_text(json.dumps(content | {"before": "0101", "after": "0135"}))
+    with pytest.raises(ValueError, match="after: not one outcome of 0 to 4"):
+        evidence.read_evidence(cells, [folder])
+
+
 def test_every_deleted_file_changes_the_counts(file, tmp_path):
     cells, folder = evidence.plan(file), tmp_path / "cells"
     written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))

@@ -88,7 +88,7 @@ TRAINING = """# ---
 # %%
 import sglib
 from sglib.experiments import pool
-small = {"iterations": 60, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 60, "max_turns": 4}
+small = {"iterations": 24, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 24, "max_turns": 4}
 p = sglib.params.check("grpo", {"size": "smoke", "arms": ["guide"], **small})
 
 # %%
@@ -179,6 +179,12 @@ def run_notebook(page, address: str, folder: Path, name: str, wait: bool = True)
     done = page.evaluate(run)
     problem = page.locator(".jp-Notebook:visible [data-mime-type='application/vnd.jupyter.stderr']")
     assert done and problem.count() == 0, problem.first.inner_text() if problem.count() else "the cells did not run"
+
+
+def click(locator):
+    """Click what may lie outside the window: JupyterLab leaves such cells undrawn, and Playwright would wait for them."""
+    locator.evaluate("element => element.scrollIntoView({block: 'center'})")
+    locator.click()
 
 
 def shot(page, name: str):
@@ -301,7 +307,7 @@ def test_a_training_is_watched_stopped_and_continued(server, page):
     root = page.locator(".sglib-inspector")
     status = root.locator("[role=status]").first
     page.wait_for_function(
-        "Number(document.querySelector('.sglib-inspector [role=status]')?.innerText.match(/^(\\d+) of 60/)?.[1]) >= 3"
+        "Number(document.querySelector('.sglib-inspector [role=status]')?.innerText.match(/^(\\d+) of 24/)?.[1]) >= 3"
     )
     root.locator("button[data-do=stop]").click()
     page.wait_for_selector("button[data-do=continue]")
@@ -313,7 +319,7 @@ def test_a_training_is_watched_stopped_and_continued(server, page):
             break
         time.sleep(0.5)
     time.sleep(3)
-    assert not (arm / "done.json").exists() and done[0] < 60
+    assert not (arm / "done.json").exists() and done[0] < 24
     assert len((arm / "metrics.jsonl").read_text().splitlines()) == done[0]  # at rest
     root.locator("button[data-do=episodes]").click()
     page.wait_for_selector("text=1 to 4 of 4 episodes")
@@ -322,7 +328,7 @@ def test_a_training_is_watched_stopped_and_continued(server, page):
     shot(page, "training-view")
     root.locator("button[data-do=leave]").click()
     root.locator("button[data-do=continue]").click()
-    page.wait_for_selector("text=60 of 60 iterations; ended")
+    page.wait_for_selector("text=24 of 24 iterations; ended")
     page.wait_for_selector(".jp-OutputArea .js-plotly-plot .scatterlayer")  # the curves stay
     assert (arm / "done.json").exists()
 
@@ -354,20 +360,20 @@ def test_the_notebook_that_teaches_it_in_light_and_dark(server, page):
     root.locator("#sglib-disagreeing").check()
     page.wait_for_selector("text=/\\(of \\d+ episodes\\)/")  # how many: params/cpu.yaml
     shot(page, "inspector-list")
-    root.locator("tbody tr").first.click()
+    click(root.locator("tbody tr").first)
     page.wait_for_selector("text=Turn 1 of")
-    root.locator(".line").nth(8).click()
+    click(root.locator(".line").nth(8))
     page.wait_for_selector("text=Turn 9 of")
     shot(page, "inspector-episode")
-    root.locator("button[data-value=tokens]").click()
+    click(root.locator("button[data-value=tokens]"))
     page.wait_for_selector("text=of them trained on")
     shot(page, "inspector-tokens")
-    root.locator("button[data-value=episode]").click()
-    root.locator("button[data-value=compare]").click()
+    click(root.locator("button[data-value=episode]"))
+    click(root.locator("button[data-value=compare]"))
     root.locator("#sglib-other").select_option(index=1)
     page.wait_for_selector("text=they part at turn")
     shot(page, "inspector-compare")
-    root.locator("button[data-value=episode]").click()
+    click(root.locator("button[data-value=episode]"))
     page.wait_for_selector("text=Turn 9 of")
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme)

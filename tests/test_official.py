@@ -220,6 +220,25 @@ def test_a_panel_has_each_game_once_in_the_manifests_order(small, monkeypatch):
         monkeypatch.setenv("ALFWORLD_DATA", "/nowhere")
 
 
+def test_the_size_official_trains_on_their_games_and_reports_on_both_panels(small, monkeypatch):
+    monkeypatch.setenv("SGLIB_ALFWORLD_DATA", str(small))
+    root = small / "json_2.1.1"
+    for game in generate_games(5, seed=3, max_receptacles=6):
+        game.save(root)
+    aside = root / "train" / "pick_and_place_with_movable_recep-A-B-C-1"
+    shutil.copytree(next((root / "train").iterdir()), aside)
+    card = Alfworld()
+    first = [game.id for game in card.tasks(5, seed=1, size="official")]
+    assert len(set(first)) == 5 and all(name.startswith("train/") and "movable" not in name for name in first)
+    assert [game.id for game in card.tasks(2, seed=1, size="official", start=3)] == first[3:]
+    assert any([game.id for game in card.tasks(5, seed=k, size="official")] != first for k in range(2, 6))
+    with pytest.raises(ValueError, match="train: 5 games that can be played; 6 were asked for"):
+        card.tasks(6, size="official")
+    both = [row["id"] for split in ("valid_seen", "valid_unseen") for row in manifest("alfworld", f"official_{split}")]
+    assert [game.id for game in panel("alfworld", None, 6, "official")] == both
+    assert params.check("grpo", {"task_size": "official"}).task_size == "official"
+
+
 def test_missing_and_different_games_are_named(small, monkeypatch):
     first, second, third = (row["id"] for row in manifest("alfworld", "official_valid_unseen"))
     root = small / "json_2.1.1"

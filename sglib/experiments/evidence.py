@@ -21,7 +21,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,18 +110,23 @@ class Found:
         return {cell["seed"]: cell for cell in self.cells.values() if cell["recipe"] == recipe}
 
     def outcomes(self, recipe: str, when: str = "after", games: slice = slice(None)) -> dict[int, np.ndarray]:
-        """seed -> (games,) 0 or 1 of a recipe; `when`: "before", "start" or "after". With "training" each game has the
-        mean over all evaluations but that before training, 0..1: the area under the learning curve. Cells that do not
-        have it are left out."""
+        """seed -> (games,) outcomes of a recipe, 0..1; `when`: "before", "start" or "after". With "training" each game has
+        the mean over all evaluations but that before training: the area under the learning curve. Cells that do not have
+        it are left out."""
         if when == "training":
             tables = {seed: _table(cell["during"][1:]) for seed, cell in self.seeds(recipe).items() if cell["during"]}
             return {seed: table.mean(0)[games] for seed, table in tables.items()}
         cells = self.seeds(recipe).items()
-        return {seed: _table([cell[when]])[0][games] for seed, cell in cells if cell[when]}
+        return {seed: _table([cell[when]])[0][games] / _most(cell, when) for seed, cell in cells if cell[when]}
+
+
+def _most(cell: Mapping, when: str) -> int:
+    """How often each of the panel's games was played."""
+    return cell["params"].get("eval_seeds", 1) if when == "after" else 1
 
 
 def _table(bits: Sequence[str]) -> np.ndarray:
-    """(rows, games) 0 or 1 of texts of 0 and 1."""
+    """(rows, games) numbers of texts of digits."""
     return np.array([list(row) for row in bits], dtype=int)
 
 
@@ -249,8 +254,9 @@ def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
             raise ValueError(f"it holds {found.recipe!r} with seed {found.seed}")
         for when in ("before", "start", "after"):
             outcomes, wanted = content[when], found.params["eval_games"]
-            if set(outcomes) - {"0", "1"} or len(outcomes) not in ((0, wanted) if when == "start" else (wanted,)):
-                raise ValueError(f"{when}: not one outcome of 0 or 1 for each of the panel's games")
+            allowed = set("0123456789"[: _most(content, when) + 1])
+            if set(outcomes) - allowed or len(outcomes) not in ((0, wanted) if when == "start" else (wanted,)):
+                raise ValueError(f"{when}: not one outcome of 0 to {_most(content, when)} for each of the panel's games")
         content.setdefault("during", [])  # cells from before it was kept
         if content["during"] and {len(row) for row in content["during"]} != {found.params["eval_games"]}:
             raise ValueError("during: not one outcome for each of the panel's games at each evaluation")
@@ -265,7 +271,7 @@ def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
 
 
 def cell_content(cell: Experiment, result: Result) -> dict:
-    """What is kept of a complete experiment: outcomes task by task as text of 0 and 1, numbers to five digits."""
+    """What is kept of a complete experiment: outcomes task by task as text of digits (wins), numbers to five digits."""
     columns = {
         name: [_short(row.get(name)) for row in result.batches]
         for name in sorted({k for row in result.batches for k in row if KEPT.fullmatch(k)})
@@ -280,14 +286,14 @@ def cell_content(cell: Experiment, result: Result) -> dict:
         "card": result.card,
         "before": _bits(result.before),
         "start": _bits(result.start),
-        "after": _bits(result.after),
+        "after": _bits(round(share * cell.params.eval_seeds) for share in result.after),
         "during": [_bits(outcomes) for outcomes in result.during],
         "curve": [{k: _short(v) for k, v in row.items() if k != "arm"} for row in result.curve],
         "batches": columns,
     }
 
 
-def _bits(outcomes: Sequence[int]) -> str:
+def _bits(outcomes: Iterable[int]) -> str:
     return "".join(map(str, outcomes))
 
 

@@ -4,6 +4,7 @@ resumes there after an interruption, and is not run again when it is complete.
     base.json         the panel before training, outcome by task
     start.json        the panel after what the recipe's `start` taught, if it has one
     metrics.jsonl     one line an iteration; every few with the panel
+    again.json        with `eval_seeds`: how often the trained policy won each panel task, over all of them
     policy/           the trained policy
     trajectories.jsonl  its first episodes on the panel
     trajectories/     the last training batch, with every reward and advantage as trained on
@@ -67,7 +68,7 @@ class Result:
     curve: list[dict] = field(default_factory=list)  # {arm, iteration, success, low, high, …}, 0 before training
     batches: list[dict] = field(default_factory=list)  # a row an iteration; see `sglib.measure.batch.batch_metrics`
     before: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)  # at the last evaluation so far
+    after: list[float] = field(default_factory=list)  # at the last evaluation so far; shares with `eval_seeds`
     start: list[int] = field(default_factory=list)  # after the recipe's `start`; empty where it has none
     during: list[list[int]] = field(default_factory=list)  # at each evaluation: one for each row of `curve`
     card: dict = field(default_factory=dict)  # see `run_card`; empty until it is complete
@@ -144,10 +145,11 @@ class Experiment:
         """Whether it is complete."""
         return (self.folder / "done.json").exists()
 
-    def how(self) -> dict:
-        """How the panel is played: arguments of `evaluate`."""
+    def how(self, again: int = 0) -> dict:
+        """How the panel is played (for the `again`-th time after the first): arguments of `evaluate`."""
         p = self.params
-        return {"format": self.load().format, "temperature": p.eval_temperature, "turns": p.turns, "seed": p.seed}
+        seed = (p.seed + REPLICATE_SEED * again) % 2**32
+        return {"format": self.load().format, "temperature": p.eval_temperature, "turns": p.turns, "seed": seed}
 
     def base(self, name: str, make) -> dict:
         """The JSON data about the policy before training that `make` returns, made once for all experiments that begin
@@ -158,11 +160,11 @@ class Experiment:
         folder = cached(name, key, lambda f: write_atomic(f / "base.json", json.dumps(make())), p.output_dir)
         return json.loads((folder / "base.json").read_text(encoding="utf-8"))
 
-    def evaluate(self, policy: Policy, split: str | None = None, truth: bool = False) -> Report:
+    def evaluate(self, policy: Policy, split: str | None = None, truth: bool = False, again: int = 0) -> Report:
         """A policy on the panel of a split; None takes the one that is reported by default."""
         p = self.params
         tasks = panel(p.env, split, p.eval_games, p.task_size)
-        return evaluate(policy, tasks, **self.how(), options=Options(batch_size=p.batch_size, truth=truth))
+        return evaluate(policy, tasks, **self.how(again), options=Options(batch_size=p.batch_size, truth=truth))
 
     def train(self) -> None:
         """Train, going on from what is there, to the end or until a file `stop` lies in the folder."""
@@ -197,6 +199,9 @@ class Experiment:
             if result.stopped:
                 return
             metrics = result.metrics
+        if p.eval_seeds > 1:
+            wins = [self.read().after, *(self.evaluate(policy, again=k).outcomes for k in range(1, p.eval_seeds))]
+            write_atomic(folder / "again.json", json.dumps([sum(each) for each in zip(*wins, strict=True)]))
         policy.save(folder / "policy")
         card = run_card(metrics, source_hash(*sources(p.env))) | {
             "recipe": self.recipe,
@@ -239,6 +244,8 @@ class Experiment:
         text = metrics.read_text() if metrics.exists() else ""
         for line in text.split("\n")[:-1]:  # a line without its end is still being written
             result.add(json.loads(line))
+        if "again" in files:
+            result.after = [wins / self.params.eval_seeds for wins in files["again"]]
         return result
 
 

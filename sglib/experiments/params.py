@@ -195,6 +195,7 @@ class GRPOParams(Params, BatchSettings):
         win_reward: what a success pays in every arm; None leaves it to each recipe (10 in most, as the framework of
             Self-Guide's authors pays; a plain 1 lets the labels' sum outweigh it).
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
+        eval_seeds: how often the trained policy plays it, 1..9, each time with another seed; a game's outcome is the mean.
         temperature: of the training rollouts.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.
@@ -208,6 +209,7 @@ class GRPOParams(Params, BatchSettings):
     eval_games: Count = 256
     eval_every: Count = 10
     eval_temperature: Warmth = 0.4
+    eval_seeds: Int = Field(1, ge=1, le=9)
     report_to: Names = []
 
     @pydantic.field_validator("report_to")

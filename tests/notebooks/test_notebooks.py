@@ -98,20 +98,20 @@ def test_it_runs(name, folder, monkeypatch):
 
 
 def test_other_recipes_train_through_papermill(tmp_path, monkeypatch):
-    """As on papermill's command line, where lists are text (every recipe in process: tests/test_arms.py)."""
+    """As on papermill's command line, where lists are text (every recipe in process: tests/test_recipes.py)."""
     monkeypatch.setenv("SGLIB_OUTPUT", str(tmp_path))
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     papermill.execute_notebook(
         jupytext.read(NAMES["04_joint_grpo"]),
         str(tmp_path / "recipes.ipynb"),
-        parameters={"size": "smoke", "run": "recipes", "arms": "[igpo, oracle]", "eval_games": 2, "iterations": 1},
+        parameters={"size": "smoke", "run": "recipes", "arms": "[igpo]", "eval_games": 2, "iterations": 1},
         progress_bar=False,
         extra_arguments=["--log-level=ERROR"],
     )
     run = tmp_path / "04_joint_grpo" / "recipes"
     assert json.loads((run / "run.json").read_text())["state"] == "complete"
-    assert {path.name for path in (run / "batches").iterdir()} == {"igpo.jsonl", "oracle.jsonl"}
+    assert {path.name for path in (run / "batches").iterdir()} == {"igpo.jsonl"}
 
 
 def _config():

@@ -13,7 +13,7 @@ from sglib.envs.alfworld.failures import FAILURES
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import SPLITS, Game
 from sglib.envs.alfworld.generate import generate_games, regenerate
-from sglib.envs.alfworld.official import OFFICIAL_SPLITS, read_official
+from sglib.envs.alfworld.official import OFFICIAL_SPLITS, official_panel, official_training, read_official
 from sglib.envs.alfworld.words import BANNER, PHRASES, RULES, words
 from sglib.envs.base import Board, Demonstration, Environment, TextEnv
 from sglib.records import Trajectory
@@ -30,7 +30,9 @@ PRETRAINING = {  # of base, and with seed 1 of base_seed1
 
 
 class Alfworld(Environment):
-    """Household tasks in text. `size`: most receptacles of a generated room, 4..60 (a whole room has up to 54)."""
+    """Household tasks in text. `size`: most receptacles of a generated room, 4..60 (a whole room has up to 54); or
+    "official", ALFWorld's own games from the user's copy: its training games to train on, and both validation sets as
+    one panel (140 seen, then 134 unseen), whatever the split."""
 
     name = "alfworld"
     revision = 1
@@ -48,16 +50,20 @@ class Alfworld(Environment):
     keeps_unnamed = True
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Game]:
-        """See `generate_games`."""
+        """See `generate_games` and `official_training`."""
         size = self.size if size is None else size
+        if size == "official":
+            return official_training(n, seed, start) if n else []
         if isinstance(size, bool) or not isinstance(size, int) or not 4 <= size <= 60:
-            raise ValueError(f"size={size!r}: allowed for {self.name}: a number of receptacles, 4 to 60")
+            raise ValueError(f"size={size!r}: allowed for {self.name}: a number of receptacles, 4 to 60, or 'official'")
         return generate_games(n, seed=seed, split=split, max_receptacles=size, start=start)
 
     def panel(self, n: int, split: str, size: Any = None) -> list[Game]:
         """The official panels are ALFWorld's own games, from the user's copy (`official.official_folder`)."""
         if split in OFFICIAL:
             return read_official(split.removeprefix("official_"), n=n)
+        if size == "official":
+            return [game for each in OFFICIAL_SPLITS for game in official_panel(each)][:n]
         return super().panel(n, split, size)
 
     def make(self, *, max_steps: int | None = None, admissible: bool = True, engine: str = "fast") -> TextEnv:

@@ -8,10 +8,11 @@ sorted by hash, so that any first part of a panel is like the whole. They were w
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 from sglib.envs.alfworld.games import Game
-from sglib.envs.alfworld.trials import PassedOver, read_game
+from sglib.envs.alfworld.trials import PassedOver, left_out, read_game
 from sglib.envs.panels import manifest, verified
 
 OFFICIAL_SPLITS = ("valid_seen", "valid_unseen")
@@ -68,3 +69,26 @@ def read_official(split: str, data: str | Path | None = None, n: int | None = No
         named = "; ".join(wrong[:_NAMED]) + ("; ..." if len(wrong) > _NAMED else "")
         raise ValueError(f"{folder}: {len(wrong)} of the {len(rows)} games of official_{split} are not there: {named}")
     return games
+
+
+def official_training(n: int, seed: int = 0, start: int = 0, data: str | Path | None = None) -> list[Game]:
+    """`n` of ALFWorld's own training games (3,553 in release json_2.1.1), in an order that `seed` draws, from place
+    `start` of it on; all differ. Files that ALFWorld passes over are not counted.
+
+    Raises:
+        ValueError: no data set, or fewer games than asked for.
+    """
+    folder = official_folder(data) / "train"
+    files = sorted(file for file in folder.rglob("game.tw-pddl") if not left_out(*file.relative_to(folder).parts))
+    random.Random(seed).shuffle(files)
+    games = []
+    for file in files:
+        if len(games) == start + n:
+            break
+        try:
+            games.append(read_game(file))
+        except PassedOver:
+            continue
+    if len(games) < start + n:
+        raise ValueError(f"{folder}: {len(games)} games that can be played; {start + n} were asked for")
+    return games[start:]

@@ -85,6 +85,11 @@ def _read(where: Path | str, text: bytes, kind: type) -> dict:
     return data
 
 
+def left_out(*names: str) -> bool:
+    """Whether ALFWorld passes over a game by the names of its folders."""
+    return any("movable" in name or "Sliced" in name for name in names)
+
+
 def _check_limit(limit: int | None):
     if limit is not None and limit < 0:
         raise ValueError(f"limit={limit!r}: must be 0 or more, or None for all")
@@ -124,8 +129,7 @@ def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
         if limit is not None and len(games) >= limit:
             break
         # of the path, only what belongs to the data set: the rest of it is the user's own
-        names = [*file.parent.relative_to(root).parts, file.parent.parent.name]
-        if any("movable" in name or "Sliced" in name for name in names):
+        if left_out(*file.parent.relative_to(root).parts, file.parent.parent.name):
             passed["with movable receptacles or sliced things"] += 1
             continue
         try:
