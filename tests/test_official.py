@@ -31,6 +31,7 @@ from sglib.envs.alfworld import official as alfworld_official
 from sglib.envs.alfworld.card import Alfworld
 from sglib.envs.base import task_hash
 from sglib.envs.panels import manifest, panel, panel_hash, write_manifest
+from sglib.experiments import params as parameters
 
 
 def rewrite(folder: Path, **changes) -> Path:
@@ -236,7 +237,7 @@ def test_the_size_official_trains_on_their_games_and_reports_on_both_panels(smal
         card.tasks(6, size="official")
     both = [row["id"] for split in ("valid_seen", "valid_unseen") for row in manifest("alfworld", f"official_{split}")]
     assert [game.id for game in panel("alfworld", None, 6, "official")] == both
-    assert params.check("grpo", {"task_size": "official"}).task_size == "official"
+    assert parameters.check("grpo", {"task_size": "official"}).task_size == "official"
 
 
 def test_missing_and_different_games_are_named(small, monkeypatch):
