@@ -105,7 +105,7 @@ sglib.view.keep_figure(run, "silent", sglib.figures.points(
 run.finish(regimes=len(rows), sensitive=[r["regime"] for r in rows if r["sensitive"]])
 
 # %% [markdown]
-# **Limits.** One base model an environment, one learning rate, 40 iterations: a longer training may close the gap at the end and not the one over training.
+# **Limits.** One learning rate an environment, 20 or 40 iterations: a longer training may close the gap at the end and not the one over training.
 #
 # **Exercises.** (1) Which regime would you choose to try a new reward in, and which one to claim that it does not work? (2) Copy a regime's file, change its
 # group size, and train three seeds of `gigpo` and `truth`: does your point lie where the map says?
