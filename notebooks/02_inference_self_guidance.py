@@ -31,6 +31,7 @@ guidance = {}
 import numpy as np
 
 import sglib
+from sglib.measure import counterfactual
 from sglib.measure import truth as calibration
 
 p = sglib.params.check("02_inference_self_guidance", globals())
@@ -129,6 +130,19 @@ if "guide" in reports:
         print(f"agreement of positive and negative labels with the oracle: {100 * guided.agreement:.1f} %; always the same label would get {100 * max(helped, 1 - helped):.1f} %")
         print(f"AUROC (how often a step that helped is labelled above one that did not; 0.5 is chance): {shown}")
     print("parse failures by name:", guided.parse_errors or "none")
+
+# %% [markdown]
+# ## Does what is written steer what is done?
+#
+# Guidance can only help, and paying for it can only matter, if the action depends on it. Counterfactual: at one turn of each guided episode the label, the sub-goal or both
+# are replaced (the sub-goal by another of the same episode), and the most likely action is compared with the one after what was written.
+
+# %%
+if "guide" in reports:
+    steered = counterfactual.steerability(policy, reports["guide"].trajectories, seed=p.seed)
+    run.write_table("steerability.csv", steered)
+    for row in steered:
+        print(f"{row['replaced']:9s} replaced: {100 * row['changed']:3.0f} % of the actions change [{100 * row['low']:.0f}, {100 * row['high']:.0f}], n = {row['n']} episodes")
 
 # %% [markdown]
 # ## What was found

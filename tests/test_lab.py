@@ -182,7 +182,7 @@ def run_notebook(page, address: str, folder: Path, name: str, wait: bool = True)
 
 
 def click(locator):
-    """Click what may lie outside the window: JupyterLab leaves such cells undrawn, and Playwright would wait for them."""
+    """Click what may lie outside the window: JupyterLab leaves such cells undrawn, and Playwright waits for them."""
     locator.evaluate("element => element.scrollIntoView({block: 'center'})")
     locator.click()
 

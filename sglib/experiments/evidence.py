@@ -110,9 +110,9 @@ class Found:
         return {cell["seed"]: cell for cell in self.cells.values() if cell["recipe"] == recipe}
 
     def outcomes(self, recipe: str, when: str = "after", games: slice = slice(None)) -> dict[int, np.ndarray]:
-        """seed -> (games,) outcomes of a recipe, 0..1; `when`: "before", "start" or "after". With "training" each game has
-        the mean over all evaluations but that before training: the area under the learning curve. Cells that do not have
-        it are left out."""
+        """seed -> (games,) outcomes of a recipe, 0..1; `when`: "before", "start" or "after". With "training" each game
+        has the mean over all evaluations but that before training: the area under the learning curve. Cells that do
+        not have it are left out."""
         if when == "training":
             tables = {seed: _table(cell["during"][1:]) for seed, cell in self.seeds(recipe).items() if cell["during"]}
             return {seed: table.mean(0)[games] for seed, table in tables.items()}
@@ -256,7 +256,8 @@ def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
             outcomes, wanted = content[when], found.params["eval_games"]
             allowed = set("0123456789"[: _most(content, when) + 1])
             if set(outcomes) - allowed or len(outcomes) not in ((0, wanted) if when == "start" else (wanted,)):
-                raise ValueError(f"{when}: not one outcome of 0 to {_most(content, when)} for each of the panel's games")
+                most = _most(content, when)
+                raise ValueError(f"{when}: not one outcome of 0 to {most} for each of the panel's games")
         content.setdefault("during", [])  # cells from before it was kept
         if content["during"] and {len(row) for row in content["during"]} != {found.params["eval_games"]}:
             raise ValueError("during: not one outcome for each of the panel's games at each evaluation")

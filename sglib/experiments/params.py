@@ -195,7 +195,8 @@ class GRPOParams(Params, BatchSettings):
         win_reward: what a success pays in every arm; None leaves it to each recipe (10 in most, as the framework of
             Self-Guide's authors pays; a plain 1 lets the labels' sum outweigh it).
         eval_games, eval_every, eval_temperature: the held-out panel, how often (iterations) and how it is played.
-        eval_seeds: how often the trained policy plays it, 1..9, each time with another seed; a game's outcome is the mean.
+        eval_seeds: how often the trained policy plays it, 1..9, each time with another seed; a game's outcome is the
+            mean.
         temperature: of the training rollouts.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.

@@ -5,7 +5,9 @@ Two runs with one thread each finish more iterations an hour than one run with t
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import multiprocessing.context
 import os
 import time
 import traceback
@@ -19,7 +21,20 @@ from sglib.experiments.params import GRPOParams
 from sglib.records import write_atomic
 
 
-def _work(experiment: Experiment, threads: int) -> None:
+@functools.cache
+def _context() -> multiprocessing.context.BaseContext:
+    """How processes are started. A fork of a process with threads can hang, and a new one spends ten seconds importing:
+    so all are forked from a server that has done nothing but import."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "trl.trainer.grpo_trainer"])
+    return context
+
+
+def _work(experiment: Experiment, threads: int, environment: dict[str, str]) -> None:
+    os.environ.clear()  # the server's is of the time when it was started
+    os.environ.update(environment)
     torch.set_num_threads(threads)
     try:
         experiment.train()
@@ -53,7 +68,6 @@ def train_all(
     threads = threads or (torch.get_num_threads() if jobs == 1 else 1)
     waiting = list(enumerate(experiments))
     running: dict[int, tuple[multiprocessing.process.BaseProcess, Experiment]] = {}
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     try:
         while waiting or running:
             resting = paused is not None and paused()
@@ -67,7 +81,7 @@ def train_all(
                 experiment.folder.mkdir(parents=True, exist_ok=True)
                 for left in ("error.txt", STOP):
                     (experiment.folder / left).unlink(missing_ok=True)
-                process = context.Process(target=_work, args=(experiment, threads))
+                process = _context().Process(target=_work, args=(experiment, threads, dict(os.environ)))
                 process.start()
                 running[number] = process, experiment
             if running or resting:
