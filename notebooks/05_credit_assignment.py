@@ -19,6 +19,9 @@
 #
 # *For whom:* anyone who wants to know what the four papers actually do to a token. *Time:* about two minutes. *Writes:*
 # `outputs/05_credit_assignment/`. Trained here are StepAgent's discriminator, a student on expert pairs, and a toy at the end.
+#
+# What this can tell: which turn is paid, and how true that is. Whether paying it *helps* is another question, and there are set-ups in which not even the truth helps:
+# [10_assay](10_assay.ipynb) asks that first.
 
 # %% tags=["parameters"]
 seed = 0

@@ -20,6 +20,9 @@
 #
 # *For whom:* anyone who is about to train on a reward that the agent writes itself. *Time:* one to four minutes after notebook 04, whose trainings it
 # reads. *Writes:* `outputs/06_is_the_reward_true/`.
+#
+# What this can tell: whether a reward says of a step what the step did, and whether it is being hacked. A true reward need not help, where success alone is enough, and how
+# true one must be to help is measured elsewhere, with the truth degraded to a known AUROC: [10_assay](10_assay.ipynb).
 
 # %% tags=["parameters"]
 seed = 0
