@@ -142,15 +142,19 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
 
 def summary(evidence: Mapping[str, tuple[Assay, Found]]) -> str:
     """What README.md says of the evidence, as Markdown: for each regime first whether it can tell the truth from success
-    alone, then the papers' claims and the controls."""
+    alone, then the papers' claims and the controls. Sensitive regimes come first; where only the controls were trained,
+    and they tell nothing, no table follows."""
     parts = []
     kept = ("paper", "claim", "claimed", "theirs (points)", "ours (points)", "seeds x games", "knows", "p (Holm)", "verdict")
-    for name, (regime, found) in evidence.items():
-        it = sensitivity(found, regime)
+    judged = [(name, *pair, sensitivity(pair[1], pair[0])) for name, pair in evidence.items()]
+    for name, regime, found, it in sorted(judged, key=lambda row: (not row[3].sensitive, -len(row[2].cells))):
+        controls = {*regime.plain, regime.again, regime.truth, regime.shuffled}
+        bare = not it.sensitive and {cell["recipe"] for cell in found.cells.values()} <= controls
         planned = len(found.cells) + len(found.missing) + len(found.stale)
         said = "**sensitive**" if it.sensitive else "**not sensitive**: no verdict can be given here"
         parts.append(f"**Regime `{name}`** ({len(found.cells)} of {planned} cells): {said}. {it.why}.")
-        if rows := headline(judge(found, regime)):
+        rows = [] if bare else headline(judge(found, regime))
+        if rows:
             parts.append(markdown_table([{key: row[key] for key in kept} for row in readable(rows)]))
     return "\n\n".join(parts)
 
