@@ -52,6 +52,19 @@ def test_what_is_written_is_read_back(label, action, progress):
         ("progress", "Action: look", "missing_progress", "look"),
         ("progress", "Progress: 250 Action: look", "bad_progress", "look"),
         ("progress", "Progress: 40% Action: look", None, "look"),
+        # what language models write
+        ("act", "**Action**: go to desk 1", None, "go to desk 1"),
+        ("act", "**Action:** go to desk 1", None, "go to desk 1"),
+        ("act", "## Action:\n```text\ngo to desk 1\n```", None, "go to desk 1"),
+        ("act", "Action: Go to desk 1.", None, "go to desk 1"),
+        ("act", "Action: <go to desk 1>", None, "go to desk 1"),
+        ("act", "Action: click[Buy Now]", None, "click[Buy Now]"),
+        ("act", "Action: look\nObservation: a mug.\nAction: take mug 1", None, "look"),
+        ("guide", "Guidance: my last action: open fridge 1 helped. Label: positive\nAction: look", None, "look"),
+        ("guide", "**Guidance**: x\n**Label**: positive\n**Action**: look", None, "look"),
+        ("guide", "Guidance: x\nLabel: neutral (nothing gained)\nAction: look", None, "look"),
+        ("guide", "Guidance: x\nLabel: positive negative\nAction: look", "unknown_label", "look"),
+        ("progress", "**Progress:** 40\n**Action:** look", None, "look"),
     ],
 )
 def test_failures_by_name(name, text, error, action):

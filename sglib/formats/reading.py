@@ -24,23 +24,37 @@ class Parsed:
     error: str | None = None
 
 
-_FIELD = re.compile(r"\b(Guidance|Label|Progress|Action)\s*:", re.I)
+# a field's name, perhaps in Markdown: "**Action:**", "## Action:"; counts are bounded, so that it takes linear time
+_NAME = r"(?<![A-Za-z0-9])(Guidance|Label|Progress|Action)"
+_FIELD = re.compile(rf"[ \t>#*_`-]{{0,8}}{_NAME}[*_`]{{0,4}}\s{{0,8}}:[*_`]{{0,4}}", re.I)
+_FENCE = re.compile(r"```\w*$")
+_PAIRS = {"<": ">", "[": "]", "(": ")"}
 
 
 def fields(text: str) -> dict[str, str]:
-    """Split "Guidance: a Label: b Action: c" into fields; of a repeated field the first is kept."""
-    parts = _FIELD.split(text)
+    """Split "Guidance: a Label: b Action: c" into fields. Before one that begins a line, the same name within a line is
+    prose ("my last action: ..."); of a repeated field the first is kept."""
+    names = list(_FIELD.finditer(text))
+    lines: dict[str, int] = {}  # where each name first begins a line
+    for m in names:
+        if m.start() == 0 or text[m.start() - 1] == "\n":
+            lines.setdefault(m[1].lower(), m.start())
+    names = [m for m in names if m.start() >= lines.get(m[1].lower(), 0)]
     found: dict[str, str] = {}
-    for key, value in zip(parts[1::2], parts[2::2]):
-        found.setdefault(key.lower(), value.strip())
+    for m, end in zip(names, [*(m.start() for m in names[1:]), len(text)]):
+        found.setdefault(m[1].lower(), text[m.end() : end].strip())
     return found
 
 
 def clean_action(text: str) -> str:
-    """First line, without quotes, asterisks, a leading ">" or a final full stop, white space folded."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    line = re.sub(r"\s+", " ", lines[0]) if lines else ""
-    return line.lstrip("> ").strip("`\"'* ").rstrip(".").strip()[:200]
+    """First line that is no code fence, without quotes, asterisks, brackets around all of it, a leading ">", a final
+    full stop or a capital that begins a sentence; white space folded."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    line = next((re.sub(r"\s+", " ", line) for line in lines if line and not _FENCE.match(line)), "")
+    line = line.lstrip("> ").strip("`\"'* ").rstrip(".").strip()[:200]
+    if line[-1:] and _PAIRS.get(line[0]) == line[-1]:
+        line = line[1:-1].strip()
+    return line[0].lower() + line[1:] if re.match(r"[A-Z][a-z]", line) else line
 
 
 def action_of(response: str, found: dict[str, str]) -> tuple[str, str | None]:
