@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,7 @@ class TrainingView(anywidget.AnyWidget):
         self._pause, self._interrupted, self._lock = threading.Event(), threading.Event(), threading.RLock()
         self._open, self._note = "", ""
         self._figure, self._bar, self._ended = LivePlot(), None, False
+        self._due = 0.0  # when the figure is drawn next, time.monotonic()
         super().__init__()
         self.on_msg(lambda widget, content, buffers: self.act(content.get("do"), content.get("value")))
         self.draw()
@@ -105,7 +107,7 @@ class TrainingView(anywidget.AnyWidget):
         Interrupted, the training ends at its next update, with what it has written so far, and then this does.
         """
         self._interrupted.clear()
-        self._ended, self._bar, self._figure = False, None, LivePlot()
+        self._ended, self._bar, self._figure, self._due = False, None, LivePlot(), 0.0
         if in_kernel():
             from IPython.display import display
 
@@ -148,8 +150,11 @@ class TrainingView(anywidget.AnyWidget):
         self._bar.update(done - self._bar.n)
         success = {arm: 100 * r.curve[-1]["success"] for arm, r in self.results.items() if r.curve}
         self._bar.set_postfix_str(", ".join(f"{arm} {value:.0f} %" for arm, value in success.items()))
-        if any(r.curve or r.batches for r in self.results.values()):
+        ended = done == self.iterations * len(self.arms)
+        if any(r.curve or r.batches for r in self.results.values()) and (ended or time.monotonic() >= self._due):
+            began = time.monotonic()
             self._figure.update(lambda: training_panels(self.results, self.n))
+            self._due = time.monotonic() + 9 * (time.monotonic() - began)  # training needs the rest
 
     def on_iteration(self, arm: str) -> Callable[[dict, list[Trajectory]], None]:
         """An `on_iteration` of `sglib.training.grpo.train`, for a training in this process.
