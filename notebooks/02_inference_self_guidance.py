@@ -138,7 +138,9 @@ if "guide" in reports:
 # are replaced (the sub-goal by another of the same episode), and the most likely action is compared with the one after what was written.
 
 # %%
-if "guide" in reports:
+if "guide" in reports and not isinstance(policy, sglib.Policy):
+    print("not asked: a server does not go on from words that are put into its answer")
+elif "guide" in reports:
     steered = counterfactual.steerability(policy, reports["guide"].trajectories, seed=p.seed)
     run.write_table("steerability.csv", steered)
     for row in steered:
