@@ -461,7 +461,7 @@ def run(cell: Cell, seed: int, repeats: int) -> dict:
 
 def compared(quick: bool) -> list[Cell]:
     if quick:
-        return [Cell("same", "base", 4, 3, 2), *(Cell(m, "base", 8, 4) for m in PLAY)]
+        return [Cell("same", "base", 4, 3, 2), *(Cell(m, "base", 8, 4) for m in PLAY), Cell("c", "2M", 8, 4)]
     cells = [Cell("same", "base", 16, group=2)]
     cells += [Cell("c", model, n) for model in MODELS for n in (16, 64, 256)]
     slow = [Cell(m, model, n) for n in (16, 64) for model in ("base", *MODELS) for m in "ab"]

@@ -114,6 +114,19 @@ def test_what_is_read_is_what_was_written():
 
 
 @pytest.mark.slow
+def test_several_evaluation_seeds_count_the_first_once_also_when_it_goes_on():
+    one = Experiment("grpo", small(iterations=1, eval_seeds=3))
+    one.train()
+    whole = one.read()
+    wins = json.loads((one.folder / "again.json").read_text())
+    assert whole.after == [count / 3 for count in wins] and set(whole.during[-1]) <= {0, 1}
+    assert all(first <= count <= first + 2 for first, count in zip(whole.during[-1], wins, strict=True))
+    (one.folder / "done.json").unlink()  # killed between the last evaluation and the end
+    one.train()
+    assert one.read().after == whole.after and json.loads((one.folder / "again.json").read_text()) == wins
+
+
+@pytest.mark.slow
 def test_stopped_and_continued_it_comes_to_the_same():
     """A person stops an arm while it runs; it ends behind an iteration, rests, and goes on to the same result."""
     p = small(iterations=8, eval_every=8, arms=["guide"])

@@ -88,7 +88,7 @@ TRAINING = """# ---
 # %%
 import sglib
 from sglib.experiments import pool
-small = {"iterations": 24, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 24, "max_turns": 4}
+small = {"iterations": 60, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 60, "max_turns": 4}
 p = sglib.params.check("grpo", {"size": "smoke", "arms": ["guide"], **small})
 
 # %%
@@ -307,7 +307,7 @@ def test_a_training_is_watched_stopped_and_continued(server, page):
     root = page.locator(".sglib-inspector")
     status = root.locator("[role=status]").first
     page.wait_for_function(
-        "Number(document.querySelector('.sglib-inspector [role=status]')?.innerText.match(/^(\\d+) of 24/)?.[1]) >= 3"
+        "Number(document.querySelector('.sglib-inspector [role=status]')?.innerText.match(/^(\\d+) of 60/)?.[1]) >= 3"
     )
     root.locator("button[data-do=stop]").click()
     page.wait_for_selector("button[data-do=continue]")
@@ -319,7 +319,7 @@ def test_a_training_is_watched_stopped_and_continued(server, page):
             break
         time.sleep(0.5)
     time.sleep(3)
-    assert not (arm / "done.json").exists() and done[0] < 24
+    assert not (arm / "done.json").exists() and done[0] < 60
     assert len((arm / "metrics.jsonl").read_text().splitlines()) == done[0]  # at rest
     root.locator("button[data-do=episodes]").click()
     page.wait_for_selector("text=1 to 4 of 4 episodes")
@@ -328,7 +328,7 @@ def test_a_training_is_watched_stopped_and_continued(server, page):
     shot(page, "training-view")
     root.locator("button[data-do=leave]").click()
     root.locator("button[data-do=continue]").click()
-    page.wait_for_selector("text=24 of 24 iterations; ended")
+    page.wait_for_selector("text=60 of 60 iterations; ended")
     page.wait_for_selector(".jp-OutputArea .js-plotly-plot .scatterlayer")  # the curves stay
     assert (arm / "done.json").exists()
 

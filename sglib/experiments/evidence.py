@@ -253,10 +253,9 @@ def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
         if (found.recipe, found.seed) != (cell.recipe, cell.seed):
             raise ValueError(f"it holds {found.recipe!r} with seed {found.seed}")
         for when in ("before", "start", "after"):
-            outcomes, wanted = content[when], found.params["eval_games"]
-            allowed = set("0123456789"[: _most(content, when) + 1])
+            outcomes, wanted, most = content[when], found.params["eval_games"], _most(content, when)
+            allowed = set("0123456789"[: most + 1])
             if set(outcomes) - allowed or len(outcomes) not in ((0, wanted) if when == "start" else (wanted,)):
-                most = _most(content, when)
                 raise ValueError(f"{when}: not one outcome of 0 to {most} for each of the panel's games")
         content.setdefault("during", [])  # cells from before it was kept
         if content["during"] and {len(row) for row in content["during"]} != {found.params["eval_games"]}:

@@ -200,7 +200,7 @@ class Experiment:
                 return
             metrics = result.metrics
         if p.eval_seeds > 1:
-            wins = [self.read().after, *(self.evaluate(policy, again=k).outcomes for k in range(1, p.eval_seeds))]
+            wins = [self.read().during[-1], *(self.evaluate(policy, again=k).outcomes for k in range(1, p.eval_seeds))]
             write_atomic(folder / "again.json", json.dumps([sum(each) for each in zip(*wins, strict=True)]))
         policy.save(folder / "policy")
         card = run_card(metrics, source_hash(*sources(p.env))) | {

@@ -30,8 +30,8 @@ def parse(response: str) -> Parsed:
     found = fields(response)
     action, error = action_of(response, found)
     guidance = found.get("guidance") or None
-    stated = re.sub(r"(?<=[a-z])\s*[^a-z\s].*", "", found.get("label", "").strip(" *_`\"'").lower(), flags=re.S)
-    word = re.sub(r"[^a-z]", "", stated)  # what follows a first punctuation explains: "neutral (nothing gained)"
+    # what follows a first punctuation explains: "neutral (nothing gained)"
+    word = "".join(re.match(r"[^a-z]*([a-z\s]*)", found.get("label", "").lower())[1].split())
     label = word if word in LABELS else None
     if error is None and guidance is None:
         error = "missing_guidance"

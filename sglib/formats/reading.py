@@ -52,7 +52,7 @@ def clean_action(text: str) -> str:
     lines = [line.strip() for line in text.strip().splitlines()]
     line = next((re.sub(r"\s+", " ", line) for line in lines if line and not _FENCE.match(line)), "")
     line = line.lstrip("> ").strip("`\"'* ").rstrip(".").strip()[:200]
-    if line[-1:] and _PAIRS.get(line[0]) == line[-1]:
+    if line and _PAIRS.get(line[0]) == line[-1]:
         line = line[1:-1].strip()
     return line[0].lower() + line[1:] if re.match(r"[A-Z][a-z]", line) else line
 

@@ -105,13 +105,13 @@ def test_other_recipes_train_through_papermill(tmp_path, monkeypatch):
     papermill.execute_notebook(
         jupytext.read(NAMES["04_joint_grpo"]),
         str(tmp_path / "recipes.ipynb"),
-        parameters={"size": "smoke", "run": "recipes", "arms": "[igpo]", "eval_games": 2, "iterations": 1},
+        parameters={"size": "smoke", "run": "recipes", "arms": "[igpo, oracle]", "eval_games": 2, "iterations": 1},
         progress_bar=False,
         extra_arguments=["--log-level=ERROR"],
     )
     run = tmp_path / "04_joint_grpo" / "recipes"
     assert json.loads((run / "run.json").read_text())["state"] == "complete"
-    assert {path.name for path in (run / "batches").iterdir()} == {"igpo.jsonl"}
+    assert {path.name for path in (run / "batches").iterdir()} == {"igpo.jsonl", "oracle.jsonl"}
 
 
 def _config():
