@@ -235,6 +235,8 @@ def test_the_size_official_trains_on_their_games_and_reports_on_both_panels(smal
     assert any([game.id for game in card.tasks(5, seed=k, size="official")] != first for k in range(2, 6))
     with pytest.raises(ValueError, match="train: 5 games that can be played; 6 were asked for"):
         card.tasks(6, size="official")
+    with pytest.raises(ValueError, match="split='valid_seen': allowed with size='official': train"):
+        card.tasks(1, split="valid_seen", size="official")
     both = [row["id"] for split in ("valid_seen", "valid_unseen") for row in manifest("alfworld", f"official_{split}")]
     assert [game.id for game in panel("alfworld", None, 6, "official")] == both
     assert parameters.check("grpo", {"task_size": "official"}).task_size == "official"

@@ -53,6 +53,8 @@ class Alfworld(Environment):
         """See `generate_games` and `official_training`."""
         size = self.size if size is None else size
         if size == "official":
+            if split != self.splits[0]:
+                raise ValueError(f"split={split!r}: allowed with size='official': {self.splits[0]}")
             return official_training(n, seed, start) if n else []
         if isinstance(size, bool) or not isinstance(size, int) or not 4 <= size <= 60:
             raise ValueError(f"size={size!r}: allowed for {self.name}: a number of receptacles, 4 to 60, or 'official'")
