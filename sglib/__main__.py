@@ -20,6 +20,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("study", "cpu", "run the notebooks in order")
     command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these, such as 09_report")
     command.add_argument("--force", action="store_true", help="also what is complete already")
+    command.add_argument("--jobs", type=int, help="notebooks at a time (default: 2; with a model of your own 1)")
     command = add("store", "reference", "keep a finished study in notebooks/ and outputs/reference/")
     command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
     command = add("evidence", "tight", "train every recipe of the study over many seeds, one small file a cell")
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             from sglib.experiments import study
 
             if o.command == "study":
-                study.study(o.params, o.only, o.force)
+                study.study(o.params, o.only, o.force, o.jobs)
             else:
                 print("\n".join(study.shown(path) for path in study.store(o.params, o.only)))
             return 0
@@ -68,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted: what was complete is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

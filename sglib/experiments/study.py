@@ -7,76 +7,126 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from sglib.experiments import params as parameters
 from sglib.experiments.runs import EXECUTED, notebook_source, output_root, repo_root, write_manifest
+from sglib.models.small import shipped_folder
 from sglib.records import write_atomic
 from sglib.rewards.fields import unknown
 
 
-def study(params_file: str | Path, only: list[str] | None = None, force: bool = False) -> Path:
-    """Run the notebooks of the study (`only` these) in order, each into its own run folder; returns the last, executed.
+READS = {"05_credit_assignment": {"03_repro_warmup"}}  # whose files; the report reads everybody's
 
-    A notebook that is complete with the same parameters and the same source is not run again without `force`; once one
-    has run, all later ones do, since they may read what it wrote.
+
+def study(params_file: str | Path, only: list[str] | None = None, force: bool = False, jobs: int | None = None) -> Path:
+    """Run the notebooks of the study (`only` these), each into its own run folder; returns the last, executed.
+
+    `jobs` run at a time (two with shipped models, one with a model of your own), each after those that it reads. A
+    notebook that is complete with the same parameters and the same source is not run again without `force`, if none
+    before it has to be: it may read what they write.
 
     Raises:
         ParameterError: before anything runs.
-        RuntimeError: a notebook failed; what it wrote so far is kept.
+        RuntimeError: a notebook failed; what was written so far is kept.
     """
-    import jupytext
-    import papermill
-
     content = parameters.load_file(params_file)
-    plans = []
+    if jobs is not None and jobs < 1:
+        raise parameters.ParameterError(f"--jobs {jobs}: must be at least 1")
+    plans = {}
     for section, name in _chosen(only):
         given = parameters.common(content) | {section: content.get(section, {})}
         checked = parameters.check(name, given)
         whole = checked.model_dump()  # with whole paths: notebooks run in another folder
         given = {k: whole[k] for k in given if k != section} | {section: {k: whole[k] for k in given[section]}}
-        plans.append((name, given, checked))
+        plans[name] = (given, checked, output_root(checked.output_dir) / name / checked.run_name)
+    if jobs is None:
+        jobs = 2 if all(shipped_folder(checked.model, checked.env) for _, checked, _ in plans.values()) else 1
 
-    began = time.monotonic()
-    for number, (name, given, checked) in enumerate(plans, 1):
-        folder = output_root(checked.output_dir) / name / checked.run_name
-        head = f"[{number}/{len(plans)}] {name}"
-        if not force and _complete(folder, name, checked):
-            print(f"{head}: complete already, kept ({shown(folder)})", flush=True)
-            continue
-        force = True
-        print(f"{head} -> {shown(folder)}", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
+    began, names = time.monotonic(), list(plans)
+    reads = READS | {"09_report": set(names)}
+    kept = [] if force else list(itertools.takewhile(lambda n: _complete(plans[n][2], n, plans[n][1]), names))
+    for name in kept:
+        print(f"{_head(name, names)}: complete already, kept ({shown(plans[name][2])})", flush=True)
+    waiting, running = names[len(kept) :], {}
+    # processes, since the client of a kernel cannot be interrupted in a thread
+    pool = ProcessPoolExecutor(jobs, get_context("fork")) if jobs > 1 and len(waiting) > 1 else _Here()
+    with pool, tempfile.TemporaryDirectory(prefix="sglib-progress-") as progress, _relayed(Path(progress)):
         try:
-            with _relayed_progress():
-                papermill.execute_notebook(
-                    jupytext.read(repo_root() / "notebooks" / f"{name}.py"),  # the half that people review
-                    str(folder / EXECUTED),
-                    parameters=given,
-                    cwd=str(repo_root() / "notebooks"),  # as in JupyterLab
-                    progress_bar=False,
-                    log_output=False,
-                    extra_arguments=["--log-level=ERROR"],  # the kernel's own notices are not about the study
-                )
-        except papermill.PapermillExecutionError as error:
-            raise RuntimeError(
-                f"{name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
-                f"The notebook with the whole error: {shown(folder / EXECUTED)}. What earlier notebooks wrote is "
-                "kept; run the same command again to go on from here."
-            ) from None
-        print(f"    {_minutes(time.monotonic() - start)}", flush=True)
+            while waiting or running:
+                for name in list(waiting):
+                    before = {*waiting[: waiting.index(name)], *running.values()}
+                    if len(running) < jobs and not before & reads.get(name, set()):
+                        print(f"{_head(name, names)} -> {shown(plans[name][2])}", flush=True)
+                        waiting.remove(name)
+                        running[pool.submit(_execute, name, plans[name][0], plans[name][2], progress)] = name
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    print(f"    {running[done]}: {_minutes(done.result())}", flush=True)
+                    del running[done]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     print(f"Study: {_minutes(time.monotonic() - began)}")
-    report = folder / EXECUTED
+    report = plans[names[-1]][2] / EXECUTED
     page = _as_html(report)
     print(f"Report: {page}")
     return report
+
+
+class _Here(Executor):
+    """Runs what is submitted at once, in this process."""
+
+    def submit(self, function, *args):
+        done = Future()
+        done.set_result(function(*args))
+        return done
+
+
+def _head(name: str, names: list[str]) -> str:
+    return f"[{names.index(name) + 1}/{len(names)}] {name}"
+
+
+def _execute(name: str, given: dict, folder: Path, progress: str) -> float:
+    """Runs a notebook into `folder`; returns the seconds that it took."""
+    import jupytext
+    import papermill
+
+    os.environ["SGLIB_PROGRESS"] = str(Path(progress) / name)  # the kernel inherits it
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # keys for all notebooks are not in each one's cell
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            jupytext.read(repo_root() / "notebooks" / f"{name}.py"),  # the half that people review
+            str(folder / EXECUTED),
+            parameters=given,
+            cwd=str(repo_root() / "notebooks"),  # as in JupyterLab
+            progress_bar=False,
+            log_output=False,
+            extra_arguments=["--log-level=ERROR"],  # the kernel's own notices are not about the study
+        )
+    except papermill.PapermillExecutionError as error:
+        raise RuntimeError(
+            f"{name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
+            f"The notebook with the whole error: {shown(folder / EXECUTED)}. What other notebooks wrote is "
+            "kept; run the same command again to go on from here."
+        ) from None
+    finally:
+        del os.environ["SGLIB_PROGRESS"]
+        if parent_process():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # idle from here: Ctrl-C is answered by the parent
+    return time.monotonic() - start
 
 
 def _chosen(only: list[str] | None) -> list[tuple[str, str]]:
@@ -141,14 +191,15 @@ def _as_html(notebook: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _relayed_progress():
-    """Print the kernel's progress bars in this terminal: on a tty in place, elsewhere a line every 20 seconds."""
+def _relayed(folder: Path):
+    """Print the kernels' progress bars in this terminal: on a tty in place, elsewhere a line every 20 seconds."""
     stop, terminal = threading.Event(), sys.stderr.isatty()
 
-    def relay(path: Path):
+    def relay():
         last = ""
         while not stop.wait(0.5 if terminal else 20):
-            line = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+            files = sorted(folder.glob("[0-9]*"), key=lambda file: file.stat().st_mtime)  # one a notebook
+            line = files[-1].read_text(encoding="utf-8").strip() if files else ""
             if line and line != last:
                 print(f"\r\x1b[2K    {line}" if terminal else f"    {line}", end="" if terminal else "\n",
                       file=sys.stderr, flush=True)  # fmt: skip
@@ -156,16 +207,13 @@ def _relayed_progress():
         if terminal and last:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="sglib-progress-") as folder:
-        os.environ["SGLIB_PROGRESS"] = str(Path(folder) / "line")  # the kernel inherits it
-        thread = threading.Thread(target=relay, args=(Path(folder) / "line",), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            del os.environ["SGLIB_PROGRESS"]
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def shown(path: Path) -> str:
