@@ -27,7 +27,8 @@ from sglib.records import write_atomic
 from sglib.rewards.fields import unknown
 
 
-READS = {"05_credit_assignment": {"03_repro_warmup"}}  # whose files; the report reads everybody's
+# whose files a notebook reads, or whose trainings it shows; the report reads everybody's
+READS = {"05_credit_assignment": {"03_repro_warmup"}, "06_is_the_reward_true": {"04_joint_grpo"}}
 
 
 def study(params_file: str | Path, only: list[str] | None = None, force: bool = False, jobs: int | None = None) -> Path:
