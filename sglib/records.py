@@ -116,6 +116,7 @@ class Trajectory:
         origin: JSON data from which the environment makes the task again, None where it cannot.
         env: name of the environment; "" in files from before there were several.
         score: `Observation.score` at the end, 0..1.
+        no_room: whether it ended since the model's context had no room for another turn.
     """
 
     game_id: str
@@ -137,6 +138,7 @@ class Trajectory:
     env: str = ""
     score: float = 0.0
     final_truth: float | None = None
+    no_room: bool = False
 
     def __len__(self) -> int:
         return len(self.turns)

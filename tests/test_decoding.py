@@ -9,7 +9,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3ForCausalLM
 import sglib
 from sglib import envs, formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import generate
+from sglib.models import generate, own_cache
 from sglib.models.decoder import decoder_of
 from sglib.models.policy import Policy
 from sglib.models.slots import SlotCache, feed
@@ -156,12 +156,20 @@ def plain(policy: Policy, game, format: str, max_turns: int) -> Trajectory:
     return record
 
 
+def take(monkeypatch, path: str):
+    """Read by the Decoder, by the model's own forward in slots, or with the model's own cache."""
+    if path == "model":
+        monkeypatch.setattr(own_cache, "decoder_of", lambda model: None)
+    if path == "own cache":
+        for module in (own_cache, generate):
+            monkeypatch.setattr(module, "has_slots", lambda model: False)
+
+
 @pytest.mark.parametrize("format", formats.FORMATS)
-@pytest.mark.parametrize("own", [True, False], ids=["decoder", "model"])
-def test_greedy_rollouts_are_a_plain_loop_without_a_cache(base, monkeypatch, format, own):
+@pytest.mark.parametrize("path", ["decoder", "model", "own cache"])
+def test_greedy_rollouts_are_a_plain_loop_without_a_cache(base, monkeypatch, format, path):
     """Token for token, with log-probabilities; rows have different lengths, and some are over before others."""
-    if not own:
-        monkeypatch.setattr(generate, "decoder_of", lambda model: None)
+    take(monkeypatch, path)
     strong = sglib.load_policy("base_strong") if format != "progress" else base
     played = sglib.rollout(strong, GAMES, format=format, turns=9, temperature=0.0, group=2)
     for i, trajectory in enumerate(played):
@@ -175,11 +183,12 @@ def test_greedy_rollouts_are_a_plain_loop_without_a_cache(base, monkeypatch, for
 
 
 @pytest.mark.parametrize("format", formats.FORMATS)
-def test_decoder_and_model_play_the_same(base, monkeypatch, format):
-    """Sampled, in a batch that shrinks, with groups: both paths give the same episodes."""
+@pytest.mark.parametrize("path", ["model", "own cache"])
+def test_decoder_and_model_play_the_same(base, monkeypatch, format, path):
+    """Sampled, in a batch that shrinks, with groups: all paths give the same episodes."""
     options = {"format": format, "turns": 12, "group": 3, "seed": 4}
     fast = sglib.rollout(base, GAMES, **options)
-    monkeypatch.setattr(generate, "decoder_of", lambda model: None)
+    take(monkeypatch, path)
     slow = sglib.rollout(base, GAMES, **options)
     assert [t.completion_ids for t in fast] == [t.completion_ids for t in slow]
     for a, b in zip(fast, slow):

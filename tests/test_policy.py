@@ -34,13 +34,14 @@ def test_text_between_answers_keeps_the_prefix():
     tokenizer.chat_template = CHATML
     model = load_policy("new").model
     policy = Policy(model, tokenizer, False, "chatml")
-    assert policy._between.startswith("<|im_end|>") and policy._between.endswith("<|im_start|>assistant\n")
+    between = policy._template.between
+    assert between.startswith("<|im_end|>") and between.endswith("<|im_start|>assistant\n")
     messages = [
         {"role": "user", "content": "look"},
         {"role": "assistant", "content": "go to desk 1"},
         {"role": "user", "content": "On the desk 1"},
     ]
-    whole = policy.encode(policy._render(messages))
+    whole = policy.encode(policy._template.render(messages))
     assert whole == policy.prompt_ids(messages[:1]) + policy.encode("go to desk 1") + policy.between_ids(
         "On the desk 1", stopped=False
     )

@@ -10,9 +10,9 @@ import torch
 import sglib
 from sglib import formats
 from sglib.envs.alfworld import generate_games
-from sglib.models import generate
+from sglib.models import generate, own_cache
 from sglib.models.policy import Policy
-from sglib.models.slots import SlotCache, feed
+from sglib.models.slots import feed
 from sglib.models.small import build_model
 from sglib.play import scoring
 from sglib.play.scoring import branch_logprobs, token_logprobs
@@ -176,12 +176,14 @@ def test_errors(base, episodes, branches):
 # -- asked while episodes are played ----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["decoder", "model"])
+@pytest.fixture(params=["decoder", "model", "own cache"])
 def path(request, monkeypatch):
-    """The Decoder, and the model's own forward."""
+    """The Decoder, the model's own forward in slots, and its own cache."""
     if request.param == "model":
-        for module in (generate, scoring):
-            monkeypatch.setattr(module, "decoder_of", lambda model: None)
+        monkeypatch.setattr(own_cache, "decoder_of", lambda model: None)
+    if request.param == "own cache":
+        for module in (own_cache, generate):
+            monkeypatch.setattr(module, "has_slots", lambda model: False)
     return request.param
 
 
@@ -196,8 +198,8 @@ def test_tokens_that_are_read_aside(base, path):
     """No later token sees them, and only logits that were asked for are given: all as on the plain text. Rows read
     blocks, single tokens or nothing, with and without."""
     rng = np.random.default_rng(1)
-    cache = SlotCache(base.model, 5, 3, scoring.decoder_of(base.model))
-    assert (cache.decoder is None) == (path == "model")
+    cache = own_cache.new_cache(base.model, 5, 3)
+    assert (cache.decoder is None) == (path != "decoder")
     texts = [[] for _ in range(5)]
     for _ in range(8):
         new = [rng.integers(6, 250, n).tolist() for n in rng.integers(0, 5, 5)]

@@ -260,7 +260,8 @@ def run_card(metrics: Sequence[dict], source: str) -> dict:
 
     Returns:
         `checkpoint`: which policy is reported, always the last; `versions`, `machine`, `source` (hash of the code);
-        `episodes`: started, finished, and those without an advantage, which taught nothing; `env_steps` and
+        `episodes`: started, finished, those without an advantage, which taught nothing, and those that ended since the
+        model's context was full; `env_steps` and
         `policy_tokens` of training, and both per second of rollout; `peak_memory_mb` of the process. Evaluations and
         what `start` played are not counted in these; they are in `seconds` and `cpu_seconds`, which are of the last
         attempt where a run was interrupted.
@@ -269,12 +270,14 @@ def run_card(metrics: Sequence[dict], source: str) -> dict:
     played = sum(row["rollout_seconds"] for row in metrics)
     episodes = sum(row["episodes"] for row in metrics)
     silent = sum(row["episodes"] * row["zero_advantage"] for row in metrics)
+    full = sum(row["episodes"] * row.get("no_room", 0) for row in metrics)  # rows from before it was counted have none
     return {
         "checkpoint": "last",
         "versions": {"python": platform.python_version(), **versions()},
         "machine": {"system": platform.platform(), "cores": os.cpu_count(), "cuda": torch.cuda.is_available()},
         "source": source,
-        "episodes": {"started": episodes, "finished": episodes, "without_advantage": round(silent)},
+        "episodes": {"started": episodes, "finished": episodes, "without_advantage": round(silent),
+                     "no_room": round(full)},
         "iterations": len(metrics),
         "env_steps": round(total["turns"]),
         "policy_tokens": round(total["policy_tokens"]),

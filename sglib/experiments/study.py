@@ -26,7 +26,6 @@ from sglib.models.small import shipped_folder
 from sglib.records import write_atomic
 from sglib.rewards.fields import unknown
 
-
 # whose files a notebook reads, or whose trainings it shows; the report reads everybody's
 READS = {"05_credit_assignment": {"03_repro_warmup"}, "06_is_the_reward_true": {"04_joint_grpo"}}
 
@@ -60,15 +59,16 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
     kept = [] if force else list(itertools.takewhile(lambda n: _complete(plans[n][2], n, plans[n][1]), names))
     for name in kept:
         print(f"{_head(name, names)}: complete already, kept ({shown(plans[name][2])})", flush=True)
-    waiting, running = names[len(kept) :], {}
+    # the longest, which has processes of its own, first: what is short fits beside it
+    waiting, running = sorted(names[len(kept) :], key=lambda name: jobs > 1 and name != "04_joint_grpo"), {}
     # processes, since the client of a kernel cannot be interrupted in a thread
     pool = ProcessPoolExecutor(jobs, get_context("fork")) if jobs > 1 and len(waiting) > 1 else _Here()
     with pool, tempfile.TemporaryDirectory(prefix="sglib-progress-") as progress, _relayed(Path(progress)):
         try:
             while waiting or running:
                 for name in list(waiting):
-                    before = {*waiting[: waiting.index(name)], *running.values()}
-                    if len(running) < jobs and not before & reads.get(name, set()):
+                    others = {*waiting, *running.values()} - {name}
+                    if len(running) < jobs and not others & reads.get(name, set()):
                         print(f"{_head(name, names)} -> {shown(plans[name][2])}", flush=True)
                         waiting.remove(name)
                         running[pool.submit(_execute, name, plans[name][0], plans[name][2], progress)] = name

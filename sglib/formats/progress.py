@@ -22,7 +22,7 @@ def write(action: str, *, progress: float, **_) -> str:
 def parse(response: str) -> Parsed:
     found = fields(response)
     action, error = action_of(response, found)
-    number = re.match(r"\s*(-?\d+(?:\.\d+)?)", found.get("progress", ""))
+    number = re.match(r"[^\d\n-]{0,16}(-?\d+(?:\.\d+)?)", found.get("progress", ""))  # "about 40 %"
     if number and 0 <= float(number.group(1)) <= 100:
         return Parsed(action, progress=float(number.group(1)), error=error)
     return Parsed(action, error=error or ("bad_progress" if found.get("progress") else "missing_progress"))

@@ -19,8 +19,9 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
     Shares are over turns: `invalid_actions`, `parse_errors` over all; the labels over turns 2..T that carry one (at
     turn 1 there is nothing to rate). `label_agreement`: the label of turn t rates the prefix that ends with action
     t - 1; of the positive and negative ones whose true distances are known, the share that is positive where that
-    action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`:
-    share of episodes without any advantage. `reward/<component>`: mean per-episode sum of what entered the return.
+    action brought the goal nearer (d_t < d_{t-1}) or negative where it did not (farther, or wasted). `zero_advantage`,
+    `no_room`: share of episodes without any advantage, and of those that ended since the model's context was full.
+    `reward/<component>`: mean per-episode sum of what entered the return.
     `calibration/internal/auroc`: of the internal reward that entered the return at a turn, for "this step helped".
     `calibration/<signal>/<measure>`: see `sglib.measure.truth.calibrate` (where the truth is known).
     `probe/<name>`: see `sglib.measure.hacking.probe`.
@@ -42,6 +43,7 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
         "label_agreement": agree / counted if counted else None,
         "advantage_mean": mean(turn.advantage for turn in turns),
         "advantage_abs": mean(abs(turn.advantage) for turn in turns),
+        "no_room": mean(t.no_room for t in trajectories),
         "zero_advantage": mean(not any(turn.advantage for turn in t.turns) for t in trajectories),
     }
     names = sorted({name for turn in turns for name in turn.rewards if name.endswith("/weighted")})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from sglib.models.decoder import decoder_of
+from sglib.models.own_cache import OwnCache, has_slots, new_cache
 from sglib.models.slots import SlotCache, feed
 
 
@@ -77,15 +77,15 @@ def generate_into(
             rows = [rows[i] for i in cache.drop(gone)]
 
 
-def _begin(policy, rows: Sequence[Continuation], room: int) -> SlotCache:
+def _begin(policy, rows: Sequence[Continuation], room: int) -> SlotCache | OwnCache:
     """A cache for B texts that begin, with room for `room` more tokens. What several begin with (a group's prompt) is
     read once; its last token stays pending, since what follows it is each text's own."""
     heads = [tuple(row.pending[:-1]) for row in rows]
     place = {head: i for i, head in enumerate(dict.fromkeys(heads))}
-    longest, decoder = max(len(row.pending) for row in rows), decoder_of(policy.model)
-    if len(place) == len(rows) or not all(heads):
-        return SlotCache(policy.model, len(rows), longest + room, decoder)
-    cache = SlotCache(policy.model, len(place), longest, decoder)
+    longest = max(len(row.pending) for row in rows)
+    if len(place) == len(rows) or not all(heads) or not has_slots(policy.model):
+        return new_cache(policy.model, len(rows), longest + room)
+    cache = new_cache(policy.model, len(place), longest)
     feed(policy, cache, list(place), keep=np.zeros(len(place), dtype=np.int64))
     cache.take([place[head] for head in heads], longest - min(map(len, place)) + room)
     for row, head in zip(rows, heads):

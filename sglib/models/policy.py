@@ -15,8 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from sglib import envs
+from sglib.models.decoder import LARGEST, unwrapped
 from sglib.models.endpoint import SCHEME, EndpointPolicy
+from sglib.models.own_cache import new_cache
+from sglib.models.slots import feed
 from sglib.models.small import CHAT_TEMPLATE, SPECIAL, build_model, build_tokenizer, shipped, shipped_folder
+from sglib.models.template import OBSERVED, Template
 from sglib.records import Trajectory
 
 logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line of noise in every notebook
@@ -30,42 +34,39 @@ class Policy:
     tokenizer: PreTrainedTokenizerFast  # with a chat template
     compact: bool  # whether formats are named by one word (the shipped base) or by full instructions
     name: str  # for run records
+    thinking: bool = False  # whether a model that can think before it answers does
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @property
-    def stop_ids(self) -> list[int]:
-        return [self.tokenizer.eos_token_id]
-
     def __post_init__(self):
-        # What the chat template writes between an answer and the next one, found by rendering a conversation with a
-        # marker: adding only this text keeps the prefix as it was generated, also under templates that rewrite earlier
-        # answers.
-        marker = "MARKED ANSWER"
-        history = (("user", "A"), ("assistant", marker), ("user", "OBSERVED"))
-        rendered = self._render([{"role": role, "content": text} for role, text in history])
-        self._between = rendered[rendered.rindex(marker) + len(marker) :]
+        self._template = Template(self.tokenizer, self.name, self.compact, self.thinking)
         self._between_ids = functools.lru_cache(4096)(self.encode)  # most observations come again and again
-        if "OBSERVED" not in self._between:
-            raise ValueError(f"{self.name}: the chat template does not write a user message after an answer")
-
-    def _render(self, messages: list[dict]) -> str:
-        kwargs = {} if self.compact else {"enable_thinking": False}
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **kwargs)
+        ends = self.model.generation_config.eos_token_id
+        ends = [self._template.end_id(), self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
+        # The token ids that end an answer: the chat template's, the tokenizer's and those of the generation config.
+        self.stop_ids = list(dict.fromkeys(end for end in ends if end is not None))
+        if not self.stop_ids:
+            raise ValueError(
+                f"{self.name}: nothing says where an answer ends; allowed: a model whose tokenizer or generation "
+                "config names an end (eos_token), or whose chat template ends an answer with a special token"
+            )
+        config = self.model.config.get_text_config()
+        # The tokens that a text may have; models without learned or rotary positions name none.
+        self.limit: int = getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def prompt_ids(self, messages: list[dict], prefix: str = "") -> list[int]:
         """Token ids of a conversation up to where the policy writes, `prefix` already written."""
-        return self.encode(self._render(messages) + prefix)
+        return self.encode(self._template.render(messages) + prefix)
 
     def between_ids(self, observation: str, prefix: str = "", stopped: bool = True) -> list[int]:
         """Token ids between an answer and the next one: end of turn (unless the answer `stopped` with it), the
         observation, the part of the next answer that is given."""
-        ids = self._between_ids(self._between.replace("OBSERVED", observation) + prefix)
+        ids = self._between_ids(self._template.between.replace(OBSERVED, observation) + prefix)
         return ids[1 if stopped and ids[0] in self.stop_ids else 0 :]
 
     def decode(self, ids: list[int]) -> str:
@@ -76,9 +77,21 @@ class Policy:
         return re.sub(r" ([.,:])", r"\1", " ".join(words))
 
     def save(self, directory: str | Path) -> Path:
-        """Write model (safetensors) and tokenizer; LoRA weights are merged in."""
-        model = self.model if isinstance(self.model, PreTrainedModel) else self.model.merge_and_unload()
-        model.save_pretrained(directory, safe_serialization=True)
+        """Write model (safetensors) and tokenizer; LoRA weights are merged in what is written, and the policy stays as
+        it is."""
+        model, state, kept = unwrapped(self.model), None, {}
+        if model is not self.model:  # merging rounds, and so would taking it back
+            kept = {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if ".base_layer." in n}
+            self.model.merge_adapter()
+            state = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
+        try:
+            model.save_pretrained(directory, state_dict=state)
+        finally:
+            if kept:
+                self.model.unmerge_adapter()
+                with torch.no_grad():
+                    for name, weight in kept.items():
+                        model.get_parameter(name).copy_(weight)
         self.tokenizer.save_pretrained(directory)
         return Path(directory)
 
@@ -101,6 +114,7 @@ def load_policy(
     lora: dict | bool | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    thinking: bool = False,
 ) -> Policy | EndpointPolicy:
     """Load a policy.
 
@@ -111,8 +125,16 @@ def load_policy(
         env: the environment whose model or vocabulary is meant, a name or the path of a .py file; None takes the first
             that has one.
         lora: True for rank 16 on all linear layers, or `peft.LoraConfig`'s arguments; None or False for full training.
+            A folder with an adapter: True trains it further, else it is merged in.
         device: "cpu", "cuda", …; None takes a GPU if there is one.
-        dtype: "float32", "bfloat16"; None takes float32 for small models and on CPU, bfloat16 on GPU.
+        dtype: "float32", "bfloat16"; None takes bfloat16 on a GPU for what has over 100 M parameters, else float32.
+        thinking: let a model think before it answers, if its chat template knows that; its answers then get 1,000
+            tokens and begin freely.
+
+    Raises:
+        ValueError: there is no such model, or it cannot be played: no chat template or none that only appends, no end
+            of an answer, weights that are no numbers, an architecture that does not read in pieces what it reads at
+            once.
     """
     if name.startswith(SCHEME):
         if lora or device or dtype:
@@ -132,10 +154,10 @@ def load_policy(
                 f"environment by its whole name ({', '.join(shipped())}), a folder with a model, a hub id"
             )
         path = str(source) if source.exists() else name
-        kwargs = {"dtype": getattr(torch, dtype or ("float32" if device == "cpu" or source.exists() else "bfloat16"))}
+        small = source.exists() and sum(file.stat().st_size for file in source.glob("*.safetensors")) < 4 * LARGEST
+        dtype = dtype or ("float32" if device == "cpu" or small else "bfloat16")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **kwargs)
+            tokenizer, model = _pretrained(path, getattr(torch, dtype), lora)
         except OSError as error:
             raise ValueError(
                 f"name={name!r}: neither 'new', a shipped model ({', '.join(shipped())}), a folder with a model, nor a "
@@ -145,12 +167,63 @@ def load_policy(
         tokenizer.pad_token = tokenizer.eos_token
     compact = tokenizer.chat_template == CHAT_TEMPLATE
     model = model.to(device).eval()
-    if lora:
+    if lora and isinstance(model, PreTrainedModel):
         import peft
 
         config = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
         model = peft.get_peft_model(model, peft.LoraConfig(**(config | (lora if isinstance(lora, dict) else {}))))
-    return Policy(model, tokenizer, compact, name)
+    policy = Policy(model, tokenizer, compact, name, thinking)
+    if not (name == "new" or shipped_folder(name, env)):
+        _check(policy)
+    return policy
+
+
+def _pretrained(path: str, dtype: torch.dtype, lora: dict | bool | None):
+    """Tokenizer and model of a folder or a hub id, which may hold an adapter alone."""
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    adapter = find_adapter_config_file(path)
+    if adapter is None:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        return tokenizer, AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=dtype)
+    import peft
+
+    if isinstance(lora, dict):
+        raise ValueError(f"lora={lora!r}: {path} is an adapter already; allowed: True (train it further), False, None")
+    base = peft.PeftConfig.from_pretrained(path).base_model_name_or_path
+    tokenizer, model = _pretrained(base, dtype, None)
+    with contextlib.suppress(OSError, ValueError):  # an adapter's folder may have a tokenizer of its own
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    model = peft.PeftModel.from_pretrained(model, path, is_trainable=bool(lora))
+    return tokenizer, model if lora else model.merge_and_unload().requires_grad_(True)
+
+
+@torch.no_grad()
+def _check(policy: Policy) -> None:
+    """Refuse a model that cannot be played, by name: weights that are no numbers, or texts that it reads in pieces
+    otherwise than at once."""
+    for name, weight in policy.model.named_parameters():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise ValueError(f"{policy.name}: its weight {name} holds values that are no finite numbers")
+    kind, vocabulary = type(unwrapped(policy.model)).__name__, policy.model.config.get_text_config().vocab_size
+    texts = [[(7 * i + 13 * row) % vocabulary for i in range(9 + row)] for row in range(2)]
+    try:
+        cache = new_cache(policy.model, 2, 12)
+        found = [feed(policy, cache, [text[a:b] for text in texts]) for a, b in ((0, 4), (4, 5), (5, 8))]
+        read = [policy.model(torch.tensor([text[:8]], device=policy.device)).logits[0] for text in texts]
+        more = policy.model(torch.tensor([texts[0][:9]], device=policy.device)).logits[0, :8]
+    except Exception as error:
+        raise ValueError(f"{policy.name}: {kind} cannot be played: {type(error).__name__}: {error}") from error
+    apart = max(
+        *(float((a.log_softmax(-1) - b[end - 1].float().log_softmax(-1)).abs().mean())
+          for part, end in zip(found, (4, 5, 8)) for a, b in zip(part, read)),
+        float((more.float().log_softmax(-1) - read[0].float().log_softmax(-1)).abs().mean()),
+    )  # fmt: skip
+    if not apart < (1e-3 if more.dtype == torch.float32 else 0.1):
+        raise ValueError(
+            f"{policy.name}: {kind} reads a text in pieces otherwise than at once (log-probabilities {apart:.2g} "
+            "apart), so it cannot be played; allowed: a causal language model"
+        )
 
 
 def load_frozen(name: str, trajectories: Sequence[Trajectory], policy: Policy | None) -> Policy:

@@ -2,8 +2,9 @@
 
 Every row of the cache has its own length and grows at its own end, so the cache has no holes and positions are those of
 the plain text. `feed` is the step. For a small Qwen3 on a CPU it goes through `sglib.models.decoder.Decoder`, the same
-arithmetic with a third of the operator calls and without padding; for every other model through the model's own
-forward, which is also what `Decoder` is tested against.
+arithmetic with a third of the operator calls and without padding; for the other families for which slots are proven
+through the model's own forward, which is also what `Decoder` is tested against. Every other model has its own cache
+(`sglib.models.own_cache`), in whose place `feed` does not see a difference.
 """
 
 from __future__ import annotations
@@ -68,6 +69,27 @@ class SlotCache:
         mask.masked_fill_(torch.as_tensor(hidden, device=device), torch.finfo(dtype).min)
         return torch.as_tensor(columns, device=device), mask[:, None]
 
+    def read(
+        self, policy, tokens: Sequence[Sequence[int]], counts: np.ndarray, keep: np.ndarray, aside: np.ndarray
+    ) -> torch.Tensor:
+        """As `feed`."""
+        if self.decoder is not None:
+            return self.decoder(self, tokens, counts, keep, aside)
+        width, most = int(counts.max()), max(1, int(keep.max()))
+        pad = policy.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(t)) + list(t) for t in tokens], device=policy.device)
+        positions, mask = self.prepare(counts, width, aside)
+        out = policy.model(
+            input_ids=ids,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=self,
+            use_cache=True,
+            logits_to_keep=most,
+        )
+        wanted = torch.as_tensor(np.arange(most) >= most - keep[:, None], device=policy.device)
+        return out.logits[wanted].float()
+
     def update(self, keys, values, layer_idx: int, *_, **__):
         self.keys[layer_idx][self._rows, :, self._columns] = keys.transpose(1, 2)
         self.values[layer_idx][self._rows, :, self._columns] = values.transpose(1, 2)
@@ -108,7 +130,7 @@ def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
 
 def feed(
     policy,
-    cache: SlotCache,
+    cache,
     tokens: Sequence[Sequence[int]],
     keep: np.ndarray | None = None,
     aside: np.ndarray | None = None,
@@ -116,7 +138,7 @@ def feed(
     """Read new tokens, one list a row (empty: nothing new), and store their keys and values.
 
     Args:
-        cache: of B rows; its lengths grow.
+        cache: a `SlotCache` or an `OwnCache` of B rows; its lengths grow.
         tokens: B lists, not all empty.
         keep: (B,) after how many of its last tokens a row's logits are wanted, at most as many as it has; None is 1
             for each row that has any.
@@ -128,22 +150,7 @@ def feed(
     counts = np.array([len(t) for t in tokens])
     keep = counts.clip(max=1) if keep is None else keep
     aside = np.zeros_like(counts) if aside is None else aside
-    if cache.decoder is not None:
-        return cache.decoder(cache, tokens, counts, keep, aside)
-    width, most = int(counts.max()), max(1, int(keep.max()))
-    pad = policy.tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (width - len(t)) + list(t) for t in tokens], device=policy.device)
-    positions, mask = cache.prepare(counts, width, aside)
-    out = policy.model(
-        input_ids=ids,
-        position_ids=positions,
-        attention_mask=mask,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=most,
-    )
-    wanted = torch.as_tensor(np.arange(most) >= most - keep[:, None], device=policy.device)
-    return out.logits[wanted].float()
+    return cache.read(policy, tokens, counts, keep, aside)
 
 
 def logprobs_of(logits: torch.Tensor, tokens: Sequence[int]) -> np.ndarray:

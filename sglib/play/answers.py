@@ -88,7 +88,7 @@ class _Blanks(Continuation):
         super().__init__(list(pieces[0]) if pieces else [], rng)
         self.policy, self.pieces, self.end, self.filled = policy, pieces, end, []
         self.read = len(self.pending)
-        self.limit = policy.model.config.max_position_embeddings - max_new_tokens
+        self.limit = policy.limit - max_new_tokens
 
     def ended(self) -> bool:
         return self.end.search(self.policy.decode(self.answer[-8:])) is not None

@@ -12,6 +12,7 @@ from sglib.envs.base import Environment, HasDistance, HasProgress, Task
 from sglib.records import Trajectory, Turn
 
 LARGE_MODEL_TOKENS = 200  # an answer's limit for models to which formats are explained in words
+THINKING_TOKENS = 1000  # where it thinks before it answers
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import threading
 import zlib
@@ -12,6 +13,7 @@ import torch
 
 from sglib import formats
 from sglib.models.decoder import is_small
+from sglib.models.endpoint import without_thought
 from sglib.models.generate import Continuation, generate_into
 from sglib.models.policy import Policy, eval_mode
 from sglib.models.threads import thread_map
@@ -20,6 +22,7 @@ from sglib.play.progress_bar import progress_bar
 from sglib.play.scoring import given_tokens
 from sglib.records import Trajectory
 
+log = logging.getLogger(__name__)
 FEWEST = 8  # episodes that are worth a thread
 
 
@@ -52,7 +55,10 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     with eval_mode(policy.model), bar:
         firsts = range(0, total, size)
         parts = thread_map(some, firsts, stopped.set) if threads > 1 else list(map(some, firsts))
-    return [trajectory for part in parts for trajectory in part]
+    trajectories = [trajectory for part in parts for trajectory in part]
+    if full := sum(t.no_room for t in trajectories):
+        log.warning("%s: %d of %d episodes ended early, the model's context being full", policy.name, full, total)
+    return trajectories
 
 
 def streams_of(plan: Plan) -> list[list[int]]:
@@ -71,17 +77,22 @@ class _Row(Continuation):
 
     def __init__(self, policy: Policy, episode: Episode, stream: list[int], lock, count):
         self.policy, self.episode, self.lock, self.count = policy, episode, lock, count
-        self.limit = policy.model.config.max_position_embeddings
         plan, trajectory = episode.plan, episode.trajectory
         self.prefix = self._prefix()
         trajectory.prompt_ids = policy.prompt_ids(episode.opening(), self.prefix)
         super().__init__(trajectory.prompt_ids, np.random.default_rng(stream))
-        forks = plan.options.forks
+        forks, asked = plan.options.forks, len(trajectory.prompt_ids)
+        if forks is None and asked + plan.answer_tokens > policy.limit:
+            raise ValueError(
+                f"{policy.name}: the prompt of {trajectory.game_id!r} has {asked} tokens and an answer may have "
+                f"{plan.answer_tokens}; allowed: {policy.limit} together, the model's context"
+            )
         self.over = forks is not None and not self._fork(forks[trajectory.group])
 
     def _prefix(self) -> str:
         plan, episode = self.episode.plan, self.episode
-        return plan.prefix(episode.index, len(episode.trajectory), formats.PREFIX[plan.format])
+        default = "" if self.policy.thinking else formats.PREFIX[plan.format]
+        return plan.prefix(episode.index, len(episode.trajectory), default)
 
     def _fork(self, fork: Fork) -> bool:
         """Take up what was recorded, and the fork's own answer; whether the policy has to write anything."""
@@ -117,18 +128,21 @@ class _Row(Continuation):
         """Hand the answer to the episode and prepare what is read next. False where the episode is over: by itself, or
         for lack of room in the model's context for another answer."""
         policy, episode, trajectory, answer = self.policy, self.episode, self.episode.trajectory, self.answer
+        plan = episode.plan
         start = len(trajectory.completion_ids)
         trajectory.completion_ids += answer
         trajectory.mask += [1] * len(answer)
         trajectory.logprobs += self.logprobs
         response = f"{self.prefix} {policy.decode(answer)}".strip()
-        if not episode.take(response, span=(start, len(trajectory.completion_ids))):
+        read = response if plan.compact else without_thought(response)
+        if not episode.take(response, read, (start, len(trajectory.completion_ids))):
             return False
         self.prefix = self._prefix()
         stopped = answer[-1] in policy.stop_ids
-        between = policy.between_ids(episode.plan.card.shown(episode.observation.text), self.prefix, stopped)
+        between = policy.between_ids(plan.card.shown(episode.observation.text), self.prefix, stopped)
         used = len(trajectory.prompt_ids) + len(trajectory.completion_ids) + len(between)
-        if used + episode.plan.answer_tokens > self.limit:
+        if used + plan.answer_tokens > policy.limit:
+            trajectory.no_room = True
             return False
         trajectory.completion_ids += between
         trajectory.mask += [0] * len(between)

@@ -58,6 +58,7 @@ def play(policy: EndpointPolicy, plan: Plan) -> list[Trajectory]:
                             failures.append(error)
                             continue
                         count["long"] += 1
+                        talk.episode.trajectory.no_room = True
                     else:
                         count["answers"] += 1
                         count["cut"] += cut

@@ -13,7 +13,7 @@ from sglib.envs.base import Task
 from sglib.models.endpoint import EndpointPolicy
 from sglib.models.policy import Policy
 from sglib.play import local, remote
-from sglib.play.episode import Fork, Options, Plan, answer_tokens
+from sglib.play.episode import THINKING_TOKENS, Fork, Options, Plan, answer_tokens
 from sglib.records import Trajectory
 
 
@@ -61,7 +61,8 @@ def rollout(
         raise ValueError(f"max_new_tokens={options.max_new_tokens!r}: must be at least 1, or None")
     if options.forks is not None:
         _check_forks(options.forks, policy, tasks, format, turns)
-    budget = options.max_new_tokens or answer_tokens(card, format, policy.compact)
+    thinking = getattr(policy, "thinking", False)  # an endpoint's thoughts do not count
+    budget = options.max_new_tokens or (THINKING_TOKENS if thinking else answer_tokens(card, format, policy.compact))
     plan = Plan(card, tasks, format, turns, temperature, seed, group, options, policy.compact, budget)
     return remote.play(policy, plan) if isinstance(policy, EndpointPolicy) else local.play(policy, plan)
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from sglib import formats
-from sglib.models.decoder import decoder_of
+from sglib.models.own_cache import new_cache
 from sglib.models.policy import Policy, eval_mode
-from sglib.models.slots import SlotCache, feed, logprobs_of
+from sglib.models.slots import feed, logprobs_of
 from sglib.records import Trajectory
 
 
@@ -66,7 +66,7 @@ def token_logprobs(policy: Policy, trajectory: Trajectory) -> list[float]:
         ValueError: tokens that the policy does not have.
     """
     ids = torch.tensor([trajectory.prompt_ids + trajectory.completion_ids], device=policy.device)
-    count, size = len(trajectory.completion_ids), policy.model.config.vocab_size
+    count, size = len(trajectory.completion_ids), policy.model.config.get_text_config().vocab_size
     if not count:
         return []
     if int(ids.max()) >= size:
@@ -97,7 +97,9 @@ class _Row:
 
 def given_tokens(policy: Policy, context: Sequence[int], prefix: str, where: str) -> int:
     """How many tokens at the end of a context spell `prefix`, the given beginning of the answer; `ValueError` that
-    begins with `where` if none do."""
+    begins with `where` if none do. A model that thinks first is given none."""
+    if policy.thinking:
+        return 0
     for count in range(1, min(len(prefix), len(context)) + 1):
         if policy.decode(context[-count:]).strip() == prefix:
             return count
@@ -106,7 +108,7 @@ def given_tokens(policy: Policy, context: Sequence[int], prefix: str, where: str
 
 def _read(policy: Policy, rows: list[_Row]):
     """Fill `logprobs` of each row: per turn, what is new is read, then the branch, which is forgotten."""
-    cache = SlotCache(policy.model, len(rows), max(row.longest for row in rows), decoder_of(policy.model))
+    cache = new_cache(policy.model, len(rows), max(row.longest for row in rows))
     t = 0
     while True:
         branches = [row.branches[t] for row in rows]
