@@ -9,10 +9,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import sglib
 from sglib.envs.alfworld import generate_games
+from sglib.experiments.recipe import load_recipe
 from sglib.models.own_cache import OwnCache, has_slots, new_cache
 from sglib.models.policy import Policy, load_policy
 from sglib.models.slots import SlotCache, feed
 from sglib.models.small import build_tokenizer
+from sglib.training.grpo import GRPOSettings, train
 
 TOKENIZER = build_tokenizer("alfworld")
 SIZES = {
@@ -255,7 +257,7 @@ def test_adapters_are_saved_merged_and_loaded_again(tmp_path):
             if "lora_B" in name:
                 p.normal_(std=0.1)
     before, logits = {n: p.clone() for n, p in policy.model.named_parameters()}, policy.model(ids).logits
-    again = load_policy(str(policy.save(tmp_path / "merged")))
+    again = load_policy(policy.save(tmp_path / "merged"))
     torch.testing.assert_close(again.model(ids).logits, logits, atol=1e-5, rtol=0)
     assert not torch.allclose(logits, load_policy(base).model(ids).logits, atol=1e-2)
     # it is as it was, and still learns
@@ -285,3 +287,16 @@ def test_a_full_context_ends_episodes_by_name(caplog):
     policy.limit = 20
     with pytest.raises(ValueError, match=r"llama: the prompt of .* has \d+ tokens and an answer may .*allowed: 20"):
         sglib.rollout(policy, games)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_trained_on_what_it_played(family):
+    """The trainer's forward pass gives the rollout's log-probabilities, and a step changes the weights."""
+    policy, recipe = policy_of(family), load_recipe("random")
+    settings = GRPOSettings(
+        iterations=1, games_per_iteration=2, group_size=2, max_turns=3, learning_rate=1e-3, temperature=0.7
+    )  # fmt: skip
+    games, before = generate_games(2, seed=1, max_receptacles=6), policy.model.get_input_embeddings().weight.clone()
+    row = train(policy, games, settings, recipe.components, recipe.estimator).metrics[-1]
+    assert row["logprob_gap"] < 1e-4 and 0 < row["grad_norm"] < 1e4
+    assert not torch.equal(before, policy.model.get_input_embeddings().weight)

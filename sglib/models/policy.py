@@ -43,7 +43,7 @@ class Policy:
     def __post_init__(self):
         self._template = Template(self.tokenizer, self.name, self.compact, self.thinking)
         self._between_ids = functools.lru_cache(4096)(self.encode)  # most observations come again and again
-        ends = self.model.generation_config.eos_token_id
+        ends = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         ends = [self._template.end_id(), self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
         # The token ids that end an answer: the chat template's, the tokenizer's and those of the generation config.
         self.stop_ids = list(dict.fromkeys(end for end in ends if end is not None))
@@ -108,7 +108,7 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
 
 
 def load_policy(
-    name: str = "base",
+    name: str | Path = "base",
     *,
     env: str | None = None,
     lora: dict | bool | None = None,
@@ -136,6 +136,7 @@ def load_policy(
             of an answer, weights that are no numbers, an architecture that does not read in pieces what it reads at
             once.
     """
+    name = str(name)
     if name.startswith(SCHEME):
         if lora or device or dtype:
             raise ValueError(f"name={name!r}: an endpoint has no weights: allowed without lora, device and dtype")
