@@ -277,6 +277,26 @@ def test_adapters_are_saved_merged_and_loaded_again(tmp_path):
         load_policy(str(tmp_path / "adapter"), lora={"r": 2})
 
 
+def test_what_can_be_done_is_listed_where_it_is_asked_for():
+    games, policy = generate_games(1, seed=1, max_receptacles=6), chatting(BODY + OPEN)
+    options = sglib.Options(show_actions=True, max_new_tokens=4)
+    one = sglib.rollout(policy, games, turns=2, options=options)[0]
+    text = policy.tokenizer.decode(one.prompt_ids + one.completion_ids)
+    assert text.count("Admissible actions :") == 2 and text.count("go to desk 1") >= 2, text
+    assert "Admissible" not in one.turns[0].observation
+    with pytest.raises(ValueError, match="show_actions=True: the small models have never read"):
+        sglib.rollout(policy_of("llama"), games, options=options)
+    recipe, settings = load_recipe("random"), {"games_per_iteration": 1, "group_size": 2, "max_turns": 2}
+    long, short = (
+        train(
+            policy, games, GRPOSettings(iterations=1, show_actions=s, **settings), recipe.components, recipe.estimator
+        )
+        for s in (True, False)
+    )
+    assert long.metrics[0]["tokens_mean"] > short.metrics[0]["tokens_mean"] + 20
+    assert long.metrics[0]["logprob_gap"] < 1e-4
+
+
 def test_a_full_context_ends_episodes_by_name(caplog):
     policy, games = policy_of("llama"), generate_games(2, seed=1, max_receptacles=6)
     free = sglib.rollout(policy, games, turns=12)

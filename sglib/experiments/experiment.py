@@ -164,7 +164,8 @@ class Experiment:
         """A policy on the panel of a split; None takes the one that is reported by default."""
         p = self.params
         tasks = panel(p.env, split, p.eval_games, p.task_size)
-        return evaluate(policy, tasks, **self.how(again), options=Options(batch_size=p.batch_size, truth=truth))
+        options = Options(batch_size=p.batch_size, truth=truth, show_actions=p.show_actions)
+        return evaluate(policy, tasks, **self.how(again), options=options)
 
     def train(self) -> None:
         """Train, going on from what is there, to the end or until a file `stop` lies in the folder."""

@@ -51,6 +51,9 @@ class Options:
     # One for each task; its episodes begin with the fork's recorded turns. All that was written before is their prompt;
     # the spans of recorded turns are (0, 0).
     forks: Sequence[Fork] | None = None
+    # List what can be done now after each observation, as the papers' prompts do; not for the shipped small models,
+    # which have never read such a list. `Turn.observation` stays the environment's own text.
+    show_actions: bool = False
     make: Mapping[str, Any] = field(default_factory=dict)  # further options for the environment's `make`
 
 
@@ -113,7 +116,15 @@ class Episode:
     def opening(self) -> list[dict]:
         """The messages before the first answer."""
         plan = self.plan
-        return formats.opening(plan.format, plan.card, self.observation.text, plan.compact, plan.options.example)
+        return formats.opening(plan.format, plan.card, self._told(), plan.compact, plan.options.example)
+
+    def shown(self) -> str:
+        """The present observation as the policy reads it."""
+        return self.plan.card.shown(self._told())
+
+    def _told(self) -> str:
+        text, actions = self.observation.text, self.observation.admissible
+        return f"{text}\nAdmissible actions: {', '.join(actions)}" if self.plan.options.show_actions else text
 
     def take(self, response: str, read: str | None = None, span: tuple[int, int] = (0, 0)) -> bool:
         """Parse an answer, act on it, record the turn; whether the episode goes on. `read` is the text that is parsed,

@@ -139,7 +139,7 @@ class _Row(Continuation):
             return False
         self.prefix = self._prefix()
         stopped = answer[-1] in policy.stop_ids
-        between = policy.between_ids(plan.card.shown(episode.observation.text), self.prefix, stopped)
+        between = policy.between_ids(episode.shown(), self.prefix, stopped)
         used = len(trajectory.prompt_ids) + len(trajectory.completion_ids) + len(between)
         if used + plan.answer_tokens > policy.limit:
             trajectory.no_room = True

@@ -103,7 +103,7 @@ class _Conversation:
         self.messages = [
             *self.messages,
             {"role": "assistant", "content": said or "(no answer)"},  # some servers refuse an empty message
-            {"role": "user", "content": episode.plan.card.shown(episode.observation.text)},
+            {"role": "user", "content": episode.shown()},
         ]
         return obeyed
 

@@ -59,6 +59,8 @@ def rollout(
         raise ValueError(f"temperature={temperature!r}: must be in 0..10")
     if options.max_new_tokens is not None and options.max_new_tokens < 1:
         raise ValueError(f"max_new_tokens={options.max_new_tokens!r}: must be at least 1, or None")
+    if options.show_actions and policy.compact:
+        raise ValueError("show_actions=True: the small models have never read such a list; allowed: with other models")
     if options.forks is not None:
         _check_forks(options.forks, policy, tasks, format, turns)
     thinking = getattr(policy, "thinking", False)  # an endpoint's thoughts do not count

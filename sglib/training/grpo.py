@@ -34,6 +34,7 @@ from sglib import envs
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages, treatment
 from sglib.measure.batch import batch_metrics
 from sglib.models.endpoint import check_trainable
+from sglib.play.episode import Options
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, check_environment, combine
@@ -158,7 +159,7 @@ class Training(TrajectoryGRPOTrainer):
         seed = int(np.random.SeedSequence([s.seed, iteration]).generate_state(1)[0])
         self.batch = self.rollout(
             self.policy, games, format=s.format, turns=s.max_turns, temperature=s.temperature, seed=seed,
-            group=s.group_size,
+            group=s.group_size, **({"options": Options(show_actions=True)} if s.show_actions else {}),
         )  # fmt: skip
         played = time.perf_counter()
 

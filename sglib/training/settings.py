@@ -27,6 +27,8 @@ class BatchSettings(pydantic.BaseModel):
             lost episodes, which are about twice as long as won ones, weigh more.
         micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
         bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
+        show_actions: list what can be done now after each observation, as the papers' prompts do; for other models than
+            the shipped ones.
         lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
         checkpoint_every: in iterations; 0 writes one at the end only.
     """
@@ -43,6 +45,7 @@ class BatchSettings(pydantic.BaseModel):
     loss_type: Literal["grpo", "dapo"] = "grpo"
     micro_batch_size: Count = 8
     bf16: Flag | None = None
+    show_actions: Flag = False
     lora: Flag = False
     lora_rank: Count = 16
     checkpoint_every: Int = Field(10, ge=0)
