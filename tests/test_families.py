@@ -48,7 +48,7 @@ FAMILIES = {
         "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     },
     "bloom": {"n_layer": 2, "n_head": 4},
-    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48},
+    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48, "dropout": 0.0},
 }  # fmt: skip
 SLOTS = {"llama", "qwen2", "qwen3", "mistral whole", "phi3", "olmo", "olmo2"}
 
@@ -249,6 +249,15 @@ def test_what_cannot_be_played_is_refused_when_it_is_loaded(tmp_path):
         load_policy(saved(tmp_path / "broken", broken))
 
 
+def test_dropout_is_off_wherever_it_sits(tmp_path):
+    """OPT drops by functions: with it the policy that is trained would be another one than that which played."""
+    model = tiny("opt", 2)
+    model.config.dropout = 0.5
+    policy, ids = load_policy(saved(tmp_path, model)), torch.tensor([[5, 6, 7]])
+    assert policy.model.config.dropout == 0
+    assert torch.equal(policy.model.train()(ids).logits, policy.model.eval()(ids).logits)
+
+
 def test_adapters_are_saved_merged_and_loaded_again(tmp_path):
     base = saved(tmp_path / "base", tiny("llama", 2))
     policy, ids = load_policy(base, lora=True), torch.tensor([[5, 6, 7]])
@@ -282,7 +291,7 @@ def test_what_can_be_done_is_listed_where_it_is_asked_for():
     options = sglib.Options(show_actions=True, max_new_tokens=4)
     one = sglib.rollout(policy, games, turns=2, options=options)[0]
     text = policy.tokenizer.decode(one.prompt_ids + one.completion_ids)
-    assert text.count("Admissible actions :") == 2 and text.count("go to desk 1") >= 2, text
+    assert text.count("help,inventory,look") == 2
     assert "Admissible" not in one.turns[0].observation
     with pytest.raises(ValueError, match="show_actions=True: the small models have never read"):
         sglib.rollout(policy_of("llama"), games, options=options)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from sglib import envs
@@ -185,8 +185,12 @@ def _pretrained(path: str, dtype: torch.dtype, lora: dict | bool | None):
 
     adapter = find_adapter_config_file(path)
     if adapter is None:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        return tokenizer, AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=dtype)
+        tokenizer, config = AutoTokenizer.from_pretrained(path), AutoConfig.from_pretrained(path)
+        for part in (config, config.get_text_config()):  # some drop by functions that nobody can find and switch off
+            for field, value in list(vars(part).items()):
+                if "drop" in field and isinstance(value, float):
+                    setattr(part, field, 0.0)
+        return tokenizer, AutoModelForCausalLM.from_pretrained(path, config=config, use_safetensors=True, dtype=dtype)
     import peft
 
     if isinstance(lora, dict):

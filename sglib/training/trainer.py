@@ -66,6 +66,7 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*rollout_func.*experimental")
             super().__init__(model=model, args=args, reward_funcs=[_episode_return], rollout_func=self._play, **kwargs)
+        self.aux_loss_enabled = False  # the load balancing of mixtures of experts is none of the papers' losses
         silence(self)
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs", "entropy"))
