@@ -13,6 +13,7 @@ import pytest
 import sglib
 from sglib import envs, formats
 from sglib.envs.alfworld.reference import replay_on_reference
+from sglib.formats import two_stage
 from sglib.models import endpoint
 from sglib.models.endpoint import EndpointError, EndpointPolicy
 
@@ -101,6 +102,57 @@ WRITE = {
     "progress": lambda action: f"Progress: 40\nAction: {action}",
     "guide": lambda action: f"Guidance: go on\nLabel: positive\nAction: {action}",
 }
+
+
+def test_two_prompts_a_turn(serve):
+    """Self-Guide as its authors ask: rate, then act with score and reason in view; earlier guidance is not shown."""
+    by_text = {sglib.envs.get("alfworld").shown(envs.make("alfworld").reset(game).text): game for game in GAMES}
+
+    def script(request, _):
+        system, told = (m["content"] for m in request["messages"])
+        if system.startswith("TASK=rate"):
+            return f"**Reason:** step {told.count('Step ')} helped: Action: none.\n**Label:** Positive (clearly)"
+        (game,) = [game for text, game in by_text.items() if told.startswith(text)]
+        env = envs.make("alfworld")
+        env.reset(game)
+        for action in re.findall(r"^Step \d+: (.*)$", told, re.M):
+            env.step(action)
+        return f'```json\n{{"think": "so", "action": "{env.expert("optimal")}"}}\n```'
+
+    server = serve(script)
+    policy, options = sglib.load_policy(server.name), sglib.Options(show_actions=True)
+    played = sglib.rollout(policy, GAMES, format="guide_two_stage", turns=40, temperature=0.5, options=options)
+    assert all(t.won for t in played) and not any(turn.parse_error for t in played for turn in t.turns)
+    first, second = played[0].turns[:2]
+    assert (first.guidance, first.label) == ("nothing has been done yet", "neutral")
+    assert (second.guidance, second.label) == ("step 1 helped: Action: none.", "positive")
+    assert second.response.startswith("**Reason:**") and "json" in second.response
+    rated = [r for r in server.requests if r["messages"][0]["content"].startswith("TASK=rate")]
+    acted = [r for r in server.requests if r not in rated]
+    turns = sum(map(len, played))
+    assert len(acted) == turns and len(rated) == turns - len(GAMES)
+    texts = [r["messages"][1]["content"] for r in acted]
+    assert sum("Score: +0.1" in text for text in texts) == len(rated) and all(t.count("Reason:") == 1 for t in texts)
+    assert all(text.count("Admissible actions:") == 1 for text in texts)  # of the present observation alone
+    with pytest.raises(ValueError, match="guide_two_stage': allowed: language models, without forks"):
+        sglib.rollout(sglib.load_policy("new"), GAMES, format="guide_two_stage")
+
+
+@pytest.mark.parametrize(
+    ("rating", "answer", "read"),
+    [
+        ("Reason: it went well\nLabel: negative", "<action>look</action>", ("look", "it went well", "negative", None)),
+        ("It went well. label: NEUTRAL", '{"action": "Look."}', ("look", "It went well.", "neutral", None)),
+        ("Label: great", "Action: look", ("look", None, "neutral", "missing_guidance")),
+        ("Reason: x\nLabel: great", "Action: look", ("look", "x", "neutral", "unknown_label")),
+        ("Reason: x", "look", ("look", "x", "neutral", "missing_action")),
+        ("", "", ("", None, "neutral", "empty_response")),
+        (None, '{"think": "a", "action": "look"}', ("look", "nothing has been done yet", "neutral", None)),
+    ],
+)
+def test_two_answers_are_read(rating, answer, read):
+    found = two_stage.parse(rating, answer)
+    assert (found.action, found.guidance, found.label, found.error) == read
 
 
 @pytest.mark.parametrize("format", formats.FORMATS)

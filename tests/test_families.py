@@ -306,6 +306,17 @@ def test_what_can_be_done_is_listed_where_it_is_asked_for():
     assert long.metrics[0]["logprob_gap"] < 1e-4
 
 
+def test_two_prompts_a_turn():
+    """What is asked depends on the episode alone, not on which others are played beside it."""
+    games, policy = generate_games(2, seed=1, max_receptacles=6), chatting(BODY + OPEN)
+    given = {"format": "guide_two_stage", "turns": 3, "seed": 4, "options": sglib.Options(max_new_tokens=6)}
+    both, one = sglib.rollout(policy, games, group=2, **given), sglib.rollout(policy, games[1:], **given)
+    assert [turn.response for turn in one[0].turns] == [turn.response for turn in both[2].turns]
+    assert all(turn.label in sglib.LABELS and turn.span == (0, 0) for t in both for turn in t.turns)
+    policy.limit = 150
+    assert all(t.no_room and not len(t) for t in sglib.rollout(policy, games, **given))
+
+
 def test_a_full_context_ends_episodes_by_name(caplog):
     policy, games = policy_of("llama"), generate_games(2, seed=1, max_receptacles=6)
     free = sglib.rollout(policy, games, turns=12)

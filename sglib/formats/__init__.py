@@ -5,6 +5,7 @@
 | `act` | the command |
 | `progress` | its estimate of progress in percent, then the command |
 | `guide` | a self-guidance (reason, then a label of the steps so far), then the command |
+| `guide_two_stage` | the same in two answers to two prompts, by language models alone, without training |
 | `retrospect` | after the episode: one progress number per step |
 
 A format is a module with the `PREFIX` that begins each answer (given, not generated, so that the smallest model spends
@@ -15,7 +16,7 @@ models, `write` and `parse`.
 from __future__ import annotations
 
 from sglib.envs.base import Environment
-from sglib.formats import act, guide, progress
+from sglib.formats import act, guide, progress, two_stage
 from sglib.formats.reading import Parsed, clean_action
 from sglib.formats.retrospect import (
     example_message,
@@ -31,13 +32,13 @@ __all__ = [
 ]  # fmt: skip
 
 FORMATS = {"act": act, "progress": progress, "guide": guide}
-PREFIX = {name: module.PREFIX for name, module in FORMATS.items()}
+PREFIX = {name: module.PREFIX for name, module in FORMATS.items()} | {two_stage.NAME: ""}
 
 
 def check_format(name: str) -> str:
     """Return `name`, or raise `ValueError` naming the allowed formats."""
-    if name not in FORMATS:
-        raise ValueError(f"format={name!r}: allowed: {', '.join(FORMATS)}")
+    if name not in PREFIX:
+        raise ValueError(f"format={name!r}: allowed: {', '.join(PREFIX)}")
     return name
 
 

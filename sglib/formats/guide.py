@@ -29,12 +29,11 @@ def write(action: str, *, guidance: str, label: str, **_) -> str:
 def parse(response: str) -> Parsed:
     found = fields(response)
     action, error = action_of(response, found)
-    guidance = found.get("guidance") or None
-    # what follows a first punctuation explains: "neutral (nothing gained)"
-    word = "".join(re.match(r"[^a-z]*([a-z\s]*)", found.get("label", "").lower())[1].split())
-    label = word if word in LABELS else None
-    if error is None and guidance is None:
-        error = "missing_guidance"
-    if error is None and label is None:
-        error = "unknown_label" if word else "missing_label"
-    return Parsed(action, guidance, label, error=error)
+    guidance, (label, wrong) = found.get("guidance") or None, label_of(found.get("label", ""))
+    return Parsed(action, guidance, label, error=error or ("missing_guidance" if guidance is None else wrong))
+
+
+def label_of(stated: str) -> tuple[str | None, str | None]:
+    """(label, None), or (None, name of the failure). What follows a first punctuation explains: "neutral (no gain)"."""
+    word = "".join(re.match(r"[^a-z]*([a-z\s]*)", stated.lower())[1].split())
+    return (word, None) if word in LABELS else (None, "unknown_label" if word else "missing_label")

@@ -156,16 +156,19 @@ class EndpointPolicy:
 
     # -- many requests -----------------------------------------------------------------------------------------------
 
-    def generate(self, conversations: Sequence[list[dict]], *, seed: int, batch_size: int, **options) -> list[str]:
-        """One answer to each conversation (a list of messages), thoughts left out; `options` as for `ask`."""
+    def generate(
+        self, conversations: Sequence[list[dict]], *, streams: Sequence[Sequence[int]], batch_size: int, **options
+    ) -> list[str]:
+        """One answer to each conversation (a list of messages), thoughts left out; its seed follows from its stream;
+        `options` as for `ask`."""
         for messages in conversations:
             if not all(isinstance(message, dict) for message in messages):
                 raise ValueError(f"prompts: token ids were given; {self.name} takes conversations, lists of messages")
         pool = ThreadPoolExecutor(max(1, min(self.concurrency, batch_size)))
         try:
             futures = [
-                pool.submit(self.ask, alternating(messages), seed=request_seed(seed, i), **options)
-                for i, messages in enumerate(conversations)
+                pool.submit(self.ask, alternating(messages), seed=request_seed(*stream), **options)
+                for messages, stream in zip(conversations, streams)
             ]
             return [without_thought(future.result()[0]) for future in futures]
         finally:

@@ -27,19 +27,22 @@ def generate(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
+    streams: Sequence[Sequence[int]] | None = None,
     batch_size: int = 64,
 ) -> list[str]:
-    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers."""
+    """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. A
+    prompt's random numbers follow from its stream; without `streams` that is the seed and its place."""
+    streams = [[seed, i] for i in range(len(prompts))] if streams is None else streams
     if isinstance(policy, EndpointPolicy):
         return policy.generate(
-            prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, batch_size=batch_size
+            prompts, max_new_tokens=max_new_tokens, temperature=temperature, streams=streams, batch_size=batch_size
         )
     texts = []
     with eval_mode(policy.model):
         for first in range(0, len(prompts), batch_size):
             rows = [
-                Continuation(list(ids), np.random.default_rng([seed, first + i]))
-                for i, ids in enumerate(prompts[first : first + batch_size])
+                Continuation(list(ids), np.random.default_rng(stream))
+                for ids, stream in zip(prompts[first : first + batch_size], streams[first : first + batch_size])
             ]
             generate_into(policy, rows, temperature=temperature, max_new_tokens=max_new_tokens, room=max_new_tokens)
             texts += [policy.decode(row.answer) for row in rows]

@@ -83,7 +83,8 @@ class Plan:
 
 def answer_tokens(card: Environment, format: str, compact: bool) -> int:
     """Tokens that an answer needs: of the small model the action's and the format's own, of another one 200."""
-    return card.answer_tokens + formats.FORMATS[format].TOKENS if compact else LARGE_MODEL_TOKENS
+    own = compact and format in formats.FORMATS
+    return card.answer_tokens + formats.FORMATS[format].TOKENS if own else LARGE_MODEL_TOKENS
 
 
 class Episode:
@@ -126,11 +127,14 @@ class Episode:
         text, actions = self.observation.text, self.observation.admissible
         return f"{text}\nAdmissible actions: {', '.join(actions)}" if self.plan.options.show_actions else text
 
-    def take(self, response: str, read: str | None = None, span: tuple[int, int] = (0, 0)) -> bool:
+    def take(self, response: str, read: str | formats.Parsed | None = None, span: tuple[int, int] = (0, 0)) -> bool:
         """Parse an answer, act on it, record the turn; whether the episode goes on. `read` is the text that is parsed,
-        where that is not the recorded one; `span` is [start, end) of the answer's tokens in the trajectory."""
+        where that is not the recorded one, or what was read; `span` is [start, end) of the answer's tokens in the
+        trajectory."""
         trajectory, before = self.trajectory, self.observation
-        parsed = formats.parse(trajectory.format, response if read is None else read)
+        parsed = read
+        if not isinstance(read, formats.Parsed):
+            parsed = formats.parse(trajectory.format, response if read is None else read)
         self.observation = now = self.env.step(parsed.action)
         trajectory.turns.append(
             Turn(

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 from sglib import envs, formats
 from sglib.envs.base import Task
+from sglib.formats.two_stage import NAME as TWO_STAGE
 from sglib.models.endpoint import EndpointPolicy
 from sglib.models.policy import Policy
-from sglib.play import local, remote
+from sglib.play import local, remote, two_stage
 from sglib.play.episode import THINKING_TOKENS, Fork, Options, Plan, answer_tokens
 from sglib.records import Trajectory
 
@@ -33,7 +34,7 @@ def rollout(
     Args:
         policy: of an endpoint the trajectories have no tokens (see `sglib.models.endpoint`).
         tasks: G tasks of one environment.
-        format: "act", "progress" or "guide".
+        format: "act", "progress", "guide", or with a language model "guide_two_stage" (without token ids).
         turns: actions that an episode may take, at least 1; None takes the environment's own number.
         temperature: 0..10; 0 takes the most likely token.
         group: episodes per task (a GRPO group), at least 1.
@@ -66,6 +67,10 @@ def rollout(
     thinking = getattr(policy, "thinking", False)  # an endpoint's thoughts do not count
     budget = options.max_new_tokens or (THINKING_TOKENS if thinking else answer_tokens(card, format, policy.compact))
     plan = Plan(card, tasks, format, turns, temperature, seed, group, options, policy.compact, budget)
+    if format == TWO_STAGE:
+        if policy.compact or options.forks or options.answer_prefix or options.example:
+            raise ValueError(f"format={format!r}: allowed: language models, without forks, answer_prefix and example")
+        return two_stage.play(policy, plan)
     return remote.play(policy, plan) if isinstance(policy, EndpointPolicy) else local.play(policy, plan)
 
 
