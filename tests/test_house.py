@@ -55,6 +55,6 @@ def test_eleven_rooms():
 
 
 def test_few_lines():
-    """15,048 with two environments; the assay may cost 1,200, language models of any family 600."""
+    """15,048 with two environments; the assay may cost 1,200, language models of any family 650, search QA 600."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
-    assert lines < 16_850
+    assert lines < 17_500

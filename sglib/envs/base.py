@@ -180,6 +180,7 @@ class Environment:
         banner: a text at the start of first observations that no policy needs to read, "" for none.
         experts: kinds of `HasExpert`, the one that knows most first.
         answers: names of `HasAnswer`.
+        bridge: what stands before such a text where a policy is asked how likely it finds it.
         pretraining: recipe of its small model, see `sglib.training.pretrain`; empty where it has none.
         failures: name -> share (0..1) of a way to fail, from recorded episodes.
         keeps_unnamed: whether episodes that were recorded before they named their environment are its own.
@@ -197,6 +198,7 @@ class Environment:
     banner: str = ""
     experts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    bridge: str = "Guidance:"
     pretraining: Mapping[str, Any] = {}
     failures: Mapping[str, Callable[[Sequence[Trajectory]], float]] = {}
     keeps_unnamed: bool = False

@@ -9,8 +9,10 @@ C_0 is the prompt; the gain is signed, not clipped, and a constant (no gradient 
 none: it carries the outcome, which is a component of its own. The paper's first version took the gain in probability,
 P_t = exp(s_t), r_t = P_t - P_{t-1}. Undiscounted, the gains of an episode sum to s_{T-1} - s_0.
 
-Games have no such answer (the task sentence is in the prompt already), so what stands for it is ours, not the
-paper's; see `InformationGain.target`. Normalising gains and outcomes, each by its own mean and spread, and discounting
+Before the answer stands a bridge, in the paper a short thought in the assistant's own format; here it is what the
+environment's card says, in place of the answer's given prefix, and its tokens are not averaged. Games have no such
+answer (the task sentence is in the prompt already), so what stands for it there is ours, not the paper's; see
+`InformationGain.target`. Normalising gains and outcomes, each by its own mean and spread, and discounting
 afterwards, is `sglib.advantages.formulas.turn_level`, not this file.
 """
 
@@ -24,17 +26,13 @@ from typing import Literal
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from sglib import formats
+from sglib import envs, formats
 from sglib.envs import Environment, Task, replay, task_of
 from sglib.models.policy import Policy, load_frozen
 from sglib.play.scoring import branch_logprobs
 from sglib.records import Trajectory
 from sglib.rewards.component import Component
 from sglib.rewards.fields import Count
-
-# The paper's bridge is a short thought in the assistant's own format; "Guidance:" is what begins one here. It stands in
-# place of the answer's given prefix, and its tokens are not averaged.
-BRIDGE = "Guidance:"
 
 Pieces = list[tuple[str, bool]]  # of a text: (words, whether their tokens count)
 
@@ -49,7 +47,7 @@ class InformationGain(Component):
 
     Attributes:
         version: "logprob" (ICLR) or "probability" (first version).
-        target: what stands for the paper's answer; all ours.
+        target: "answer" is the paper's, where an environment has one; the others are ours.
             "facts": where the things lie that a shortest plan from the start takes or switches on. Fixed for the whole
             episode, as the paper's answer is; once a thing was taken, its sentence tells of the past.
             "plan": the commands of the oracle's shortest plan from the present state. This text changes, and gets
@@ -57,6 +55,7 @@ class InformationGain(Component):
             knows more. Under "sum" it is above all the number of commands left.
             "shuffled": a control, the facts of another game of the batch (the next by id, one whose text has as many
             tokens if there is one); a signal that is as good under it is not information about this game.
+        answers: of several true answers "first" (the released code) or "max", the likeliest at each point (ours).
         reduce: "mean" over the target's tokens (the paper) or "sum".
         frozen: name or folder of a policy that scores in place of the one being trained; loaded once in a process. It
             must have the same tokenizer.
@@ -64,7 +63,8 @@ class InformationGain(Component):
     """
 
     version: Literal["logprob", "probability"] = "logprob"
-    target: Literal["facts", "plan", "shuffled"] = "facts"
+    target: Literal["facts", "answer", "plan", "shuffled"] = "facts"
+    answers: Literal["first", "max"] = "first"
     reduce: Literal["mean", "sum"] = "mean"
     frozen: str | None = None
     batch_size: Count = 64
@@ -72,12 +72,13 @@ class InformationGain(Component):
 
     @property
     def knows(self) -> str:
-        return "nothing" if self.target == "shuffled" else "the hidden state"
+        return {"shuffled": "nothing", "answer": "the true answer"}.get(self.target, "the hidden state")
 
     def lacks(self, card: Environment) -> str | None:
         if self.target == "plan":
             return None if card.offers("plan") else "a plan (target 'plan')"
-        return None if "facts" in card.answers else f"the answer 'facts' (target {self.target!r})"
+        wanted = ("facts", "answer") if self.target == "shuffled" else (self.target,)
+        return None if {*wanted} & {*card.answers} else f"the answer {wanted[0]!r} (target {self.target!r})"
 
     def __call__(
         self, trajectories: Sequence[Trajectory], policy: Policy | None = None, games: Mapping[str, Task] | None = None
@@ -92,13 +93,19 @@ class InformationGain(Component):
             if scorer.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
                 other = f"its tokenizer is not that of the policy {policy.name!r}; it must be"
                 raise ValueError(f"frozen={self.frozen!r}: {other}")
-        texts, encode = targets(self.target, trajectories, scorer, games), functools.cache(scorer.encode)
-        encoded = [[_encode(encode, pieces) for pieces in of_episode] for of_episode in texts]
-        branches = [[ids for ids, _ in row] for row in encoded]
-        logprobs = branch_logprobs(scorer, trajectories, branches, drop_prefix=True, batch_size=self.batch_size)
+        several = targets(self.target, trajectories, scorer, games)
+        encode, scored = functools.cache(scorer.encode), []
+        for texts in several if self.answers == "max" else several[:1]:
+            encoded = [[_encode(encode, pieces) for pieces in of_episode] for of_episode in texts]
+            branches = [[ids for ids, _ in row] for row in encoded]
+            found = branch_logprobs(scorer, trajectories, branches, drop_prefix=True, batch_size=self.batch_size)
+            scored.append([
+                [self._score(x[counts]) for x, (_, counts) in zip(of_episode, row, strict=True)]
+                for of_episode, row in zip(found, encoded, strict=True)
+            ])  # fmt: skip
         values = []
-        for trajectory, found, row in zip(trajectories, logprobs, encoded, strict=True):
-            scores = [self._score(x[counts]) for x, (_, counts) in zip(found, row, strict=True)]
+        for trajectory, row, *alternatives in zip(trajectories, encoded, *scored, strict=True):
+            scores = [max((x for x in at if x is not None), default=None) for at in zip(*alternatives, strict=True)]
             self._record(trajectory, scores, [ids.count(scorer.tokenizer.unk_token_id) for ids, _ in row])
             gains = [self._gain(before, after) for before, after in zip(scores, scores[1:])]
             values.append([*gains, 0.0] if scores else [])
@@ -142,17 +149,27 @@ class InformationGain(Component):
 
 def targets(
     target: str, trajectories: Sequence[Trajectory], policy: Policy, games: Mapping[str, Task] | None = None
-) -> list[list[Pieces]]:
-    """For each context point of each episode the text to score, in pieces; [] where there is none."""
+) -> list[list[list[Pieces]]]:
+    """For each context point of each episode the text to score, in pieces, [] where there is none; once for the first
+    true answer, and again for each further one that some episode has (others repeat their last)."""
     played = {t.game_id: task_of(t, games) for t in {t.game_id: t for t in trajectories}.values()}
     if target == "plan":
         states = [replay(played[t.game_id], [turn.action for turn in t.turns[:-1]]) for t in trajectories]
-        return [[_commands(env.plan()) for env in envs][: len(t)] for t, envs in zip(trajectories, states)]
-    facts = {id_: next(replay(game, ())).answer("facts") for id_, game in played.items()}
+        return [[[_commands(env.plan()) for env in walk][: len(t)] for t, walk in zip(trajectories, states)]]
+    if not trajectories:
+        return [[]]
+    card = envs.of(trajectories[0])
+    name = target if target in card.answers else next(n for n in ("facts", "answer") if n in card.answers)
+    truths = {id_: next(replay(game, ())).answer(name) for id_, game in played.items()}
     if target == "shuffled":
-        facts = _shuffled(facts, policy)
-    fixed = {id_: [(BRIDGE, False), (f" {text}", True)] if text else [] for id_, text in facts.items()}
-    return [[fixed[t.game_id]] * len(t) for t in trajectories]
+        truths = _shuffled(truths, policy)
+    truths = {id_: text.split("\n") if name == "answer" else [text] for id_, text in truths.items()}
+    found = []
+    for k in range(max(map(len, truths.values()))):
+        chosen = {id_: texts[min(k, len(texts) - 1)] for id_, texts in truths.items()}
+        fixed = {id_: [(card.bridge, False), (f" {text}", True)] if text else [] for id_, text in chosen.items()}
+        found.append([[fixed[t.game_id]] * len(t) for t in trajectories])
+    return found
 
 
 def _commands(plan: list[str] | None) -> Pieces:

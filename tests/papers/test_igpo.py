@@ -54,7 +54,7 @@ def score_with(monkeypatch, logprobs, **options):
     """The component on one episode whose target, behind a bridge of one word, has these log-probabilities by turn."""
     episode = Trajectory("g", "pick", "goal", "act", [Turn("o", "r", "a", True) for _ in logprobs])
     pieces = [[[("bridge", False), ("word " * len(x), True)] for x in logprobs]]
-    monkeypatch.setattr(igpo, "targets", lambda *_: pieces)
+    monkeypatch.setattr(igpo, "targets", lambda *_: [pieces])
     monkeypatch.setattr(igpo, "branch_logprobs", lambda *_, **__: [[np.array([-100.0, *x]) for x in logprobs]])
     return InformationGain(**options)([episode], WORDS)[0], episode
 
@@ -137,7 +137,7 @@ def test_facts_are_true_and_what_the_goal_needs(task):
 def test_target_texts_are_in_the_small_models_vocabulary(base):
     unknown = base.tokenizer.unk_token_id
     for game in generate_games(40, seed=22, max_receptacles=None):
-        text = f"{igpo.BRIDGE} {next(replay(game, ())).answer('facts')} {' Action: '.join(game.walkthrough)}"
+        text = f"Guidance: {next(replay(game, ())).answer('facts')} {' Action: '.join(game.walkthrough)}"
         assert unknown not in base.encode(text), text
 
 
@@ -149,7 +149,7 @@ def test_unknown_words_are_counted_and_nothing_breaks(base, played, monkeypatch)
 
 
 def test_the_plan_wins_from_where_the_episode_is(base, played):
-    for trajectory, texts in zip(played, targets("plan", played, base, GAMES), strict=True):
+    for trajectory, texts in zip(played, targets("plan", played, base, GAMES)[0], strict=True):
         assert len(texts) == len(trajectory)
         for t, pieces in enumerate(texts):
             commands = [words.strip() for words, counts in pieces if counts]
@@ -162,7 +162,7 @@ def test_the_plan_wins_from_where_the_episode_is(base, played):
 
 
 def test_facts_stay_and_the_shuffled_control_takes_another_games(base, played):
-    own, other = (targets(name, played, base, GAMES) for name in ("facts", "shuffled"))
+    own, other = (targets(name, played, base, GAMES)[0] for name in ("facts", "shuffled"))
     said = {t.game_id: texts[0][1][0] for t, texts in zip(played, own)}
     for trajectory, texts, control in zip(played, own, other, strict=True):
         assert texts == [[("Guidance:", False), (said[trajectory.game_id], True)]] * len(trajectory)
@@ -204,7 +204,7 @@ def slow_scores(policy, trajectory, texts):
 def test_gains_equal_those_of_plain_forward_passes(base, played, target):
     gains = InformationGain(target=target)(played, base, GAMES)
     probabilities = InformationGain(target=target, version="probability")(played, base, GAMES)
-    texts = targets(target, played, base, GAMES)
+    texts = targets(target, played, base, GAMES)[0]
     for i in (0, 3):  # a long episode and the one of a single turn
         s = slow_scores(base, played[i], texts[i])
         assert gains[i] == pytest.approx([b - a for a, b in zip(s, s[1:])] + [0.0], abs=1e-4)
