@@ -1,6 +1,7 @@
 """Search QA: worlds, questions, searching, scores, the field's files; and IGPO with the true answer."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -186,6 +187,23 @@ def test_the_small_model_has_a_word_for_everything(policy):
     unknown = policy.tokenizer.unk_token_id
     for text in texts:
         assert unknown not in policy.encode(text), text
+
+
+def test_demonstrators_pursue_what_they_say(policy):
+    env, won, words = CARD.make(), [], set()
+    for number, q in enumerate(CARD.tasks(200, seed=9)):
+        steps, win = CARD.demonstrate(env, q, random.Random(number), CARD.pretraining["habits"], 8)
+        again, _ = CARD.demonstrate(env, q, random.Random(number), CARD.pretraining["habits"], 8)
+        assert steps == again and steps[0].label == "neutral" and len(steps) <= 8
+        won.append(win)
+        for step in steps:
+            words |= {*policy.encode(f"{step.observation} Guidance: {step.guidance} Action: {step.action}")}
+            if step.imitate and step.action.startswith("search"):
+                assert step.guidance.endswith(f"of {step.action.removeprefix('search ')}")
+            assert step.label in sglib.LABELS and step.progress in range(0, 101, 10)
+        if win:
+            assert steps[-1].imitate and steps[-1].action.startswith("answer")
+    assert 0.8 < np.mean(won) < 0.97 and policy.tokenizer.unk_token_id not in words
 
 
 def test_gains_are_of_the_true_answer(policy):

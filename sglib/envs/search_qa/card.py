@@ -8,13 +8,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sglib.envs.base import Board, Environment
-from sglib.envs.search_qa import engine, worlds
+from sglib.envs.search_qa import demonstrators, engine, worlds
 from sglib.envs.search_qa.engine import SearchEnv
 from sglib.envs.search_qa.worlds import Question
 from sglib.records import Trajectory
 
 SIZE = {"people": 40, "steps": [1, 3], "unanswerable": 0.1}
 A_WORLD = 8  # questions
+PRETRAINING = {
+    "seed": 0, "steps": 3000, "stop": 1000, "transcripts_per_step": 8, "max_turns": 8, "size": None,
+    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.0, "observation_weight": 0.1,
+    "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
+    "habits": {"noise": 0.4, "guess": 0.05, "again": 0.05, "wrong_label": 0.3},
+    "model": {"hidden": 128, "layers": 4},
+}  # fmt: skip
 
 
 def answered(trajectory: Trajectory) -> bool:
@@ -55,6 +62,7 @@ class SearchQA(Environment):
     }
     experts = engine.EXPERTS
     answers = ("answer",)
+    pretraining = PRETRAINING
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Question]:
         """See `Environment.tasks`; every eight questions are about a world of their own."""
@@ -77,12 +85,17 @@ class SearchQA(Environment):
         titles = [part.partition(")")[0] for text in texts for part in text.split("(Title: ")[1:]]
         return Board(caption=trajectory.goal, text="read: " + ", ".join(dict.fromkeys(titles)) if titles else "")
 
+    def demonstrate(self, env, task, rng, habits, max_turns):
+        """See `demonstrators.demonstrate`."""
+        return demonstrators.demonstrate(env, task, rng, demonstrators.Habits(**habits), max_turns)
+
     def vocabulary(self) -> tuple[Sequence[str], Sequence[str]]:
         names = " ".join((*worlds.FIRST, *worlds.LAST, *worlds.PLACES, *worlds.LANDS, *worlds.TRADES, *worlds.SUBJECTS))
         letters = sorted({name[0] for name in worlds.FIRST})
         told = " ".join(f"{sentence} {called}" for _, _, sentence, called in worlds.RELATIONS.values())
         told = told.replace("{s}", " ").replace("{o}", " ").replace(".", " ")
-        plain = "search answer unknown Question What is the of ? Doc Title ( ) 1 2 3 also called known University The"
+        plain = "search answer find now unknown Question What is the of ? Doc Title ( ) 1 2 3 also called known "
+        plain += "University The"
         return (
             ("<information>", "</information>", engine.HELP, engine.NONE, "The answer was taken."),
             tuple(dict.fromkeys(f"{names} {' '.join(letters)} {told} {plain}".split())),
