@@ -19,7 +19,7 @@
 #
 # *For whom:* anyone who reads or writes a table of success rates. *Time:* seconds; nothing is trained here. *Writes:* `outputs/07_how_sure/`.
 #
-# The cells come from `python -m sglib evidence --params params/regimes/dense.yaml`: one recipe, one seed, one small file each.
+# The cells come from `python -m sglib evidence --params params/regimes/tight.yaml`: one recipe, one seed, one small file each.
 
 # %% tags=["parameters"]
 seed = 0
@@ -207,7 +207,7 @@ run.finish(cells=len(found.cells), missing=len(found.missing), false_positives={
 # **Limits.** The panel's games are drawn by one generator from rooms that are trained in (`valid_seen`); intervals cover other draws of such games, not
 # other kinds (the report has the same policies in rooms never trained in). Seeds share the base model.
 #
-# **Exercises.** (1) Delete one file of `outputs/reference/evidence/dense/` and run this again: what changes? (2) How many seeds would it take to tell
+# **Exercises.** (1) Delete one file of `outputs/reference/evidence/tight/` and run this again: what changes? (2) How many seeds would it take to tell
 # `self_guide` from `guide` if the truth were the paper's +8.5 points? (3) Simulate a method that helps half of the seeds by 10 points and hurts the
 # others by 10.
 #

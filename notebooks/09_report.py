@@ -93,7 +93,7 @@ as_table(verdicts.readable(judged))
 # %%
 if pictured := verdicts.drawn(verdicts.headline(judged)):
     sglib.view.keep_figure(run, "claims", sglib.view.forest(
-        pictured, (*assay.VERDICTS, assay.FEW, assay.CANNOT), title="The papers' claims", band=None if band is None else 100 * band, x_title="difference in points, the claimed side to the right",
+        pictured, (*assay.VERDICTS, assay.FEW, assay.CANNOT), title="The papers' claims", band=None if band is None else 100 * band, x_title=f"difference in points of success {'over training' if rule.measure == 'training' else 'at the end'}, the claimed side to the right",
         note=f"{len(next(iter(there.cells.values()))['after'])} games, seeds in brackets; whiskers: 95 % interval; theirs: other models, tasks and games",
     ))  # fmt: skip
 
@@ -105,7 +105,7 @@ if pictured := verdicts.drawn(verdicts.headline(judged)):
 # The verdict looks at each claim alone: of twenty claims that are not true, one would clear zero by chance. *p (Holm)* is adjusted for all claims that are judged;
 # a verdict whose *p* is above 0.05 is provisional.
 #
-# RePro's warmup alone is below the whole method; but reinforcement on success alone lifts it as far (`repro_no_retrospection`). StepAgent's two stages raise
+# In the regime `dense` (`cells: dense`) RePro's warmup alone is below the whole method; but reinforcement on success alone lifts it as far (`repro_no_retrospection`). StepAgent's two stages raise
 # the base model; but the first, imitation, does so alone (`step_agent_sft`). Neither shows a benefit of a step reward.
 #
 # ## The same on games that nobody had looked at

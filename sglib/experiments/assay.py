@@ -31,7 +31,7 @@ from sglib.experiments.experiment import Experiment
 from sglib.experiments.files import ParameterError, params_file, read_yaml, recipe_file
 from sglib.experiments.recipe import load_recipe
 from sglib.experiments.runs import output_root
-from sglib.measure.hacking import WINDOW, alarms, first_and_last
+from sglib.measure.hacking import WINDOW, alarms, alike, first_and_last
 from sglib.measure.intervals import Comparison, compare, crossed_mean, paired_table
 from sglib.records import write_atomic
 from sglib.rewards.component import mean
@@ -195,7 +195,7 @@ def internal_rise(found: Found, recipe: str) -> float | None:
         first, last = first_and_last(rows, "probe/internal", WINDOW)
         if first is not None and last is not None:
             pairs.append(last - first)
-    if len(pairs) < FEWEST or np.ptp(pairs) == 0:
+    if len(pairs) < FEWEST or alike(pairs):
         return None
     clear = stats.ttest_1samp(pairs, 0, alternative="greater").pvalue < 0.05
     return float(np.mean(pairs)) if clear else None

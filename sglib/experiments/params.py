@@ -266,7 +266,7 @@ class TruthParams(Params):
 class HowSureParams(Params):
     """07_how_sure: `cells` names the file of `params/regimes/` (or `params/`) whose `grid` is looked at."""
 
-    cells: GridName = "dense"
+    cells: GridName = "tight"
 
 
 class LookParams(Params):
@@ -283,7 +283,7 @@ class ReportParams(Params):
     07_how_sure."""
 
     reference: bool = True
-    cells: GridName = "dense"
+    cells: GridName = "tight"
 
 
 def _regime(name: str) -> str:
