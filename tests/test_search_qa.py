@@ -229,6 +229,24 @@ def test_gains_are_of_the_true_answer(policy):
     assert InformationGain(target="answer").lacks(envs.get("alfworld")) == "the answer 'answer' (target 'answer')"
 
 
+def test_igpos_outcome_by_hand(policy):
+    """F1 of the answer on the last turn; -2 in its place where an answer could not be read."""
+    env, q = CARD.make(), next(q for q in QUESTIONS if len(q.answers[0].split()) == 2)
+    env.reset(q)
+    half = env.step(f"answer {q.answers[0].split()[0]} Nobody")
+    assert half.score == pytest.approx(0.5) and not half.won
+    one = sglib.rollout(policy, [q], turns=3, seed=1)[0]
+    for turn in one.turns:
+        turn.parse_error = None
+    one.score = half.score
+    outcome = load_recipe("igpo_answer", CARD).components[0]
+    assert outcome([one]) == [[*[0.0] * (len(one) - 1), 0.5]]
+    one.turns[0].parse_error = "missing_action"
+    assert outcome([one]) == [[*[0.0] * (len(one) - 1), -2.0]]
+    with pytest.raises(ValueError, match="the answer 'answer'.*alfworld"):
+        load_recipe("igpo_answer", envs.get("alfworld"))
+
+
 def test_it_is_trained_and_looked_at(policy):
     recipe = load_recipe("random")
     settings = GRPOSettings(iterations=1, games_per_iteration=2, group_size=2, max_turns=3)
