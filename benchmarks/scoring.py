@@ -107,7 +107,7 @@ class Work:
         self.branches = {name: self.encode(name) for name in TARGETS}
 
     def encode(self, name: str) -> list[list[list[int]]]:
-        texts = targets(name, self.trajectories, self.policy, {game.id: game for game in self.games})
+        texts = targets(name, self.trajectories, self.policy, {game.id: game for game in self.games})[0]
         return [[_encode(self.policy.encode, pieces)[0] for pieces in row] for row in texts]
 
     def ways(self, name: str) -> dict:

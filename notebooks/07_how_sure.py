@@ -107,8 +107,9 @@ if same is None:
 else:
     band = assay.noise_band(found, rule)
     one, two = (found.outcomes(name, rule.measure) for name in (rule.plain[0], rule.again))
+    ends = [found.outcomes(name) for name in (rule.plain[0], rule.again)]  # won or lost, where the measure is a mean over training
     for s in sorted(set(one) & set(two)):
-        print(f"seed {s}: {100 * one[s].mean():.1f} and {100 * two[s].mean():.1f} %; over games alone: {intervals.difference(two[s], one[s])}")
+        print(f"seed {s}: {100 * one[s].mean():.1f} and {100 * two[s].mean():.1f} %; at the end, over games alone: {intervals.difference(ends[1][s], ends[0][s])}")
     print(f"\nover seeds and games: {same}\nA/A band: {100 * band:.1f} points")
     draws = 2000
     rate = power.rejection_rate(two, one, draws=draws, seed=p.seed)
@@ -117,7 +118,7 @@ else:
     tables = [np.stack([of[s] for s in sorted(set(one) & set(two))]) for of in (one, two)]
     luck = np.sqrt(sum(x.var(0, ddof=1).mean() for x in tables) / tables[0].shape[1])
     print(f"(seeds' differences spread by {100 * same.sd:.1f} points; the luck of the games' draws alone would spread them by about {100 * luck:.1f})")
-    alone = [intervals.difference(two[s], one[s]).p_value < 0.05 for s in sorted(set(one) & set(two))]
+    alone = [intervals.difference(ends[1][s], ends[0][s]).p_value < 0.05 for s in sorted(set(one) & set(two))]
     print(f"by games alone, one seed each: 'significant' in {sum(alone)} of {len(alone)} pairs of runs of the same method")
 
 # %% [markdown]

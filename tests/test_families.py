@@ -51,6 +51,7 @@ FAMILIES = {
     "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48, "dropout": 0.0},
 }  # fmt: skip
 SLOTS = {"llama", "qwen2", "qwen3", "mistral whole", "phi3", "olmo", "olmo2"}
+PLAYED = [family for family in FAMILIES if family not in SLOTS or family in ("llama", "phi3")]  # slots are one path
 
 
 def tiny(family: str, further: int = 0):
@@ -124,7 +125,7 @@ def test_slots_would_be_wrong_where_they_are_not_used(family):
     assert (found - expected).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAYED)
 def test_what_a_rollout_records_is_the_models_own(family):
     policy = policy_of(family)
     trajectories = sglib.rollout(policy, generate_games(2, seed=1, max_receptacles=6), group=2, turns=4, temperature=1)
@@ -329,7 +330,7 @@ def test_a_full_context_ends_episodes_by_name(caplog):
         sglib.rollout(policy, games)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PLAYED)
 def test_a_family_is_trained_on_what_it_played(family):
     """The trainer's forward pass gives the rollout's log-probabilities, and a step changes the weights."""
     policy, recipe = policy_of(family), load_recipe("random")

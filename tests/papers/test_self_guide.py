@@ -292,7 +292,7 @@ def test_fill_in_forgets_what_lies_behind_the_end(base, played, monkeypatch):
 def test_rate_stops_where_the_context_is_full(base, played, monkeypatch):
     labels = rate(base, played[:1], temperature=0.0)[0]
     room = len(base.prompt_ids(formats.opening("guide", CARD, played[0].turns[0].observation, True), "Guidance:")) + 60
-    monkeypatch.setattr(base.model.config, "max_position_embeddings", room)
+    monkeypatch.setattr(base, "limit", room)
     full = rate(base, played[:1], temperature=0.0)[0]
     known = next(i for i, label in enumerate(full) if label is None)
     assert 0 < known < len(labels) == len(full) and full == labels[:known] + [None] * (len(labels) - known)
