@@ -57,6 +57,7 @@ class OwnCache:
     def _forget(self) -> None:
         self._past = self._mask = None
         self._stale = np.zeros(len(self.texts), dtype=bool)  # rows of which the model remembers something else
+        self._place = np.arange(len(self.texts))  # of each row in the model's batch, where rows that left stay
 
     def take(self, rows: Sequence[int], room: int) -> None:
         """Become the cache of these rows, in this order; a row may be taken many times."""
@@ -67,7 +68,8 @@ class OwnCache:
     def drop(self, rows: Sequence[int]) -> list[int]:
         """Leave these rows out; returns which row now stands at each place."""
         order = [row for row in range(len(self.texts)) if row not in set(rows)]
-        self.take(order, 0)
+        self.texts = [self.texts[row] for row in order]
+        self.lengths, self._stale, self._place = (x[order] for x in (self.lengths, self._stale, self._place))
         return order
 
     def read(
@@ -90,15 +92,21 @@ class OwnCache:
         padded = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=device)
         # the last column is never hidden: a row of nothing but padding would be a softmax over nothing
         shown = torch.as_tensor(np.arange(width) >= width - sizes.clip(min=1)[:, None], device=device).long()
-        self._mask = shown if self._mask is None else torch.cat([self._mask, shown], dim=1)
         positions = torch.as_tensor((np.arange(width) - width + lengths[:, None]).clip(min=0), device=device)
+        place = torch.as_tensor(self._place, device=device)
+        if self._mask is not None:
+            padded, shown, positions = (
+                x.new_zeros(len(self._mask), width).index_copy(0, place, x) for x in (padded, shown, positions)
+            )
+        self._mask = shown if self._mask is None else torch.cat([self._mask, shown], dim=1)
         most, known = max(1, int(keep.max())), arguments(policy.model)
         given = {"attention_mask": self._mask, "use_cache": True}
         given |= {"position_ids": positions} if "position_ids" in known else {}
         given |= {"logits_to_keep": most} if "logits_to_keep" in known else {}
         out = policy.model(input_ids=padded, past_key_values=self._past, **given)
         self._past = out.past_key_values
-        return out.logits[:, -most:][torch.as_tensor(np.arange(most) >= most - keep[:, None], device=device)].float()
+        wanted = torch.as_tensor(np.arange(most) >= most - keep[:, None], device=device)
+        return out.logits[place, -most:][wanted].float()
 
 
 def arguments(model) -> set[str]:
