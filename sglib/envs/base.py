@@ -161,6 +161,11 @@ def true_label(before: int | None, after: int | None, valid: bool) -> str:
     return "positive" if before is not None and after < before else "neutral"
 
 
+def mean_of(measure: Callable[[Trajectory], float]) -> Callable[[Sequence[Trajectory]], float]:
+    """The mean of a measure over episodes."""
+    return lambda trajectories: sum(map(measure, trajectories)) / len(trajectories)
+
+
 # -- the card --------------------------------------------------------------------------------------------------------
 
 

@@ -22,8 +22,7 @@ from typing import Any
 import pydantic
 from pydantic_core import PydanticUndefined
 
-from sglib.models import smollm2
-from sglib.models.small import shipped_folder
+from sglib.models.small import located
 
 LABELS = ("name", "kind")  # what tells a class from others in the same place
 MODELS = ("model", "frozen", "features")  # fields that hold what `sglib.load_policy` takes
@@ -75,7 +74,7 @@ def weights_hash(model: str, env: str | None = None) -> str:
 
     Files are read again only when they have changed.
     """
-    folder = Path(shipped_folder(model, env) or smollm2.source(model) or model)
+    folder = located(model, env)
     if not folder.is_dir():
         return model
     weights = list(folder.glob(WEIGHTS)) or list(folder.glob(OLDER))

@@ -59,6 +59,7 @@ class EndpointPolicy:
     """A policy whose model answers over HTTP. `sglib.rollout`, `sglib.generate` and `sglib.evaluate` take it."""
 
     compact = False  # formats are explained in words
+    thinking = False  # its thoughts are the server's business: they do not count as the answer
 
     def __init__(self, name: str, *, concurrency: int = 8, retries: int = 4, extra: dict | None = None):
         """

@@ -38,7 +38,7 @@ def has_slots(model) -> bool:
 
 def new_cache(model, rows: int, capacity: int) -> SlotCache | OwnCache:
     """An empty cache for B `rows` of the kind that is right for the model, with room for `capacity` tokens a row."""
-    return SlotCache(model, rows, capacity, decoder_of(model)) if has_slots(model) else OwnCache(rows)
+    return SlotCache(model, rows, capacity, decoder_of(model)) if has_slots(model) else OwnCache(model, rows)
 
 
 class OwnCache:
@@ -49,7 +49,8 @@ class OwnCache:
 
     decoder = None
 
-    def __init__(self, rows: int):
+    def __init__(self, model, rows: int):
+        self._takes = inspect.signature(unwrapped(model).forward).parameters
         self.texts: list[list[int]] = [[] for _ in range(rows)]
         self.lengths = np.zeros(rows, dtype=np.int64)
         self._forget()
@@ -99,16 +100,11 @@ class OwnCache:
                 x.new_zeros(len(self._mask), width).index_copy(0, place, x) for x in (padded, shown, positions)
             )
         self._mask = shown if self._mask is None else torch.cat([self._mask, shown], dim=1)
-        most, known = max(1, int(keep.max())), arguments(policy.model)
+        most = max(1, int(keep.max()))
         given = {"attention_mask": self._mask, "use_cache": True}
-        given |= {"position_ids": positions} if "position_ids" in known else {}
-        given |= {"logits_to_keep": most} if "logits_to_keep" in known else {}
+        given |= {"position_ids": positions} if "position_ids" in self._takes else {}
+        given |= {"logits_to_keep": most} if "logits_to_keep" in self._takes else {}
         out = policy.model(input_ids=padded, past_key_values=self._past, **given)
         self._past = out.past_key_values
         wanted = torch.as_tensor(np.arange(most) >= most - keep[:, None], device=device)
         return out.logits[place, -most:][wanted].float()
-
-
-def arguments(model) -> set[str]:
-    """The names of what the forward of a model, PEFT-wrapped or not, takes."""
-    return set(inspect.signature(unwrapped(model).forward).parameters)

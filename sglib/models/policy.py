@@ -15,12 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from sglib import envs
-from sglib.models import smollm2
 from sglib.models.decoder import LARGEST, unwrapped
 from sglib.models.endpoint import SCHEME, EndpointPolicy
 from sglib.models.own_cache import new_cache
 from sglib.models.slots import feed
-from sglib.models.small import CHAT_TEMPLATE, SPECIAL, build_model, build_tokenizer, shipped, shipped_folder
+from sglib.models.small import CHAT_TEMPLATE, SPECIAL, build_model, build_tokenizer, located, shipped, shipped_folder
 from sglib.models.template import OBSERVED, Template
 from sglib.records import Trajectory
 
@@ -149,7 +148,7 @@ def load_policy(
         tokenizer = build_tokenizer(env or envs.names()[0])
         model = build_model(tokenizer)
     else:
-        source = Path(shipped_folder(name, env) or smollm2.source(name) or name)
+        source = located(name, env)
         if env and not source.exists() and shipped_folder(name):  # not another environment's: it has other words
             raise ValueError(
                 f"name={name!r}: the environment {env!r} has no model of this name; allowed: 'new', a model of another "

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from sglib import envs
+from sglib.models import smollm2
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
@@ -79,3 +80,9 @@ def shipped_folder(name: str, env: str | None = None) -> Path | None:
         folder = envs.get(env).folder / "models" / name
         return folder if (folder / "config.json").exists() else None
     return next((shipped()[key] for key in (f"{e}/{name}" for e in envs.names()) if key in shipped()), None)
+
+
+def located(name: str, env: str | None = None) -> Path:
+    """Where a model lies that is shipped (of `env`, as above) or was fetched; any other name as a path, which may be a
+    local folder or the id of a hub."""
+    return Path(shipped_folder(name, env) or smollm2.source(name) or name)

@@ -83,8 +83,7 @@ class Plan:
 
 def answer_tokens(card: Environment, format: str, compact: bool) -> int:
     """Tokens that an answer needs: of the small model the action's and the format's own, of another one 200."""
-    own = compact and format in formats.FORMATS
-    return card.answer_tokens + formats.FORMATS[format].TOKENS if own else LARGE_MODEL_TOKENS
+    return card.answer_tokens + formats.FORMATS[format].TOKENS if compact else LARGE_MODEL_TOKENS
 
 
 class Episode:

@@ -55,9 +55,14 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     with eval_mode(policy.model), bar:
         firsts = range(0, total, size)
         parts = thread_map(some, firsts, stopped.set) if threads > 1 else list(map(some, firsts))
-    trajectories = [trajectory for part in parts for trajectory in part]
+    return tell_full(policy, [trajectory for part in parts for trajectory in part])
+
+
+def tell_full(policy: Policy, trajectories: list[Trajectory]) -> list[Trajectory]:
+    """The episodes as they are; logs how many of them a full context ended, if any."""
     if full := sum(t.no_room for t in trajectories):
-        log.warning("%s: %d of %d episodes ended early, the model's context being full", policy.name, full, total)
+        count = len(trajectories)
+        log.warning("%s: %d of %d episodes ended early, the model's context being full", policy.name, full, count)
     return trajectories
 
 

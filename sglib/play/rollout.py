@@ -64,12 +64,12 @@ def rollout(
         raise ValueError("show_actions=True: the small models have never read such a list; allowed: with other models")
     if options.forks is not None:
         _check_forks(options.forks, policy, tasks, format, turns)
-    thinking = getattr(policy, "thinking", False)  # an endpoint's thoughts do not count
-    budget = options.max_new_tokens or (THINKING_TOKENS if thinking else answer_tokens(card, format, policy.compact))
+    if format == TWO_STAGE and (policy.compact or options.forks or options.answer_prefix or options.example):
+        raise ValueError(f"format={format!r}: allowed: language models, without forks, answer_prefix and example")
+    usual = THINKING_TOKENS if policy.thinking else answer_tokens(card, format, policy.compact)
+    budget = options.max_new_tokens or usual
     plan = Plan(card, tasks, format, turns, temperature, seed, group, options, policy.compact, budget)
     if format == TWO_STAGE:
-        if policy.compact or options.forks or options.answer_prefix or options.example:
-            raise ValueError(f"format={format!r}: allowed: language models, without forks, answer_prefix and example")
         return two_stage.play(policy, plan)
     return remote.play(policy, plan) if isinstance(policy, EndpointPolicy) else local.play(policy, plan)
 

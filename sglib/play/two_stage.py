@@ -10,7 +10,7 @@ from sglib.formats import two_stage
 from sglib.models.endpoint import EndpointPolicy, without_thought
 from sglib.play.answers import generate
 from sglib.play.episode import Episode, Plan
-from sglib.play.local import streams_of
+from sglib.play.local import streams_of, tell_full
 from sglib.play.progress_bar import progress_bar
 from sglib.records import Trajectory
 
@@ -20,38 +20,35 @@ def play(policy, plan: Plan) -> list[Trajectory]:
     episodes, streams = [Episode(plan, i) for i in range(len(plan))], streams_of(plan)
     running = list(range(len(episodes)))
     for t in progress_bar(range(plan.turns), desc=policy.name, unit="turn", leave=False, delay=10):
-        running, ratings = _with_room(policy, plan, episodes, running), {}
+        running = _with_room(policy, plan, episodes, running)
         if not running:
             break
-        now = [episodes[i] for i in running]
-
-        def ask(stage: int, prompts: list[list[dict]]) -> list[str]:
-            mine = [[*streams[i], t, stage] for i in running]  # noqa: B023  (called within the turn)
-            given = prompts if isinstance(policy, EndpointPolicy) else [policy.prompt_ids(p) for p in prompts]
-            answers = generate(
-                policy, given, max_new_tokens=plan.answer_tokens, temperature=plan.temperature, streams=mine,
-                batch_size=plan.options.batch_size,
-            )  # fmt: skip
-            return [without_thought(answer) for answer in answers]
-
+        now, seeds = [episodes[i] for i in running], [[*streams[i], t] for i in running]
+        ratings = [None] * len(now)
         if t:
             asked = [two_stage.rating_messages(plan.card, e.trajectory, e.shown()) for e in now]
-            ratings = dict(zip(running, ask(0, asked)))
-        guided = [two_stage.parse(ratings.get(i), "") for i in running]
+            ratings = _ask(policy, plan, asked, [[*seed, 0] for seed in seeds])
+        rated = [two_stage.parse(rating, "") for rating in ratings]
         asked = [
-            two_stage.actor_messages(plan.card, e.trajectory, e.shown(), g.guidance, g.label)
-            for e, g in zip(now, guided)
+            two_stage.actor_messages(plan.card, e.trajectory, e.shown(), r.guidance, r.label)
+            for e, r in zip(now, rated)
         ]
-        answers = ask(1, asked)
+        answers = _ask(policy, plan, asked, [[*seed, 1] for seed in seeds])
         running = [
-            i for i, answer in zip(list(running), answers)
-            if episodes[i].take(_both(ratings.get(i), answer), two_stage.parse(ratings.get(i), answer))
+            i for i, rating, answer in zip(running, ratings, answers)
+            if episodes[i].take(answer if rating is None else f"{rating}\n{answer}", two_stage.parse(rating, answer))
         ]  # fmt: skip
-    return [episode.trajectory for episode in episodes]
+    return tell_full(policy, [episode.trajectory for episode in episodes])
 
 
-def _both(rating: str | None, answer: str) -> str:
-    return answer if rating is None else f"{rating}\n{answer}"
+def _ask(policy, plan: Plan, prompts: list[list[dict]], streams: list[list[int]]) -> list[str]:
+    """An answer to each prompt, without thoughts."""
+    given = prompts if isinstance(policy, EndpointPolicy) else [policy.prompt_ids(prompt) for prompt in prompts]
+    answers = generate(
+        policy, given, max_new_tokens=plan.answer_tokens, temperature=plan.temperature, streams=streams,
+        batch_size=plan.options.batch_size,
+    )  # fmt: skip
+    return [without_thought(answer) for answer in answers]
 
 
 def _with_room(policy, plan: Plan, episodes: list[Episode], running: list[int]) -> list[int]:

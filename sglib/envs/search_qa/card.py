@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sglib.envs.base import Board, Environment
+from sglib.envs.base import Board, Environment, mean_of
 from sglib.envs.search_qa import demonstrators, engine, worlds
 from sglib.envs.search_qa.engine import SearchEnv
 from sglib.envs.search_qa.worlds import Question
@@ -27,11 +27,6 @@ PRETRAINING = {
 def answered(trajectory: Trajectory) -> bool:
     """Whether the episode ended with an answer."""
     return bool(trajectory.turns) and trajectory.turns[-1].action.strip(" <").lower().startswith("answer")
-
-
-def mean_of(measure: Callable[[Trajectory], float]) -> Callable[[Sequence[Trajectory]], float]:
-    """The mean of a measure over episodes."""
-    return lambda trajectories: sum(map(measure, trajectories)) / len(trajectories)
 
 
 def searched_again(trajectory: Trajectory) -> float:
@@ -66,10 +61,10 @@ class SearchQA(Environment):
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Question]:
         """See `Environment.tasks`; every eight questions are about a world of their own."""
-        people, steps, unanswerable = _checked(size)
+        (people, steps, unanswerable), split = _checked(size), self.check_split(split)
         found = []
         for number in range(start, start + n):
-            about = f"{self.check_split(split)}-{seed}-{number // A_WORLD}"
+            about = f"{split}-{seed}-{number // A_WORLD}"
             found.append(_questions(about, people, steps, unanswerable)[number % A_WORLD])
         return found
 

@@ -85,7 +85,7 @@ class SearchEnv:
         thing on the question's way by the name that it was given, and the answer when it has read of them all."""
         if kind not in EXPERTS:
             raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
-        names = self.task.documents().aliases
+        names = self.corpus.aliases
         left = [names.get(title, title) if i else title for i, title in enumerate(self.task.gold)
                 if title not in self.state.found]  # fmt: skip
         return f"search {left[0]}" if left and kind == "explore" else f"answer {self.task.answers[0]}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from sglib.envs.base import Board, Environment
+from sglib.envs.base import Board, Environment, mean_of
 from sglib.envs.sokoban import demonstrators, levels
 from sglib.envs.sokoban.engine import EXPERTS, SENTENCES, SokobanEnv
 from sglib.envs.sokoban.graph import COMMANDS, SYMBOLS, TooLarge, distance, read
@@ -48,11 +48,6 @@ def back_and_forth(trajectory: Trajectory) -> float:
     drawn = boards(trajectory) or []
     undone = sum(a == c != b for a, b, c in zip(drawn, drawn[1:], drawn[2:]))
     return undone / max(len(trajectory), 1)
-
-
-def mean_of(measure: Callable[[Trajectory], float]) -> Callable[[Sequence[Trajectory]], float]:
-    """The mean of a measure over episodes."""
-    return lambda trajectories: sum(map(measure, trajectories)) / len(trajectories)
 
 
 class Sokoban(Environment):
