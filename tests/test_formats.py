@@ -89,6 +89,8 @@ def test_what_is_written_is_read_back(label, action, progress):
         ("act", 'Action: {"action": "go to desk 1"}', None, "go to desk 1"),
         ("act", '{"Action": "Go to desk 1."}', None, "go to desk 1"),
         ("act", "Action: {go to desk 1}", None, "go to desk 1"),
+        ("act", "Action: <answer>Rome</answer>", None, "<answer>Rome</answer>"),
+        ("act", "Action: [a] b [c]", None, "[a] b [c]"),
         ("act", "Action: go to desk 1 (to look for the mug)", None, "go to desk 1"),
         ("act", "Action: go   to\tdesk 1", None, "go to desk 1"),
         ("act", "Action: go to desk 1\n\nI hope this helps!", None, "go to desk 1"),

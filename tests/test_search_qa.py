@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sglib
-from sglib import envs
+from sglib import envs, formats
 from sglib.envs.base import task_hash
 from sglib.envs.search_qa import SearchEnv, exact_match, f1, load_questions
 from sglib.envs.search_qa.scores import igpo_f1
@@ -96,6 +96,10 @@ def test_commands_by_hand():
         assert not observation.valid and not observation.done, wrong
         env.restore(snapshot)
     assert not env.step("search the").done
+    tagged = formats.parse("act", f"Action: <answer>{q.answers[0]}</answer>").action
+    env.restore(snapshot := env.snapshot())
+    assert env.step(tagged).won
+    env.restore(snapshot)
     last = env.step(f"Answer [the {q.answers[0].upper()}!]")
     assert (last.won, last.done, last.score, last.reward) == (True, True, 1.0, 1.0)
     with pytest.raises(RuntimeError, match="call reset"):

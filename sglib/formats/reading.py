@@ -84,7 +84,7 @@ def clean_action(text: str) -> str:
     line = next((re.sub(r"\s+", " ", line) for line in lines if line and not _FENCE.match(line)), "")
     line = _bare(_BULLET.sub("", line.lstrip("> "), count=1))[:200]
     line = _bare(_ASIDE.sub("", line))
-    if line and _PAIRS.get(line[0]) == line[-1]:
+    if line and _PAIRS.get(line[0]) == line[-1] and line[0] not in line[1:]:  # one pair around all of it
         line = _bare(line[1:-1])
     if line.isupper():
         return line.lower()
