@@ -86,8 +86,9 @@ def main() -> None:
     print(DEFINITIONS, "\n")
     print(LINE.format("recipe", "", "s", "range", "rollout", "rewards", "update", "per hour"))
     results = []
+    ways = (("alone", 2, 1), ("1 thread", 1, 1), ("by side", 1, 2))
     for recipe in recipes:
-        for name, threads, at_once in (("alone", 2, 1), ("1 thread", 1, 1), ("by side", 1, 2)):
+        for name, threads, at_once in ways[::2] if options.quick else ways:
             entries = run(recipe, threads, at_once, iterations, episodes)
             totals = [sum(entry.values()) for entry in entries]
             middle, parts = median(totals), [median(entry[part] for entry in entries) for part in PARTS]
