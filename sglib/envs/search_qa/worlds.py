@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import functools
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import bm25s
-import numpy as np
+from sglib.envs.bm25 import Index
 
 FIRST = [
     "Ada", "Ben", "Cora", "Dino", "Ella", "Finn", "Gita", "Hugo", "Ines", "Jon", "Kira", "Leo", "Mona", "Nils",
@@ -61,26 +59,16 @@ class Document:
 
 
 class Corpus:
-    """Documents that can be searched by BM25 (`bm25s`; lower case, words of letters and digits, no stop words)."""
+    """Documents that can be searched by BM25; see `Index`."""
 
     def __init__(self, documents: Sequence[Document], aliases: Mapping[str, str] | None = None):
         """`aliases`: other names of things, by title."""
         self.documents, self.aliases = list(documents), dict(aliases or {})
-        self._index = bm25s.BM25()
-        self._index.index([_words(f"{d.title} {d.text}") for d in self.documents], show_progress=False)
+        self._index = Index([f"{d.title} {d.text}" for d in self.documents])
 
     def search(self, query: str, k: int) -> list[Document]:
         """The best `k` documents that have a word of the query; equal ones in the corpus's order."""
-        words = [word for word in _words(query) if word in self._index.vocab_dict]
-        if not words:
-            return []
-        scores = self._index.get_scores(words)
-        best = np.lexsort((np.arange(len(scores)), -scores))[:k]
-        return [self.documents[i] for i in best if scores[i] > 0]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower()) or ["-"]
+        return [self.documents[i] for i in self._index.search(query, k)]
 
 
 @dataclass(frozen=True)
