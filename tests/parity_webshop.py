@@ -5,9 +5,10 @@ by both.
     python tests/parity_webshop.py WebShop [--steps 10000] [--pairs 10000] [--out outputs/reference/webshop_parity.json]
 
 Files of the official form are drawn, with what such files have in them (ranges and missing prices, ids that are too
-long, repeated or "nan", options that are called like buttons, HTML, other alphabets); both read them. Pages (both modes),
-what can be clicked, rewards and ends must be equal. The search is ours on both sides (Lucene needs its index), and so
-is the rule for nouns where spaCy's model is not installed. gym, pyserini, cleantext and rank_bm25 are stood in for.
+long, repeated or "nan", options that are called like buttons, HTML, other alphabets); both read them. Pages (both
+modes), what can be clicked, rewards and ends must be equal. The search is ours on both sides (Lucene needs its index),
+and so is the rule for nouns where spaCy's model is not installed. gym, pyserini, cleantext and rank_bm25 are stood in
+for.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from sglib.records import write_atomic
 
 STRANGE = (
     {"pricing": ""}, {"pricing": "$1,299.99"}, {"pricing": "$5.00 - $18.50"}, {"pricing": None}, {"asin": "nan"},
-    {"asin": "TOOLONGANASIN"}, {"name": "Lamp <b>bright</b> & \"safe\""}, {"name": "灯 lampe d'été"}, {"small_description": []},
+    {"asin": "TOOLONGANASIN"}, {"name": "Lamp <b>bright</b> & \"safe\""}, {"name": "灯 lampe d'été"}, {"name": "the of"},
     {"customization_options": {"Style/Set": [{"value": " Dark Blue/Red "}, {"value": "reviews"}], "none": None}},
-    {"customization_options": {"color": [{"value": "next >"}, {"value": "Light BLUE"}], "size": [{"value": "light blue"}]}},
-    {"full_description": "Two\nlines"}, {"product_category": "Home › Home"}, {"query": " Desk Lamp "}, {"name": "the of"},
+    {"customization_options": {"color": [{"value": "next >"}, {"value": "Light BLUE"}], "x": [{"value": "light blue"}]}},
+    {"full_description": "Two\nlines"}, {"product_category": "Home › Home"}, {"query": " Desk Lamp "},
+    {"small_description": []},
 )  # fmt: skip
+ODD = ("click[search]", "search[]", "buy", "click[nothing]", "click[a[b]]", "search[lamp] please", "", "click[")
 
 
 def write_files(folder: Path, rng: random.Random, count: int = 200) -> None:
@@ -55,8 +58,8 @@ def write_files(folder: Path, rng: random.Random, count: int = 200) -> None:
         }  # fmt: skip
         human[item["asin"]] = [entry]
         if item["asin"] in told:
-            made = {"instruction": f"i want {item['query']}", "instruction_attributes": told[item["asin"]]["attributes"]}
-            told[item["asin"]] |= made if rng.random() < 0.5 else {"instruction": None, "instruction_attributes": None}
+            wanted = (f"i want {item['query']}", told[item["asin"]]["attributes"]) if rng.random() < 0.5 else (None, None)
+            told[item["asin"]] |= dict(zip(("instruction", "instruction_attributes"), wanted))
     for name, content in (("items_shuffle", raw), ("items_ins_v2", told), ("items_human_ins", human)):
         (folder / f"{name}.json").write_text(json.dumps(content))
 
@@ -128,9 +131,8 @@ def walk(theirs, ours, rng, steps, counts, differences):
             if can != {a for a in mine.admissible if a.startswith("click")}:
                 differences.append(f"{number} {taken}: {sorted(can)} != {mine.admissible}")
             words = rng.choice([p.title for p in ours.products.values()]).split()
-            strange = ("click[search]", "search[]", "buy", "click[nothing]", "click[a[b]]", "search[lamp] please", "", "click[")
             search = f"search[{' '.join(rng.sample(words, min(2, len(words))))}]"
-            action = rng.choices((rng.choice(sorted(can) or [search]), search, rng.choice(strange)), (8, 2, 1))[0]
+            action = rng.choices((rng.choice(sorted(can) or [search]), search, rng.choice(ODD)), (8, 2, 1))[0]
             if action.lower() == f"click[{BUY.lower()}]" and rng.random() < 0.7:
                 continue
             taken.append(action)
@@ -145,8 +147,8 @@ def walk(theirs, ours, rng, steps, counts, differences):
             if done:  # the pages after a purchase differ, and are said to
                 break
             theirs.observation_mode = "text_rich"
-            # bold letters of the description page's template, and the spaces around a line, are no part of it
-            if [line.strip() for line in theirs.observation.splitlines()] != [x.strip() for x in other.text.splitlines()]:
+            rich_text, mine_rich = ([x.strip() for x in t.splitlines()] for t in (theirs.observation, other.text))
+            if rich_text != mine_rich:
                 differences.append(f"{number} {taken}: {theirs.observation!r} != {other.text!r}")
             theirs.observation_mode, counts["rich"] = "text", counts["rich"] + 1
 
@@ -157,7 +159,7 @@ def score(theirs, ours, goal_module, rng, pairs, counts, differences):
         number, product = rng.randrange(len(ours.goals)), rng.choice(products)
         if rng.random() < 0.5:
             product = ours.products[ours.goals[number].asin]
-        options = {name: rng.choice(values) for name, values in product.options.items() if rng.random() < 0.7 and values}
+        options = {name: rng.choice(v) for name, v in product.options.items() if rng.random() < 0.7 and v}
         price = theirs.server.product_prices[product.asin]
         reward = goal_module.get_reward(by_id[product.asin], theirs.server.goals[number], price=price, options=options)
         mine = scores.terms(product, list(options.values()), ours.goals[number]).total
