@@ -21,17 +21,15 @@ SIDE_BY_SIDE = 256  # texts that are filled in at a time; changes speed and memo
 
 @torch.no_grad()
 def generate(
-    policy: Policy | EndpointPolicy,
-    prompts: Sequence[list[int]] | Sequence[list[dict]],
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    seed: int = 0,
-    streams: Sequence[Sequence[int]] | None = None,
-    batch_size: int = 64,
-) -> list[str]:
+    policy: Policy | EndpointPolicy, prompts: Sequence[list[int]] | Sequence[list[dict]], *, max_new_tokens: int,
+    temperature: float = 1.0, seed: int = 0, streams: Sequence[Sequence[int]] | None = None, batch_size: int = 64,
+) -> list[str]:  # fmt: skip
     """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. A
-    prompt's random numbers follow from its stream; without `streams` that is the seed and its place."""
+    prompt's random numbers follow from its stream; without `streams` that is the seed and its place. ValueError for a
+    number of tokens or prompts at a time below 1, or a temperature outside 0..10."""
+    if min(max_new_tokens, batch_size) < 1 or not 0 <= temperature <= 10:
+        got = f"max_new_tokens={max_new_tokens!r}, batch_size={batch_size!r}, temperature={temperature!r}"
+        raise ValueError(f"{got}: the first two must be at least 1, the last in 0..10")
     streams = [[seed, i] for i in range(len(prompts))] if streams is None else streams
     if isinstance(policy, EndpointPolicy):
         return policy.generate(
@@ -51,14 +49,9 @@ def generate(
 
 @torch.no_grad()
 def fill_in(
-    policy: Policy,
-    texts: Sequence[Sequence[list[int]]],
-    streams: Sequence[list[int]],
-    *,
-    end: str,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-) -> list[list[str]]:
+    policy: Policy, texts: Sequence[Sequence[list[int]]], streams: Sequence[list[int]], *, end: str,
+    max_new_tokens: int, temperature: float = 1.0,
+) -> list[list[str]]:  # fmt: skip
     """Let a policy fill in the blanks of texts: piece, blank, piece, blank. Each token is read once.
 
     Args:
