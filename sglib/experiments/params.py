@@ -337,9 +337,6 @@ class Grid(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _apart(self):
         _distinct([*self.headline, *self.others, *self.extras])
-        last = self.first_seed + max(self.headline_seeds, self.other_seeds, self.extra_seeds)
-        if last > 2**32:
-            raise ValueError(f"first_seed = {self.first_seed}: the last seed is {last - 1}; allowed: below 2**32")
         return self
 
 
