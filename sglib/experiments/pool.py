@@ -44,10 +44,14 @@ def _work(experiment: Experiment, threads: int, environment: dict[str, str]) -> 
 
 
 def train_all(
-    experiments: Sequence[Experiment], on_end: Callable[[int, str | None], None], jobs: int | None = None,
-    on_poll: Callable[[], None] | None = None, poll: float = 2.0, paused: Callable[[], bool] | None = None,
+    experiments: Sequence[Experiment],
+    on_end: Callable[[int, str | None], None],
+    jobs: int | None = None,
+    on_poll: Callable[[], None] | None = None,
+    poll: float = 2.0,
+    paused: Callable[[], bool] | None = None,
     threads: int | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Train experiments, several at a time; those that are complete are not run again.
 
     Args:

@@ -54,10 +54,20 @@ class WhatIf:
 
 
 def what_if(
-    policy: Policy, trajectory: Trajectory, turn: int, *, action: str | None = None, guidance: str | None = None,
-    label: str | None = None, delete_guidance: bool = False, k: int = 32, max_turns: int = 30,
-    temperature: float = 1.0, seed: int = 0, games: Mapping[str, Task] | None = None,
-) -> WhatIf:  # fmt: skip
+    policy: Policy,
+    trajectory: Trajectory,
+    turn: int,
+    *,
+    action: str | None = None,
+    guidance: str | None = None,
+    label: str | None = None,
+    delete_guidance: bool = False,
+    k: int = 32,
+    max_turns: int = 30,
+    temperature: float = 1.0,
+    seed: int = 0,
+    games: Mapping[str, Task] | None = None,
+) -> WhatIf:
     """Change one turn of a recorded episode and let the policy go on, k times, and k times without the change.
 
     Exactly one change: another `action` (the guidance or progress written before it stays), another `guidance` and
@@ -140,9 +150,16 @@ class StepValue:
 
 
 def step_values(
-    policy: Policy, trajectories: Sequence[Trajectory], steps: Sequence[tuple[int, int]], *, k: int = 16,
-    max_turns: int = 30, temperature: float = 1.0, seed: int = 0, games: Mapping[str, Task] | None = None,
-) -> list[StepValue]:  # fmt: skip
+    policy: Policy,
+    trajectories: Sequence[Trajectory],
+    steps: Sequence[tuple[int, int]],
+    *,
+    k: int = 16,
+    max_turns: int = 30,
+    temperature: float = 1.0,
+    seed: int = 0,
+    games: Mapping[str, Task] | None = None,
+) -> list[StepValue]:
     """The counterfactual advantage of recorded steps: success when the step is kept minus when it is drawn again, both
     by k episodes from the same snapshot.
 

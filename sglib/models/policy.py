@@ -108,9 +108,14 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
 
 
 def load_policy(
-    name: str | Path = "base", *, env: str | None = None, lora: dict | bool | None = None, device: str | None = None,
-    dtype: str | None = None, thinking: bool = False,
-) -> Policy | EndpointPolicy:  # fmt: skip
+    name: str | Path = "base",
+    *,
+    env: str | None = None,
+    lora: dict | bool | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    thinking: bool = False,
+) -> Policy | EndpointPolicy:
     """Load a policy.
 
     Args:

@@ -21,9 +21,15 @@ SIDE_BY_SIDE = 256  # texts that are filled in at a time; changes speed and memo
 
 @torch.no_grad()
 def generate(
-    policy: Policy | EndpointPolicy, prompts: Sequence[list[int]] | Sequence[list[dict]], *, max_new_tokens: int,
-    temperature: float = 1.0, seed: int = 0, streams: Sequence[Sequence[int]] | None = None, batch_size: int = 64,
-) -> list[str]:  # fmt: skip
+    policy: Policy | EndpointPolicy,
+    prompts: Sequence[list[int]] | Sequence[list[dict]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    streams: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 64,
+) -> list[str]:
     """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. A
     prompt's random numbers follow from its stream; without `streams` that is the seed and its place. ValueError for a
     number of tokens or prompts at a time below 1, or a temperature outside 0..10."""
@@ -49,9 +55,14 @@ def generate(
 
 @torch.no_grad()
 def fill_in(
-    policy: Policy, texts: Sequence[Sequence[list[int]]], streams: Sequence[list[int]], *, end: str,
-    max_new_tokens: int, temperature: float = 1.0,
-) -> list[list[str]]:  # fmt: skip
+    policy: Policy,
+    texts: Sequence[Sequence[list[int]]],
+    streams: Sequence[list[int]],
+    *,
+    end: str,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+) -> list[list[str]]:
     """Let a policy fill in the blanks of texts: piece, blank, piece, blank. Each token is read once.
 
     Args:

@@ -20,9 +20,16 @@ from sglib.records import Trajectory
 
 
 def rollout(
-    policy: Policy | EndpointPolicy, tasks: Sequence[Task], *, format: str = "act", turns: int | None = None,
-    temperature: float = 1.0, seed: int = 0, group: int = 1, options: Options | None = None,
-) -> list[Trajectory]:  # fmt: skip
+    policy: Policy | EndpointPolicy,
+    tasks: Sequence[Task],
+    *,
+    format: str = "act",
+    turns: int | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    group: int = 1,
+    options: Options | None = None,
+) -> list[Trajectory]:
     """Let a policy play tasks; same seed, same trajectories.
 
     Args:

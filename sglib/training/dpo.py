@@ -35,9 +35,16 @@ class _Trainer(DPOTrainer):
 
 
 def dpo(
-    policy, pairs: Sequence[Pair], *, beta: float = 0.1, epochs: int = 1, learning_rate: float = 1e-4,
-    batch_size: int = 16, micro_batch_size: int = 8, seed: int = 0,
-) -> list[dict]:  # fmt: skip
+    policy,
+    pairs: Sequence[Pair],
+    *,
+    beta: float = 0.1,
+    epochs: int = 1,
+    learning_rate: float = 1e-4,
+    batch_size: int = 16,
+    micro_batch_size: int = 8,
+    seed: int = 0,
+) -> list[dict]:
     """Train `policy.model` in place to prefer the expert's answers, see `sglib.rewards.step_agent.implicit_loss`; by
     AdamW at a constant rate.
 

@@ -263,11 +263,19 @@ class Bookkeeping(TrainerCallback):
 
 
 def train(
-    policy, games: Sequence, settings: GRPOSettings, components: Sequence[Component],
-    estimator: Estimator | None = None, *, evaluate_fn: Callable[[object], dict] | None = None,
-    on_iteration: Callable[[dict, list[Trajectory]], None] | None = None, run_dir: str | Path | None = None,
-    resume: bool = True, stop: Callable[[], bool] | None = None, rollout_fn: Callable[..., list[Trajectory]] = rollout,
-) -> TrainingResult:  # fmt: skip
+    policy,
+    games: Sequence,
+    settings: GRPOSettings,
+    components: Sequence[Component],
+    estimator: Estimator | None = None,
+    *,
+    evaluate_fn: Callable[[object], dict] | None = None,
+    on_iteration: Callable[[dict, list[Trajectory]], None] | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = True,
+    stop: Callable[[], bool] | None = None,
+    rollout_fn: Callable[..., list[Trajectory]] = rollout,
+) -> TrainingResult:
     """Train `policy` in place by GRPO on whole trajectories.
 
     With `run_dir`, `metrics.jsonl` grows by one line per iteration and `checkpoint-<iteration>/` is written every

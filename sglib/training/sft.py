@@ -13,9 +13,15 @@ from sglib.training.shared import StepHistory, epoch_arguments, restore_after_tr
 
 
 def sft(
-    policy, examples: Sequence[dict], *, epochs: int = 1, learning_rate: float = 2e-4, batch_size: int = 16,
-    micro_batch_size: int = 8, seed: int = 0,
-) -> list[dict]:  # fmt: skip
+    policy,
+    examples: Sequence[dict],
+    *,
+    epochs: int = 1,
+    learning_rate: float = 2e-4,
+    batch_size: int = 16,
+    micro_batch_size: int = 8,
+    seed: int = 0,
+) -> list[dict]:
     """Train `policy.model` in place to predict the labelled tokens, by AdamW at a constant rate.
 
     Args:

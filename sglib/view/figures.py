@@ -26,10 +26,16 @@ Rows = Sequence[Mapping[str, Any]] | pd.DataFrame
 
 
 def learning_curves(
-    metrics_by_arm: Mapping[str, Rows], x: str = "iteration", y: str = "success", *, title: str = "",
-    x_title: str = "iteration", y_title: str = "success rate on held-out games", percent: bool = True,
+    metrics_by_arm: Mapping[str, Rows],
+    x: str = "iteration",
+    y: str = "success",
+    *,
+    title: str = "",
+    x_title: str = "iteration",
+    y_title: str = "success rate on held-out games",
+    percent: bool = True,
     n: int | None = None,
-) -> go.Figure:  # fmt: skip
+) -> go.Figure:
     """One line for each arm, with its 95 % interval as a band.
 
     Args:
@@ -75,11 +81,21 @@ def _curve(
 
 
 def bars(
-    names: Sequence[str], values: Sequence[float], low: Sequence[float] | None = None,
-    high: Sequence[float] | None = None, *, title: str = "", x_title: str = "", y_title: str = "success rate",
-    percent: bool = True, n: int | None = None, group: str | None = None, onto: go.Figure | None = None,
-    detectable: float | None = None, pair: str | None = None,
-) -> go.Figure:  # fmt: skip
+    names: Sequence[str],
+    values: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+    *,
+    title: str = "",
+    x_title: str = "",
+    y_title: str = "success rate",
+    percent: bool = True,
+    n: int | None = None,
+    group: str | None = None,
+    onto: go.Figure | None = None,
+    detectable: float | None = None,
+    pair: str | None = None,
+) -> go.Figure:
     """One bar for each name, with its 95 % interval; more than `MOST_STANDING` are horizontal, so that names can be
     read. Arguments as in `learning_curves`, and:
 
@@ -110,9 +126,14 @@ def bars(
 
 
 def forest(
-    rows: Rows, groups: Sequence[str], *, title: str = "", x_title: str = "difference in points",
-    band: float | None = None, note: str = "",
-) -> go.Figure:  # fmt: skip
+    rows: Rows,
+    groups: Sequence[str],
+    *,
+    title: str = "",
+    x_title: str = "difference in points",
+    band: float | None = None,
+    note: str = "",
+) -> go.Figure:
     """Differences with their intervals, one below the other, and what papers reported.
 
     Args:
@@ -207,9 +228,16 @@ def label_panels(metrics_by_arm: Mapping[str, Rows], *, title: str = "") -> go.F
 
 
 def small_multiples(
-    panels: Mapping[str, Mapping[str, Rows]], x: str = "iteration", y: str = "value", *, title: str = "",
-    x_title: str = "iteration", y_title: str = "", note: str = "", columns: int | None = None,
-) -> go.Figure:  # fmt: skip
+    panels: Mapping[str, Mapping[str, Rows]],
+    x: str = "iteration",
+    y: str = "value",
+    *,
+    title: str = "",
+    x_title: str = "iteration",
+    y_title: str = "",
+    note: str = "",
+    columns: int | None = None,
+) -> go.Figure:
     """Several quantities of the same arms, one panel and one scale each, `columns` in a row (None: all).
 
     `panels`: title (quantity with its unit) -> arm -> rows, as in `learning_curves`; an arm keeps its colour in all
