@@ -265,7 +265,10 @@ def test_a_failure_that_stays_names_the_endpoint_and_keeps_what_was_played(serve
         ((200, "<html>"), "no chat completion: '<html>'"),
         ((200, '{"choices": ['), "no answer"),
         ((200, {"choices": []}), "no chat completion"),
-        ((200, {"error": "busy"}), "no chat completion"),
+        ((200, {"error": "busy"}), "HTTP 200 OK: busy"),
+        ((200, {"error": {"message": "no memory left", "code": 500}}), "HTTP 200 OK: no memory left"),
+        ((200, {"choices": [{"index": 0, "error": {"message": "overloaded"}, "finish_reason": "error",
+                             "message": {"role": "assistant", "content": ""}}]}), "HTTP 200 OK: overloaded"),
         ((418, "no json at all"), "HTTP 418"),
     ],
 )
@@ -343,6 +346,23 @@ def test_a_conversation_that_is_too_long_ends_the_episode(serve, caplog):
     server.script = lambda request, n: refusal
     with pytest.raises(EndpointError, match="maximum context length"):  # not even one turn fits
         sglib.rollout(sglib.load_policy(server.name), GAMES)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (413, {"error": {"message": "Please reduce the length of the messages or completion."}}),
+        (422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 512. Given: 600"}),
+        (400, {"error": {"message": "prompt is too long: 210000 tokens > 200000 maximum"}}),
+        (400, {"error": {"message": "The input token count (1100) exceeds the maximum number of tokens (1000)."}}),
+        (400, {"error": {"message": "Prompt length 900 is greater than max_seq_len 512"}}),
+        (200, {"error": {"message": "the request exceeds the available context size"}}),
+    ],
+)
+def test_servers_say_too_long_in_many_ways(serve, refusal):
+    server = serve(lambda request, n: refusal if len(request["messages"]) > 4 else "Action: look")
+    (played,) = sglib.rollout(EndpointPolicy(server.name, retries=0), GAMES[:1], turns=9)
+    assert len(played) == 2 and played.no_room
 
 
 def test_servers_that_know_other_parameters(serve, caplog):

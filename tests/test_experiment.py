@@ -10,6 +10,7 @@ from sglib.experiments import evidence, experiment, params, pool
 from sglib.experiments.experiment import Experiment
 from sglib.experiments.recipe import load_recipe
 from sglib.rewards import Constant
+from sglib.training import checkpoint
 
 SMALL = {"iterations": 2, "games_per_iteration": 2, "group_size": 2, "eval_games": 4, "eval_every": 1, "max_turns": 4}
 
@@ -99,6 +100,15 @@ def test_an_interrupted_one_goes_on_to_the_same_result(monkeypatch):
 def test_a_failing_one_says_why():
     with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*neither 'new'"):
         pool.train_recipes(small(arms=["grpo"], model="base-none"), poll=0.2)
+
+
+def test_one_process_at_a_time(monkeypatch):
+    """Refused before anything is played or written."""
+    one = Experiment("grpo", small())
+    monkeypatch.setattr(experiment, "load_policy", None)
+    with checkpoint.locked(one.folder, ".training"), pytest.raises(RuntimeError, match="in use by another run"):
+        one.train()
+    assert [path.name for path in one.folder.iterdir()] == [".training"]
 
 
 def test_what_is_read_is_what_was_written():

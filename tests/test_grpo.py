@@ -496,6 +496,9 @@ def test_settings_errors_name_the_field():
         settings(group_size=1)
     with pytest.raises(ValueError, match="learning_rates"):
         settings(learning_rates=1)
+    for name, value in {"temperature": float("inf"), "seed": 2**32, "format": "sing", "epsilon": True}.items():
+        with pytest.raises(ValueError, match=name):
+            settings(**{name: value})
     with pytest.raises(ValueError, match="allowed: at least games_per_iteration=7"):
         run(settings(games_per_iteration=7))
 

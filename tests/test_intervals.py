@@ -140,7 +140,21 @@ def test_crossed_mean_by_hand():
     assert c.estimate == 0.5 and c.sd == pytest.approx(np.sqrt(0.125)) and (c.seeds, c.tasks) == (2, 2)
     # MS_seed = MS_rest = 2 * 0.125 = 0.25, MS_task = 0, so the variance is 0.25 / 4 with 1 degree of freedom
     assert c.high - c.estimate == pytest.approx(12.7062 * np.sqrt(0.25 / 4), rel=1e-4) and c.df == 1
-    assert crossed_mean([[1.0, 1.0], [1.0, 1.0]]).low == 1.0
+
+
+def test_outcomes_that_are_all_alike_are_not_certain():
+    """3 seeds x 8 tasks, nothing varies: as open as with one outcome apart, where MS_seed = 1 / 24 = MS_rest."""
+    lost, won = {s: [0] * 8 for s in (1, 2, 3)}, {s: [1] * 8 for s in (1, 2, 3)}
+    half = 4.3027 / 24
+    for found, low, high in (
+        (success(lost), 0, half), (success(won), 1 - half, 1), (compare(lost, lost), -half, half),
+        (compare(won, lost), 1 - half, 1),
+    ):  # fmt: skip
+        assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+        assert found.sd == 0 and 0.001 < found.p_value <= 1
+    one = success(lost | {3: [0] * 7 + [1]})
+    assert one.high - one.estimate == pytest.approx(half, rel=1e-4)
+    assert detectable(compare(lost, lost)) > half
 
 
 def test_two_seeds_that_agree_by_chance_are_not_certain():

@@ -162,6 +162,11 @@ def test_only_the_data_sets_own_folders_are_filtered(tmp_path):
         folder = game.save(tmp_path / name / "alfworld")
         for root in (tmp_path / name / "alfworld", folder.parent, folder):
             assert load_games(root) == [game]
+        shutil.copytree(folder, tmp_path / name / "game")
+        shutil.rmtree(tmp_path / name / "alfworld")
+        for root in (tmp_path / name / "game", tmp_path / name):
+            assert [found.goal for found in load_games(root)] == [game.goal]
+    folder = tmp_path / "removable" / "game"
     for task in ("pick_and_place_with_movable_recep-A-B-C-1", "pick_and_place_simple-AppleSliced-None-Bed-301"):
         aside = tmp_path / "aside" / "train" / task / "trial"
         shutil.copytree(folder, aside)

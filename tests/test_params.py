@@ -100,8 +100,9 @@ def test_notebook_namespace():
     with pytest.raises(ParameterError, match="lerning_rate"):
         check("grpo", {**names, "lerning_rate": 1})
     names["In"] = [*cells[:3], "# Parameters\narms = 'igpo'", "from x import arms", *cells[4:]]
-    with pytest.raises(ParameterError, match="arms: an import of this notebook replaced its value"):
-        check("grpo", {**names, "arms": params})
+    for thing in (params, check):
+        with pytest.raises(ParameterError, match="arms: an import of this notebook replaced its value"):
+            check("grpo", {**names, "arms": thing})
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,13 @@ def test_notebook_namespace():
     [
         ("a: [", "cannot be read as YAML"),
         ("- 1", "expected keys and values, found list"),
+        ("env: alfworld\ngrpo: {iterations: 3, iterations: 4}", "iterations: stands twice"),
+        ("env: alfworld\nmodel: ''", "model = '': .*at least 1 character"),
+        ("env: alfworld\noutput_dir: ''", "output_dir = '': .*at least 1 character"),
+        ("env: alfworld\ngrpo: {eval_games: 2000000}", "eval_games = 2000000: .*less than or equal to 1000000"),
+        ("env: alfworld\nseed: 4294967296", "seed = 4294967296: .*less than 4294967296"),
+        ("env: alfworld\ngrid: {headline: [grpo], first_seed: 4294967290}", "first_seed = .* or equal to 1000000"),
+        ("env: alfworld\nassay: {truth: thruth}", "no recipe 'thruth'"),
         ("sed: 3", "sed: unknown key, did you mean 'seed'"),
         ("1: 3", "1: unknown key"),
         ("env: alfworld\ngrpo: 3", "grpo = 3"),
@@ -150,6 +158,18 @@ def test_a_try_with_other_values_gets_a_folder_of_its_own():
     tried = check("grpo", {"size": "tiny", "games_per_iteration": 3})
     assert re.fullmatch(r"tiny-seed7-[0-9a-f]{6}", tried.run_name)
     assert check("grpo", {"size": "tiny", "games_per_iteration": 3, "run": "mine"}).run_name == "mine"
+
+
+def test_what_is_in_a_file_of_ones_own_counts(tmp_path):
+    """Another recipe under the same name is another run, and replaces no result."""
+    file, names = tmp_path / "mine.yaml", []
+    for weight in (1.0, 2.0, 1.0):
+        file.write_text(f"components: [{{name: outcome, weight: {weight}}}]")
+        p = check("grpo", {"size": "tiny", "arms": [str(file)]})
+        assert list(p.files) == [str(file)]
+        names.append(p.run_name)
+    assert names[0] == names[2] != names[1]
+    assert check("grpo", {"size": "tiny"}).files == {}
 
 
 @pytest.mark.parametrize("text", ["[igpo, grpo]", "['igpo', grpo]"])

@@ -7,7 +7,7 @@ import torch
 
 import sglib
 from sglib.envs.alfworld import FastAlfworld, generate_games
-from sglib.models.policy import Policy, load_policy
+from sglib.models.policy import Policy, load_frozen, load_policy
 from sglib.models.small import build_tokenizer, shipped_folder
 
 CARD = sglib.envs.get("alfworld")
@@ -82,3 +82,13 @@ def test_the_shipped_models_come_with_their_card(name):
     assert card["parameters"] == sum(p.numel() for p in load_policy(name).model.parameters())
     assert {"recipe", "curve", "wall_seconds", "command"} <= set(card)
     assert (shipped_folder(name) / "model.safetensors").stat().st_size < 12e6
+
+
+def test_a_frozen_model_is_loaded_again_when_its_files_change(tmp_path, trajectory):
+    trajectory.env = "alfworld"
+    for name in ("base", "base_strong"):
+        load_policy(name).save(tmp_path)
+        found = load_frozen(str(tmp_path), [trajectory], None)
+        weights = zip(found.model.parameters(), load_policy(name).model.parameters())
+        assert all(torch.equal(a, b) for a, b in weights)
+    assert load_frozen(str(tmp_path), [trajectory], None) is found

@@ -117,7 +117,9 @@ def test_an_answer_can_be_begun_for_the_policy(base):
         ({"format": "sing"}, "format='sing'"),
         ({"turns": 0}, "turns=0"),
         ({"temperature": -1}, "temperature=-1"),
+        ({"turns": 2.5}, "turns=2.5"),
         ({"group": 0}, "group=0"),
+        ({"seed": -1}, "seed=-1"),
         ({"options": sglib.Options(make={"engine": "warp"})}, "engine='warp'"),
         ({"options": sglib.Options(max_new_tokens=0)}, "max_new_tokens=0"),
     ],
@@ -125,3 +127,17 @@ def test_an_answer_can_be_begun_for_the_policy(base):
 def test_bad_arguments(base, options, message):
     with pytest.raises(ValueError, match=message):
         sglib.rollout(base, GAMES[:1], **options)
+
+
+@pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"batch_size": 0}, {"temperature": float("nan")}])
+def test_bad_arguments_of_generate(base, options):
+    with pytest.raises(ValueError, match="={0!r}, |={0!r}:".format(*options.values())):
+        sglib.generate(base, [[1, 2]], **{"max_new_tokens": 1} | options)
+
+
+def test_weights_that_are_no_numbers_play_nothing():
+    policy = sglib.load_policy("base")
+    with torch.no_grad():
+        next(policy.model.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="base: its log-probabilities are no numbers"):
+        sglib.rollout(policy, GAMES[:1], turns=1)

@@ -6,6 +6,7 @@ import pytest
 
 from sglib.experiments import params, runs
 from sglib.records import read_trajectories
+from sglib.training import checkpoint
 
 
 @pytest.fixture
@@ -31,10 +32,39 @@ def test_finish(run):
 def test_a_new_start_leaves_nothing_of_the_old_run(run):
     run.write_json("figures/old.json", 1)
     run.finish()
-    run.path("notebook.ipynb").write_text("being written")
+    run.path("running.ipynb").write_text("being written")
     again = runs.start_run("04_joint_grpo", run.params)
-    assert sorted(p.name for p in again.folder.iterdir()) == ["notebook.ipynb", "params.json", "run.json"]
+    names = [".lock", "earlier", "params.json", "run.json", "running.ipynb"]
+    assert sorted(p.name for p in again.folder.iterdir()) == names
     assert runs.find_runs("04_joint_grpo") == []
+
+
+def test_a_complete_run_stays_until_another_is_complete(run):
+    run.write_json("result.json", 1)
+    run.finish()
+    for _ in range(2):  # neither of these comes to its end
+        runs.start_run("04_joint_grpo", run.params).write_json("half.json", 1)
+    kept = run.folder / "earlier"
+    assert json.loads((kept / "run.json").read_text())["state"] == "complete" and (kept / "result.json").exists()
+    assert not (kept / "half.json").exists()
+    runs.start_run("04_joint_grpo", run.params).finish()
+    assert sorted(p.name for p in run.folder.iterdir()) == [".lock", "params.json", "run.json"]
+
+
+def test_a_run_is_one_process_s(run):
+    with pytest.raises(RuntimeError, match=r"tiny-seed3 is in use by another run"), checkpoint.locked(run.folder):
+        pass
+    run.finish()
+    with checkpoint.locked(run.folder), pytest.raises(RuntimeError, match="in use by another run"):
+        runs.start_run("04_joint_grpo", run.params)
+    assert json.loads((run.folder / "run.json").read_text())["state"] == "complete"
+
+
+@pytest.mark.parametrize("name", ["../out.json", "/tmp/out.json", "a/../../out.json"])
+def test_a_run_writes_into_its_folder_alone(run, name):
+    for write in (run.path, lambda n: run.write_json(n, 1), lambda n: run.write_trajectories(n, [])):
+        with pytest.raises(ValueError, match=r"out.json': allowed: a path inside the run's folder"):
+            write(name)
 
 
 def test_a_folder_that_is_no_run_is_not_emptied(outputs):

@@ -112,5 +112,8 @@ def test_same_seed_same_weights_and_lora():
 def test_errors(examples, message):
     with pytest.raises(ValueError, match=message):
         sft(make_policy(), examples)
+    for wrong in ({"seed": 2**32}, {"seed": -1}, {"learning_rate": float("nan")}, {"learning_rate": 0.0}):
+        with pytest.raises(ValueError, match="seed, learning_rate: got .*allowed"):
+            sft(make_policy(), successors(2), **wrong)
     with pytest.raises(ValueError, match="epochs: got 0"):
         sft(make_policy(), successors(), epochs=0)

@@ -143,6 +143,7 @@ def test_still_images_of_all_kinds(tmp_path):
         lambda: forest([], ["open"]),
         lambda: figures.small_multiples({}),
         lambda: figures.turn_panels({}, []),
+        lambda: figures.turn_panels({"reward": []}, []),
         lambda: figures.turn_panels({"reward": [[], []]}, ["won", "lost"]),
     ],
 )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import pydantic
-import yaml
 
-from sglib.experiments.files import params_dir
+from sglib.experiments.files import params_dir, read_yaml
 
 When = Literal["before", "start", "after"]
 
@@ -67,5 +66,5 @@ class File(_Data):
         return self
 
 
-FILE = File(**yaml.safe_load((params_dir() / "claims.yaml").read_text(encoding="utf-8")))
+FILE = File(**read_yaml(params_dir() / "claims.yaml"))
 CLAIMS, REASONS, FACTS, ELSEWHERE = FILE.claims, FILE.reasons, FILE.facts, FILE.elsewhere

@@ -38,6 +38,7 @@ from sglib.models.endpoint import check_trainable
 from sglib.models.policy import Policy, load_policy
 from sglib.play.episode import Options
 from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
+from sglib.training.checkpoint import locked
 from sglib.training.grpo import GRPOSettings, train
 
 ROOMS = ("formats", "models", "play", "rewards", "advantages", "measure", "training")
@@ -168,11 +169,14 @@ class Experiment:
         return evaluate(policy, tasks, **self.how(again), options=options)
 
     def train(self) -> None:
-        """Train, going on from what is there, to the end or until a file `stop` lies in the folder."""
+        """Train, going on from what is there, to the end or until a file `stop` lies in the folder; RuntimeError where
+        another process does."""
+        if not self.done:
+            with locked(self.folder, ".training"):  # also what comes before and after reinforcement
+                self._train()
+
+    def _train(self) -> None:
         p, folder, recipe = self.params, self.folder, self.load()
-        if self.done:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter(), time.process_time()
         lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
         policy = load_policy(p.model, env=p.env, lora=lora)

@@ -19,14 +19,22 @@ class ParameterError(ValueError):
     """A parameter that does not exist or has a value that is not allowed; the message names it and what is allowed."""
 
 
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:  # YAML's reader would take the last
+            raise yaml.constructor.ConstructorError(problem=f"{twice[0]}: stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> dict:
     """The keys and values of a YAML file.
 
     Raises:
-        ParameterError: naming the file, which holds something else.
+        ParameterError: naming the file, which holds something else, or a key that stands twice in it.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):

@@ -16,7 +16,6 @@ import ast
 import hashlib
 import json
 import re
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,8 +26,9 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from sglib import envs
 from sglib.experiments.files import ParameterError, explain, params_file, read_yaml, recipe_file, sizes
+from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.models.small import shipped_folder
-from sglib.rewards.fields import Count, Float, Int, Positive, Share, known_keys, unknown
+from sglib.rewards.fields import Count, Float, Int, Positive, Rate, Seed, Share, Text, Warmth, known_keys, unknown
 from sglib.training.settings import BatchSettings
 
 COMMON = ("env", "seed", "size", "output_dir", "run", "model")  # keys at the top of a YAML file
@@ -78,13 +78,13 @@ def _model(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() and not shipped_folder(name) else name
 
 
-Warmth = Annotated[Float, Field(gt=0, le=2)]  # a temperature that samples
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Format = Literal["act", "progress", "guide"]
 Condition = Literal["basic", "online", "random", "retrospective"]
 Names = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_distinct)]
 Recipes = Annotated[list[Annotated[str, AfterValidator(_recipe)]], BeforeValidator(_as_list), AfterValidator(_distinct)]
-NamedRecipes = Annotated[list[Annotated[str, AfterValidator(_named_recipe)]], *Recipes.__metadata__]
+NamedRecipe = Annotated[str, AfterValidator(_named_recipe)]
+NamedRecipes = Annotated[list[NamedRecipe], *Recipes.__metadata__]
 GridName = Annotated[RunName, AfterValidator(_grid_name)]
 
 
@@ -111,11 +111,11 @@ class Params(pydantic.BaseModel):
     _known = pydantic.model_validator(mode="before")(classmethod(known_keys))
 
     env: Annotated[str, AfterValidator(_environment)] = Field("", validate_default=True)
-    seed: Int = Field(0, ge=0, lt=2**32)  # numpy's limit
+    seed: Seed = 0
     size: RunName = "cpu"
-    output_dir: str = "outputs"
+    output_dir: Text = "outputs"
     run: RunName | None = None
-    model: Annotated[str, AfterValidator(_model)] = "base"
+    model: Annotated[Text, AfterValidator(_model)] = "base"
     max_turns: Int | None = Field(None, ge=1, le=200)
     task_size: Any = None
     temperature: Warmth = 0.4
@@ -145,7 +145,19 @@ class Params(pydantic.BaseModel):
         mine, usual = (p.model_dump(exclude={"run", "output_dir"}) for p in (self, plain))
         if mine == usual:
             return name
+        mine |= {"files": files} if (files := self.files) else {}
         return f"{name}-{hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()[:6]}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """A hash of each of the user's own files and folders that values name: recipes, a model, an environment."""
+        from sglib.experiments.recipe import load_recipe  # loads TRL, which takes seconds
+        from sglib.experiments.runs import source_hash
+
+        values = self.model_dump(exclude={"output_dir"}).values()
+        own = [x for of in values for x in (of if isinstance(of, list) else [of]) if str(x).startswith("/")]
+        kinds = {".yaml": lambda x: digest(canonical(load_recipe(x), env=self.env)), ".py": source_hash}
+        return {x: kinds.get(Path(x).suffix, weights_hash)(x) for x in own}
 
 
 class GameParams(Params):
@@ -178,7 +190,7 @@ class WarmupParams(Params):
     games: Count = 256
     play_temperature: Warmth = 1.0
     epochs: Count = 1
-    learning_rate: Annotated[Float, Field(gt=0, le=1)] = 2.0e-4
+    learning_rate: Rate = 2.0e-4
     train_batch_size: Count = 16
     lora: bool = False
     eval_games: Count = 128
@@ -345,10 +357,10 @@ class Assay(pydantic.BaseModel):
     measure: Literal["after", "training"] = "training"
     margin: Share = 0.05
     plain: NamedRecipes = ["grpo", "gigpo"]
-    again: str = "grpo_again"
-    truth: str = "truth"
-    shuffled: str = "truth_shuffled"
-    noise: str = "noise"
+    again: NamedRecipe = "grpo_again"
+    truth: NamedRecipe = "truth"
+    shuffled: NamedRecipe = "truth_shuffled"
+    noise: NamedRecipe = "noise"
     noisy: NamedRecipes = [f"truth_noisy_{auroc}" for auroc in (60, 70, 80, 90)]
 
 
@@ -448,19 +460,20 @@ def _notebook_values(values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(cells, list):
         return dict(values)
     # A misspelt `-p lerning_rate 1` is a plain assignment in papermill's cell: only the source tells it from the rest.
-    names = set()
+    names, imported = set(), set()
     for cell in cells:
         try:
             statements = ast.parse(cell).body
         except SyntaxError:  # a cell with magics sets no parameter
             continue
+        imports = [a for s in statements if isinstance(s, ast.Import | ast.ImportFrom) for a in s.names]
+        imported |= {(a.asname or a.name).partition(".")[0] for a in imports}
         if re.search(r"\bcheck\(", cell):
             break
         assigned = [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
         names.update(target.id for target in assigned if isinstance(target, ast.Name))
-    for name in sorted(names):
-        if isinstance(values.get(name), types.ModuleType):
-            raise ParameterError(f"{name}: an import of this notebook replaced its value: import under another name")
+    for name in sorted(names & imported):
+        raise ParameterError(f"{name}: an import of this notebook replaced its value: import under another name")
     return {name: values[name] for name in names if name in values}
 
 

@@ -1,12 +1,14 @@
 """Run folders, the manifest of committed results, prerequisites kept between runs.
 
     outputs/<notebook>/<run>/   run.json (parameters, seed, versions, state), params.json, what the notebook writes,
-                                figures/, notebook.ipynb (as executed)
+                                figures/, notebook.ipynb (as executed); earlier/: the last complete run of this name,
+                                until another is complete
     outputs/cache/              what several notebooks need, by the hash of everything it depends on
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -27,8 +29,10 @@ import pandas as pd
 from sglib.experiments import params as parameters
 from sglib.experiments.files import repo_root
 from sglib.records import Trajectory, write_atomic, write_trajectories
+from sglib.training.checkpoint import locked
 
-EXECUTED = "notebook.ipynb"
+EXECUTED, RUNNING, EARLIER = "notebook.ipynb", "running.ipynb", "earlier"
+_TAKEN: dict[Path, contextlib.ExitStack] = {}  # the folders that this process is writing into
 MANIFEST = "MANIFEST.json"
 
 
@@ -69,24 +73,26 @@ class Run:
     info: dict[str, Any]  # what `run.json` holds
 
     def path(self, name: str) -> Path:
-        """A path inside the folder; its parent exists."""
-        path = self.folder / name
+        """A path inside the folder (ValueError for another); its parent exists."""
+        path = Path(os.path.normpath(self.folder / name))
+        if not path.is_relative_to(self.folder):
+            raise ValueError(f"name={name!r}: allowed: a path inside the run's folder {self.folder}")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def write_json(self, name: str, value: Any) -> Path:
         """Keep a result (dicts, lists, numbers, numpy) as JSON. Returns the path."""
-        return write_atomic(self.folder / name, _json(value, indent=1) + "\n")
+        return write_atomic(self.path(name), _json(value, indent=1) + "\n")
 
     def write_table(self, name: str, rows: list[dict] | pd.DataFrame) -> Path:
         """Keep a table, one dict per row, as .csv or .parquet. Returns the path."""
         table = pd.DataFrame(rows)
         data = table.to_parquet(index=False) if name.endswith(".parquet") else table.to_csv(index=False)
-        return write_atomic(self.folder / name, data)
+        return write_atomic(self.path(name), data)
 
     def write_trajectories(self, name: str, trajectories: Iterable[Trajectory]) -> Path:
         """Keep episodes as JSON lines (`sglib.read_trajectories` reads them). Returns the path."""
-        return write_trajectories(self.folder / name, trajectories)
+        return write_trajectories(self.path(name), trajectories)
 
     def finish(self, **results: Any) -> None:
         """Mark the run complete and keep `results` (a few numbers) in run.json."""
@@ -96,16 +102,31 @@ class Run:
             state="complete", finished=now.isoformat(timespec="seconds"), elapsed=round(elapsed, 1), results=results
         )
         self.write_json("run.json", self.info)
+        shutil.rmtree(self.folder / EARLIER, ignore_errors=True)
+        _TAKEN.pop(self.folder, contextlib.ExitStack()).close()
 
 
 def start_run(notebook: str, params: parameters.Params) -> Run:
     """Make the folder `outputs/<notebook>/<run>/` of a notebook ("04_joint_grpo") and write what is known before
-    anything runs. The files of an earlier run of the same name go: none may be mistaken for this one's."""
+    anything runs. The files of an earlier run of the same name go, so that none is mistaken for this one's; those of a
+    complete one into `earlier/`, where they stay until this one is complete, too.
+
+    Raises:
+        RuntimeError: another process has begun this run and not ended it.
+    """
     folder = output_root(params.output_dir) / notebook / params.run_name
+    if folder not in _TAKEN:  # this process may begin again
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(folder))
+            _TAKEN[folder] = stack.pop_all()
     if (folder / "run.json").exists():  # a folder without it is not ours to empty
-        for old in folder.iterdir():
-            if old.name != EXECUTED:  # papermill is writing it right now
-                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        target = Path(tempfile.mkdtemp(dir=folder, prefix=".old."))
+        complete = json.loads((folder / "run.json").read_text(encoding="utf-8"))["state"] == "complete"
+        for old in [path for path in folder.iterdir() if path.name not in (RUNNING, EARLIER, ".lock", target.name)]:
+            old.rename(target / old.name)
+        shutil.rmtree(folder / EARLIER if complete else target, ignore_errors=True)
+        if complete:
+            target.rename(folder / EARLIER)
     info = {
         "notebook": notebook,
         "run": params.run_name,
@@ -114,6 +135,7 @@ def start_run(notebook: str, params: parameters.Params) -> Run:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "params": params.model_dump(),
         "source": notebook_source(notebook),
+        "files": params.files,
         "git": _git_commit(),
         "versions": {"python": platform.python_version(), **versions()},
         "machine": {"system": platform.platform(), "cores": os.cpu_count()},

@@ -19,7 +19,7 @@ from sglib.models.policy import Policy
 from sglib.play.rollout import rollout
 from sglib.rewards import repro, step_agent
 from sglib.rewards.component import KNOWS
-from sglib.rewards.fields import Count, Part, Positive
+from sglib.rewards.fields import Count, Part, Positive, Rate, Warmth
 from sglib.training.dpo import dpo
 from sglib.training.sft import sft
 
@@ -31,7 +31,7 @@ class Stage(Part):
     """What is learned before reinforcement, by `sglib.training.sft.sft` or `sglib.training.dpo.dpo`."""
 
     games: Count = 512  # that are played
-    learning_rate: Positive = 1e-4
+    learning_rate: Rate = 1e-4
     batch_size: Count = 16
 
     @property
@@ -57,9 +57,9 @@ class Warmup(Stage):
     the entropy of its actions (seed 0: 0.44 to 0.24), and reinforcement ends lower from there.
     """
 
-    learning_rate: Positive = 5e-4
+    learning_rate: Rate = 5e-4
     epochs: Count = 2  # few, since what comes after has to explore
-    temperature: Positive = 1.0  # at which the episodes are played
+    temperature: Warmth = 1.0  # at which the episodes are played
     answer: Literal["list", "steps"] = "steps"  # form of the retrospection, as the reward's
     kind: Literal["warmup"] = "warmup"
 
@@ -115,7 +115,7 @@ OneStage = Annotated[Warmup | Imitation | Preference, Field(discriminator="kind"
 class Stages(Part):
     """Several starts: each goes on with what the one before it has taught."""
 
-    stages: tuple[OneStage, ...]
+    stages: Annotated[tuple[OneStage, ...], Field(min_length=1)]
     kind: Literal["stages"] = "stages"
 
     @property

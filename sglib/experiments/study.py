@@ -21,7 +21,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from sglib.experiments import params as parameters
-from sglib.experiments.runs import EXECUTED, notebook_source, output_root, repo_root, write_manifest
+from sglib.experiments.runs import EXECUTED, RUNNING, notebook_source, output_root, repo_root, write_manifest
 from sglib.models.small import shipped_folder
 from sglib.records import write_atomic
 from sglib.rewards.fields import unknown
@@ -110,14 +110,16 @@ def _execute(name: str, given: dict, folder: Path, progress: str) -> float:
     try:
         papermill.execute_notebook(
             jupytext.read(repo_root() / "notebooks" / f"{name}.py"),  # the half that people review
-            str(folder / EXECUTED),
+            str(folder / RUNNING),
             parameters=given,
             cwd=str(repo_root() / "notebooks"),  # as in JupyterLab
             progress_bar=False,
             log_output=False,
-            extra_arguments=["--log-level=ERROR"],  # the kernel's own notices are not about the study
+            # the kernel's own notices are not about the study: at its end it says that it was interrupted
+            extra_arguments=["--log-level=CRITICAL"],
         )
     except papermill.PapermillExecutionError as error:
+        (folder / RUNNING).replace(folder / EXECUTED)
         raise RuntimeError(
             f"{name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n"
             f"The notebook with the whole error: {shown(folder / EXECUTED)}. What other notebooks wrote is "
@@ -127,6 +129,7 @@ def _execute(name: str, given: dict, folder: Path, progress: str) -> float:
         del os.environ["SGLIB_PROGRESS"]
         if parent_process():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # idle from here: Ctrl-C is answered by the parent
+    (folder / RUNNING).replace(folder / EXECUTED)
     return time.monotonic() - start
 
 
@@ -178,6 +181,7 @@ def _complete(folder: Path, notebook: str, params: parameters.Params) -> bool:
         info.get("state") == "complete"
         and info.get("params") == params.model_dump(mode="json")
         and info.get("source") == notebook_source(notebook)
+        and info.get("files", {}) == params.files
         and (folder / EXECUTED).exists()
     )
 

@@ -128,7 +128,8 @@ def crossed_mean(values) -> Comparison:
     (MS_seed + MS_task - MS_rest) / (S T); its degrees of freedom are Satterthwaite's (1946, Biometrics Bull. 2:110). It
     is never taken below MS_seed / (S T) or MS_rest / (S T), then with S - 1 degrees of freedom: few seeds can agree by
     chance, and their means then say nothing about the spread. A t interval, since with ten seeds a percentile bootstrap
-    is too narrow (the tests simulate its coverage).
+    is too narrow (the tests simulate its coverage). Values that are all alike leave as much open as if one of them were
+    1 more: no data are certain.
 
     `values` are (S, T) outcomes or differences of outcomes, S and T at least 2, finite, or it is a ValueError.
     """
@@ -136,19 +137,19 @@ def crossed_mean(values) -> Comparison:
     if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
         raise ValueError(f"values: shape {x.shape}; allowed: at least 2 seeds x 2 tasks, finite")
     seeds, tasks = x.shape
-    mean, rows, columns = x.mean(), x.mean(1), x.mean(0)
+    mean, sd = x.mean(), float(x.mean(1).std(ddof=1))
+    if np.ptp(x) < 1e-9:
+        x = x + (np.arange(x.size) == 0).reshape(x.shape)
+    rows, columns = x.mean(1), x.mean(0)
     of_seed = tasks * rows.var(ddof=1)
     of_task = seeds * columns.var(ddof=1)
-    rest = x - rows[:, None] - columns[None, :] + mean
+    rest = x - rows[:, None] - columns[None, :] + x.mean()
     dof = {"seed": seeds - 1, "task": tasks - 1, "rest": (seeds - 1) * (tasks - 1)}
     of_rest = float((rest**2).sum() / dof["rest"])
     total, parts = of_seed + of_task - of_rest, [(of_seed, "seed"), (of_task, "task"), (of_rest, "rest")]
     least = max(of_seed, of_rest)
     if total <= least:
         total, parts = least, [(least, "seed")]
-    sd = float(rows.std(ddof=1))
-    if np.ptp(x) == 0:  # nothing varies
-        return Comparison(float(mean), float(mean), float(mean), float(mean == 0), seeds, tasks, sd, math.inf)
     df = total**2 / sum(ms**2 / dof[name] for ms, name in parts)
     error = math.sqrt(total / (seeds * tasks))
     of_tasks = math.sqrt(max(of_task - of_rest, 0.0) / (seeds * tasks))

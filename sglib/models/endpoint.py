@@ -33,8 +33,11 @@ log = logging.getLogger(__name__)
 SCHEME = "endpoint:"
 ALLOWED = "endpoint:http://HOST:PORT/v1#MODEL or endpoint:https://HOST/v1#MODEL"
 LONGEST_TOKEN = 40  # characters; on average tokens have about four
-# How vLLM, llama.cpp and hosted services say that a conversation has become too long.
-_TOO_LONG = re.compile(r"context[ _-]?(length|size|window)", re.I)
+# How vLLM, llama.cpp, TGI and hosted services say that a conversation has become too long.
+_TOO_LONG = re.compile(
+    r"context[ _-]?(length|size|window|overflow)|max_(model|seq)_len|too many tokens|reduce the length|`inputs` tokens"
+    r"|\b(prompt|input)s?\b[^.]{0,40}\b(too (long|large)|exceeds)\b", re.I,
+)  # fmt: skip
 # OpenAI's newer models have renamed the parameter; other servers know the old name only.
 _RENAMED = re.compile(r"unsupported.{0,40}max_tokens", re.I | re.S)
 
@@ -112,17 +115,17 @@ class EndpointPolicy:
             said = str(error.body)
             if error.status_code in (400, 422) and self._adapt(said, limit, seeded):
                 return self.ask(messages, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-            message = error.body.get("message") if isinstance(error.body, dict) else None
-            failure = self._error(message if isinstance(message, str) else said, error.status_code)
-            failure.too_long = bool(_TOO_LONG.search(said))
-            raise failure from None
+            raise self._failure(error.body, error.status_code) from None
         except Exception as error:  # no connection, no JSON, …: whatever it is, it must not cost the other episodes
             raise self._error(f"{error} ({error.__cause__ or type(error).__name__})") from None
         try:
             choice = completion.choices[0]
             content, cut = choice.message.content, choice.finish_reason == "length"
+            wrong = getattr(choice, "error", None)
         except (AttributeError, TypeError, LookupError):
-            raise self._error(f"what came is no chat completion: {completion!r}") from None
+            wrong = getattr(completion, "error", None) or f"what came is no chat completion: {completion!r}"
+        if wrong:  # some servers say what went wrong with the status of success
+            raise self._failure(wrong, 200)
         if isinstance(content, list):  # some services answer in parts
             content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
         # a lone surrogate could not be sent back in the next turn
@@ -142,6 +145,13 @@ class EndpointPolicy:
             self._seeded = False
             return True
         return False
+
+    def _failure(self, body: object, status: int) -> EndpointError:
+        """The error of an answer whose `body` says what went wrong."""
+        message = body.get("message") if isinstance(body, dict) else None
+        failure = self._error(message if isinstance(message, str) else str(body), status)
+        failure.too_long = bool(_TOO_LONG.search(str(body)))
+        return failure
 
     def _error(self, reason: str, status: int | None = None) -> EndpointError:
         if self._key:

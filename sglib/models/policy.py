@@ -233,11 +233,13 @@ def _check(policy: Policy) -> None:
 
 def load_frozen(name: str, trajectories: Sequence[Trajectory], policy: Policy | None) -> Policy:
     """A policy that nobody trains, for the environment of some episodes (at least one) and on the device of `policy`;
-    loaded once in a process."""
+    loaded once in a process, and again when its folder has changed."""
     envs.of(trajectories[0])  # refuses a file that nobody has loaded: the name in a recording must not make it run
-    return _load_frozen(name, trajectories[0].env or None, None if policy is None else str(policy.device))
+    env = trajectories[0].env or None
+    seen = tuple((file.name, file.stat().st_ctime_ns) for file in sorted(located(name, env).glob("*")))
+    return _load_frozen(name, env, None if policy is None else str(policy.device), seen)
 
 
 @functools.lru_cache(maxsize=2)
-def _load_frozen(name: str, env: str | None, device: str | None) -> Policy:
+def _load_frozen(name: str, env: str | None, device: str | None, seen: tuple) -> Policy:
     return load_policy(name, env=env, device=device)

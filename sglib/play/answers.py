@@ -31,7 +31,11 @@ def generate(
     batch_size: int = 64,
 ) -> list[str]:
     """One answer to each prompt (token ids; for an endpoint a list of messages), decoded; same seed, same answers. A
-    prompt's random numbers follow from its stream; without `streams` that is the seed and its place."""
+    prompt's random numbers follow from its stream; without `streams` that is the seed and its place. ValueError for a
+    number of tokens or prompts at a time below 1, or a temperature outside 0..10."""
+    if min(max_new_tokens, batch_size) < 1 or not 0 <= temperature <= 10:
+        got = f"max_new_tokens={max_new_tokens!r}, batch_size={batch_size!r}, temperature={temperature!r}"
+        raise ValueError(f"{got}: the first two must be at least 1, the last in 0..10")
     streams = [[seed, i] for i in range(len(prompts))] if streams is None else streams
     if isinstance(policy, EndpointPolicy):
         return policy.generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import threading
 import zlib
@@ -55,7 +56,10 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     with eval_mode(policy.model), bar:
         firsts = range(0, total, size)
         parts = thread_map(some, firsts, stopped.set) if threads > 1 else list(map(some, firsts))
-    return tell_full(policy, [trajectory for part in parts for trajectory in part])
+    played = [trajectory for part in parts for trajectory in part]
+    if math.isnan(sum(sum(trajectory.logprobs) for trajectory in played)):
+        raise FloatingPointError(f"{policy.name}: its log-probabilities are no numbers; allowed: finite weights")
+    return tell_full(policy, played)
 
 
 def tell_full(policy: Policy, trajectories: list[Trajectory]) -> list[Trajectory]:

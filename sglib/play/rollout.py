@@ -7,6 +7,7 @@ An episode is played by one machine (`sglib.play.episode`), whatever writes its 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from sglib import envs, formats
 from sglib.envs.base import Task
@@ -53,9 +54,10 @@ def rollout(
         return []
     card = envs.get(tasks[0].env)
     turns = card.turns if turns is None else turns
-    for name, value in (("turns", turns), ("group", group), ("batch_size", options.batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}={value!r}: must be at least 1")
+    numbers = {"turns": (turns, 1), "group": (group, 1), "batch_size": (options.batch_size, 1), "seed": (seed, 0)}
+    for name, (value, least) in numbers.items():
+        if not (isinstance(value, Integral) and value >= least):
+            raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}")
     if not 0 <= temperature <= 10:
         raise ValueError(f"temperature={temperature!r}: must be in 0..10")
     if options.max_new_tokens is not None and options.max_new_tokens < 1:

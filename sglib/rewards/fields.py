@@ -28,14 +28,18 @@ def yaml_number(text: str) -> str:
 
 
 Int = Annotated[int, BeforeValidator(_no_text), Field(strict=True)]
-Float = Annotated[float, BeforeValidator(_no_text), Field(strict=True, allow_inf_nan=False)]
+# far from where sums of squares overflow
+Float = Annotated[float, BeforeValidator(_no_text), Field(strict=True, allow_inf_nan=False, ge=-1e9, le=1e9)]
 Flag = Annotated[bool, Field(strict=True)]
-Count = Annotated[Int, Field(ge=1)]
-Seed = Annotated[Int, Field(ge=0)]
+Count = Annotated[Int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[Int, Field(ge=0, lt=2**32)]  # numpy's limit
+Text = Annotated[str, Field(min_length=1)]
 Positive = Annotated[Float, Field(gt=0)]
 Coefficient = Annotated[Float, Field(ge=0)]
 Share = Annotated[Float, Field(ge=0, le=1)]
 Temperature = Annotated[Float, Field(ge=0, le=10)]
+Warmth = Annotated[Float, Field(gt=0, le=2)]  # a temperature that samples
+Rate = Annotated[Float, Field(gt=0, le=1)]  # of learning
 
 
 def unknown(name: str, allowed: Collection[str], what: str = "key") -> str:

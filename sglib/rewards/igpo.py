@@ -32,7 +32,7 @@ from sglib.models.policy import Policy, load_frozen
 from sglib.play.scoring import branch_logprobs
 from sglib.records import Trajectory
 from sglib.rewards.component import Component
-from sglib.rewards.fields import Count
+from sglib.rewards.fields import Count, Text
 
 Pieces = list[tuple[str, bool]]  # of a text: (words, whether their tokens count)
 
@@ -66,7 +66,7 @@ class InformationGain(Component):
     target: Literal["facts", "answer", "plan", "shuffled"] = "facts"
     answers: Literal["first", "max"] = "first"
     reduce: Literal["mean", "sum"] = "mean"
-    frozen: str | None = None
+    frozen: Text | None = None
     batch_size: Count = 64
     name: Literal["igpo"] = "igpo"
 

@@ -26,7 +26,7 @@ from sglib.models.policy import Policy, load_frozen
 from sglib.play.answers import rate
 from sglib.records import Trajectory
 from sglib.rewards.component import Component, mean
-from sglib.rewards.fields import Flag, Float, Seed, Temperature
+from sglib.rewards.fields import Flag, Float, Seed, Temperature, Text
 from sglib.rewards.schedule import Schedule, Trapezoid
 
 LABEL_VALUES = {"negative": -1.0, "neutral": 0.0, "positive": 1.0}  # a label as a signal
@@ -57,7 +57,7 @@ class SelfGuide(Component):
     length_normalized: Flag = False
     credit: Literal["writer", "rated"] = "writer"
     hidden: Flag = False
-    frozen: str | None = None
+    frozen: Text | None = None
     temperature: Temperature = 1.0
     seed: Seed = 0
     name: Literal["self_guide"] = "self_guide"

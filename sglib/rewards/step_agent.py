@@ -27,13 +27,14 @@ from scipy.special import expit
 
 from sglib import envs, formats
 from sglib.envs import Environment, Task, replay, task_of
+from sglib.models.decoder import unwrapped
 from sglib.models.policy import Policy, load_frozen
 from sglib.play.answers import generate
 from sglib.play.episode import Options, answer_tokens
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory
 from sglib.rewards.component import Component
-from sglib.rewards.fields import Flag, Positive, Seed
+from sglib.rewards.fields import Flag, Positive, Seed, Text
 from sglib.rewards.repro import IGNORE
 
 States = Literal["expert", "own"]  # where the two are compared: see `inspect_steps`
@@ -200,7 +201,7 @@ def step_features(
     Returns (T, d) for T turns of (observation, action), then (T, d) for `others`, T further actions that are each read
     in the place of the one of their turn, in the same forward pass.
     """
-    inner = reader.model.get_base_model() if (adapted := hasattr(reader.model, "peft_config")) else reader.model
+    adapted = (inner := unwrapped(reader.model)) is not reader.model
     if not turns:
         return np.empty((0, inner.config.hidden_size), np.float32)
     ids, spans = conversation(reader, card, turns)
@@ -250,7 +251,7 @@ class InverseReward(Component):
 
     states: States = "expert"
     expert: str = "optimal"
-    features: str | None = None
+    features: Text | None = None
     l2: Positive = 0.3
     clip: Positive = 5.0
     centered: Flag = False
@@ -277,7 +278,7 @@ class InverseReward(Component):
             return load_frozen(self.features, trajectories, policy)
         if policy is None:
             raise ValueError("policy: got None; allowed: a policy, or a component with `features`")
-        if hasattr(policy.model, "peft_config"):
+        if unwrapped(policy.model) is not policy.model:  # its adapters can be switched off
             return policy
         if "reader" not in self._state:
             self._state["reader"] = replace(policy, model=copy.deepcopy(policy.model.base_model).eval())

@@ -19,14 +19,14 @@ from sglib.records import write_atomic
 
 
 @contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Keep a folder for one run; the lock ends with the process, however that ends.
+def locked(run_dir: Path, name: str = ".lock") -> Iterator[None]:
+    """Keep a folder for one run; the lock, a file of this name, ends with the process, however that ends.
 
     Raises:
         RuntimeError: another run has it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "w") as file:
+    with open(run_dir / name, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

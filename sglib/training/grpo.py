@@ -30,7 +30,7 @@ from transformers import TrainerCallback
 from transformers.integrations import get_available_reporting_integrations, get_reporting_integration_callbacks
 from trl import GRPOConfig, GRPOTrainer
 
-from sglib import envs
+from sglib import envs, formats
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages, treatment
 from sglib.measure.batch import batch_metrics
 from sglib.models.endpoint import check_trainable
@@ -38,6 +38,7 @@ from sglib.play.episode import Options
 from sglib.play.rollout import rollout
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, check_environment, combine
+from sglib.rewards.fields import Count, Float, Int, Seed, Warmth
 from sglib.training import checkpoint, forward
 from sglib.training.settings import BatchSettings
 from sglib.training.shared import arguments, restore_after_training
@@ -59,7 +60,7 @@ class GRPOSettings(BatchSettings):
     Attributes:
         iterations: how many batches are played and trained on. u = iteration / iterations, from 0 to just below 1.
         epsilon: see `epsilon_high`.
-        temperature: of sampling, and of the log-probabilities in the loss.
+        temperature: of sampling, and of the log-probabilities in the loss; in (0, 2].
         max_turns, format: handed to the rollout.
         seed: games, their order and all sampling follow from it.
         eval_every, save_trajectories_every: in iterations; 0 is never. The last iteration is always evaluated.
@@ -69,16 +70,17 @@ class GRPOSettings(BatchSettings):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    iterations: int = Field(ge=1)
-    epsilon: float = Field(0.2, gt=0, lt=1)
-    temperature: float = Field(1.0, gt=0)
-    max_turns: int = Field(30, ge=1)
+    iterations: Count
+    epsilon: Float = Field(0.2, gt=0, lt=1)
+    temperature: Warmth = 1.0
+    max_turns: Count = 30
     format: str = "act"
-    seed: int = Field(0, ge=0)
-    eval_every: int = Field(0, ge=0)
-    save_trajectories_every: int = Field(0, ge=0)
+    seed: Seed = 0
+    eval_every: Int = Field(0, ge=0)
+    save_trajectories_every: Int = Field(0, ge=0)
     report_to: tuple[str, ...] = ()
     _installed = pydantic.field_validator("report_to")(check_trackers)
+    _known_format = pydantic.field_validator("format")(formats.check_format)
 
 
 # Settings that may differ between an interrupted run and its continuation, since they do not change what is learned.

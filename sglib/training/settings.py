@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import pydantic
 from pydantic import Field
 
-from sglib.rewards.fields import Coefficient, Count, Flag, Float, Int, Positive
+from sglib.rewards.fields import Coefficient, Count, Flag, Int, Positive, Rate
 
 
 class BatchSettings(pydantic.BaseModel):
@@ -35,7 +35,7 @@ class BatchSettings(pydantic.BaseModel):
 
     games_per_iteration: Count = 8
     group_size: Int = Field(8, ge=2)
-    learning_rate: Annotated[Float, Field(gt=0, le=1)] = 2e-4
+    learning_rate: Rate = 2e-4
     lr_schedule: Literal["constant", "linear"] = "linear"
     weight_decay: Coefficient = 0.0
     max_grad_norm: Coefficient = 1.0

@@ -59,11 +59,13 @@ def epoch_arguments(
     cut off. The parameters are those of `sglib.training.sft.sft`.
 
     Raises:
-        ValueError: `epochs` or a size of batches below 1.
+        ValueError: `epochs` or a size of batches below 1, a seed or a rate that is not allowed.
     """
     for name, value in {"epochs": epochs, "batch_size": batch_size, "micro_batch_size": micro_batch_size}.items():
         if value < 1:
             raise ValueError(f"{name}: got {value}; allowed: at least 1")
+    if not (0 <= seed < 2**32 and 0 < learning_rate <= 1):
+        raise ValueError(f"seed, learning_rate: got {seed}, {learning_rate}; allowed: 0 to 2**32 - 1, above 0 to 1")
     return arguments(policy, batch_size, micro_batch_size) | {
         "output_dir": tempfile.gettempdir(),  # nothing is written there
         "num_train_epochs": epochs,

@@ -274,7 +274,7 @@ def turn_panels(
     `panels`: quantity -> one list of values per episode; each has its own scale, whose end is in its title. `rows` are
     names of the episodes, drawn from the top.
     """
-    if not panels:
+    if not (panels and rows):
         return _finish(go.Figure(), title, note, "turn", "", False)
     if any(len(values) != len(rows) for values in panels.values()):
         raise ValueError(f"panels: got {({k: len(v) for k, v in panels.items()})}; each must have {len(rows)} episodes")

@@ -157,9 +157,9 @@ def keep_figure(run: Run, name: str, figure: go.Figure) -> None:
     if not script.exists():
         write_atomic(script, get_plotlyjs())
     page = figure.to_html(include_plotlyjs=os.path.relpath(script, run.folder / "figures"))
-    write_atomic(run.folder / "figures" / f"{name}.html", page)
+    write_atomic(run.path(f"figures/{name}.html"), page)
     image = static_png(figure)
-    write_atomic(run.folder / "figures" / f"{name}.png", image)
+    write_atomic(run.path(f"figures/{name}.png"), image)
     show(figure, image)
 
 

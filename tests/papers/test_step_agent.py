@@ -326,3 +326,10 @@ def test_errors_name_the_argument(policy, games, call, words):
     with pytest.raises(ValueError) as error:
         call(policy, games)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_plain_model_with_peft_s_traces_is_read_from_a_frozen_copy():
+    """`peft_config` stays on a model that an adapter was merged into."""
+    policy = sglib.load_policy("base", device="cpu")
+    policy.model.peft_config = {}
+    assert InverseReward()._reader([], policy).model is not policy.model

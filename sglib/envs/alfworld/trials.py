@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 _STEP = 0.25  # metres; ALFRED's locations count these
 _TASK = re.compile(r'"rhs":\s*"Your task is to: (.*)\."')
 _HEAVY = ("images", "plan")  # of ALFRED's JSON: 95 % of its bytes, and nothing that a text game needs
+_TASKS = tuple(f"{kind}-" for kind in (*TASK_TYPES, "pick_and_place_with_movable_recep"))  # how their folders begin
 _NAMED = 10  # broken files that a message names
 _GRAMMAR_SIGNS = re.compile(r'[;<>"\\#{}\[\]|]')
 
@@ -128,8 +129,9 @@ def load_games(path: str | Path, limit: int | None = None) -> list[Game]:
     for file in sorted(root.rglob("game.tw-pddl")):
         if limit is not None and len(games) >= limit:
             break
-        # of the path, only what belongs to the data set: the rest of it is the user's own
-        if left_out(*file.parent.relative_to(root).parts, file.parent.parent.name):
+        # of the path, only what belongs to the data set: the rest of it is the user's own, but for a task's folder
+        task = [name for name in (root.name, root.parent.name) if name.startswith(_TASKS)]
+        if left_out(*file.parent.relative_to(root).parts, *task):
             passed["with movable receptacles or sliced things"] += 1
             continue
         try:
