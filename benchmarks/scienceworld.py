@@ -4,9 +4,10 @@
     python benchmarks/scienceworld.py --quick         # smoke run; too little to judge by
     python benchmarks/scienceworld.py --out FILE      # keep the numbers
 
-Wall time, since the work is done in Java processes; median over tasks. The actions are those of the simulator's solutions,
-and both sides must answer alike. The package's step also lists every valid action; it is timed as it is. Needs the package
-`scienceworld` and Java; where one is missing that is said, and nothing is measured.
+Wall time, since the work is done in Java processes; medians over tasks. The actions are those of the simulator's
+solutions; how many episodes both sides answer alike is printed, since hashes, and with them the order of the package's
+lists, differ from run to run. Its step also lists every valid action, and its reset, used as its manual says, loads
+twice; both are timed as they are. Needs the package `scienceworld` and Java; where one is missing that is said.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def measured(tasks: list, repeats: int) -> dict:
 
     *rates["package"], texts["package"] = play(reset, lambda action: theirs.step(action)[0], tasks, repeats)
     assert texts["ours"] == texts["ours, with what can be done"], "listing what can be done changes the answers"
-    same = sum(a == b for a, b in zip(texts["ours"], texts["package"]))  # its hash order differs from run to run
+    same = sum(a == b for a, b in zip(texts["ours"], texts["package"]))
     few = heap()
     worlds = [simulator.World() for _ in range(WORLDS)]
     for number, world in enumerate(worlds):

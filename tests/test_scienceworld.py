@@ -178,8 +178,8 @@ def test_worlds_do_not_disturb_each_other():
 def test_any_text_is_a_turn(env):
     env.reset(EGG)
     rng = random.Random(0)
-    texts = ["x" * 100_000, "a\0b", "\0", "look \ud800", "go\nnowhere", "", " ", "é ü 漢", "reset task", "Reset the task",
-             None, "%s %d {}", "\\", '"', "move to to in"]  # fmt: skip
+    texts = ["x" * 100_000, "a\0b", "\0", "look \ud800", "go\nnowhere", "", " ", "é ü 漢", "reset task",
+             "Reset the task", None, "%s %d {}", "\\", '"', "move to to in"]  # fmt: skip
     texts += ["".join(map(chr, rng.choices(range(1, 0x3000), k=9))) for _ in range(4)]
     for number, text in enumerate(texts, 1):
         seen = env.step(text)

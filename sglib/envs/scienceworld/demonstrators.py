@@ -49,7 +49,7 @@ def demonstrate(
         elif rng.random() < habits.unknown:
             action = wanted.split()[0] + " nothing"
         elif rng.random() < noise:
-            action = rng.choice(NOISE).format(rng.choice(env.world.objects()))
+            action = rng.choice(NOISE).format(rng.choice(env.objects()))
         stated = rng.choice(LABELS) if steps and rng.random() < habits.wrong_label else label
         percent = 10 * round(10 * env.progress())
         step = Demonstration(observation.text, action, env.subgoal() or DONE, stated, percent, False)

@@ -12,8 +12,8 @@ the simulator does it, any other action then drops the question, and time passes
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from sglib.envs.scienceworld.simulator import FAILED, Gold, Reply, World, again, gold, room_of
 from sglib.envs.scienceworld.variations import Variation
@@ -24,6 +24,7 @@ LONGEST = 300  # characters of an action; the longest of a solution has 85
 UNKNOWN = ("No known action matches", "Unknown action.")
 ASKS = "Ambiguous request"
 FREE = ("look around", "inventory", "task", "help", "objects")  # take no time
+T = TypeVar("T")
 _CHOICE = re.compile(r"^(\d+):\t", re.M)
 
 
@@ -82,17 +83,22 @@ class ScienceWorldEnv:
         for action in actions:
             self.world.step(action)
 
-    def _act(self, action: str) -> Reply:
-        if not self.world.alive:
-            self._replay(self.actions)
-        return self.world.step(action)
+    def _ask(self, question: Callable[[World], T]) -> T:
+        """What the world answers; where Java has died, in a new world after the same actions."""
+
+        def asked() -> T:
+            if not self.world.alive:
+                self._replay(self.actions)
+            return question(self.world)
+
+        return again(asked)
 
     def step(self, action: str) -> Observation:
         """Take one action, in any case."""
         if self.done:
             raise RuntimeError("the episode is over: call reset(task) before step")
         action = plain(action)
-        reply = again(lambda: self._act(action))
+        reply = self._ask(lambda world: world.step(action))
         self.actions.append(action)
         self.replies.append(reply.text)
         before, self.points = self.points, reply.points
@@ -113,13 +119,12 @@ class ScienceWorldEnv:
         """What can be done after this observation."""
         if text.startswith(ASKS):
             return tuple(_CHOICE.findall(text))
-        forms, objects = again(lambda: self._ask(lambda world: (world.commands(), world.objects())))
-        return (*sorted(form for form in forms if form != "reset task"), *(f"OBJ = {name}" for name in sorted(objects)))
+        forms = sorted(form for form in self._ask(World.commands) if form != "reset task")
+        return (*forms, *(f"OBJ = {name}" for name in self.objects()))
 
-    def _ask(self, question):
-        if not self.world.alive:
-            self._replay(self.actions)
-        return question(self.world)
+    def objects(self) -> list[str]:
+        """The names of what an action can be about now, sorted."""
+        return sorted(self._ask(World.objects))
 
     # -- what is known of the state ------------------------------------------------------------------------------
 
@@ -129,7 +134,7 @@ class ScienceWorldEnv:
 
     def subgoal(self) -> str:
         """The first of the task's sub-goals, in order, that is not reached; "" where all are."""
-        return again(lambda: self._ask(lambda world: world.subgoal()))
+        return self._ask(World.subgoal)
 
     def _gold(self) -> tuple[tuple[Gold, ...], int, bool]:
         """The solution, how many of its steps were taken, in order, and whether all else that was done changed nothing.
@@ -161,7 +166,7 @@ class ScienceWorldEnv:
             return "look around"
         allowed = self.task.simplifications == "easy" or "teleportAction" in self.task.simplifications
         if not pure and allowed:
-            here = room_of(again(lambda: self._ask(lambda world: world.look())))
+            here = room_of(self._ask(World.look))
             if here != steps[taken].room:
                 return f"teleport to {steps[taken].room}"
         return steps[taken].action

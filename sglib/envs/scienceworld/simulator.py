@@ -165,11 +165,17 @@ class World:
                 if enter:
                     self._enter()
                 yield
-            except Py4JJavaError:
-                raise  # what the simulator threw
+            except Py4JJavaError as error:  # what the simulator threw
+                if "OutOfMemoryError" not in str(error):
+                    raise
+                stop()
+                raise RuntimeError("scienceworld: Java's memory is full; allowed: fewer episodes at once") from error
             except (Py4JError, OSError) as error:
                 stop()  # a process that does not answer is as good as dead
                 raise Died from error
+            except BaseException:  # Ctrl-C: it may have acted, or act still
+                stop()
+                raise
 
     def _enter(self) -> None:
         simulator = self.simulator
@@ -190,14 +196,12 @@ class World:
         """Act. Where the simulator throws, that is told in `Reply.text`, and the world is as it left it."""
         from py4j.protocol import Py4JJavaError
 
-        with self._turn():
-            try:
+        try:
+            with self._turn():
                 text = self.interface.step(action)
-            except Py4JJavaError as e:
-                if "OutOfMemoryError" in str(e):
-                    stop()
-                    raise RuntimeError("scienceworld: Java's memory is full; allowed: fewer episodes at once") from e
-                text = FAILED
+        except Py4JJavaError:
+            text = FAILED
+        with self._turn():
             return Reply(text, round(100 * self.interface.getScore()), self.interface.getCompleted())
 
     def look(self) -> str:
