@@ -134,7 +134,7 @@ def test_the_table_is_the_simulators():
 
 
 @plays
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", SHORT[::3])
 def test_solutions_win_and_replays_are_the_same(env, name):
     task = CARD.tasks(1, split="dev", size={"tasks": name})[0]
     first = env.reset(task)
@@ -151,7 +151,7 @@ def test_solutions_win_and_replays_are_the_same(env, name):
     assert (last.won, last.done, last.score, last.info["points"]) == (True, True, 1.0, 100) and env.plan() == []
     assert scores == sorted(scores) and sum(o.reward for o in seen) == pytest.approx(1 - first.score)
     assert not {w for text in (*plan, *(o.text for o in seen)) for w in WORDS.findall(text)} - words
-    if name in SHORT[::4]:
+    if len(plan) < 10:
         assert played(ScienceWorldEnv(max_steps=40, admissible=False), task, plan) == seen
 
 
