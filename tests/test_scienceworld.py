@@ -300,8 +300,8 @@ def test_demonstrations_are_the_same_again(env):
     steps, won = CARD.demonstrate(env, task, random.Random(3), habits, 15)
     assert (steps, won) == demonstrate(env, task, random.Random(3), Habits(**habits), 15)
     clean, won = demonstrate(env, task, random.Random(3), Habits(0.0, 0.0, 0.0, 0.0), 15)
-    assert won and all(step.imitate for step in clean) and clean[1].label == "positive"
-    assert clean[0].guidance == "focus on a non-living thing" and not all(step.imitate for step in steps)
+    assert won and all(step.imitate for step in clean) and "positive" in {step.label for step in clean}
+    assert clean[0].guidance.startswith("focus on ") and not all(step.imitate for step in steps)
     for step in steps + clean:
         assert step.label in sglib.LABELS and step.progress in range(0, 101, 10)
         assert not set(WORDS.findall(f"{step.observation} {step.guidance} {step.action}")) - words
