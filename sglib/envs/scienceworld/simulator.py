@@ -51,7 +51,7 @@ class Simulator:
     def __init__(self):
         try:
             from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
-            from scienceworld.constants import JAR_PATH
+            from scienceworld.constants import BASEPATH, JAR_PATH
         except ImportError as error:
             raise RuntimeError(NO_PACKAGE) from error
         home = os.environ.get("JAVA_HOME")
@@ -62,6 +62,7 @@ class Simulator:
             port, token, self.process = launch_gateway(
                 classpath=JAR_PATH, javaopts=list(FLAGS), die_on_exit=True, java_path=java, enable_auth=True,
                 create_new_process_group=True, return_proc=True,  # a group of its own: Ctrl-C is not for Java
+                cwd=BASEPATH,  # it writes a list of its object types where it runs: as in the package, there
             )  # fmt: skip
         except (ValueError, OSError) as error:  # it printed no port
             raise RuntimeError(f"{NO_JAVA}; {java} {' '.join(FLAGS)} did not start") from error
