@@ -28,7 +28,7 @@ CATEGORIES = {
     ),
     "electronics": (
         ("Electronics",),
-        {"usb cable": "Accessories", "phone case": "Accessories", "desk speaker": "Audio", "headphones": "Audio",
+        {"usb cable": "Accessories", "phone case": "Accessories", "party speaker": "Audio", "headphones": "Audio",
          "night light": "Lighting", "camera strap": "Camera", "keyboard": "Computers", "charger": "Power"},
         ("fast charging", "water resistant", "noise cancelling", "easy to install", "wireless", "high speed",
          "with microphone", "heavy duty"),
@@ -37,7 +37,7 @@ CATEGORIES = {
     "fashion": (
         ("Clothing, Shoes & Jewelry", "Men", "Women"),
         {"running shoes": "Shoes", "rain jacket": "Clothing", "wool socks": "Clothing", "t-shirt": "Clothing",
-         "summer dress": "Clothing", "leather boots": "Shoes", "sun hat": "Accessories", "pajama set": "Clothing"},
+         "summer dress": "Clothing", "leather sandals": "Shoes", "sun hat": "Accessories", "pajama set": "Clothing"},
         ("machine washable", "slip resistant", "made of cotton", "with pockets", "for daily wear", "quick drying",
          "with arch support", "loose fit"),
         {"color": COLORS, "size": SIZES},
@@ -45,14 +45,14 @@ CATEGORIES = {
     "grocery": (
         ("Grocery & Gourmet Food",),
         {"green tea": "Beverages", "trail mix": "Snacks", "protein bar": "Snacks", "olive oil": "Pantry",
-         "coffee beans": "Beverages", "rice crackers": "Snacks", "tomato soup": "Pantry", "dark chocolate": "Snacks"},
+         "coffee beans": "Beverages", "rice crackers": "Snacks", "onion soup": "Pantry", "dark chocolate": "Snacks"},
         ("gluten free", "low sugar", "organic", "non gmo", "dairy free", "high protein", "kosher", "keto friendly"),
         {"flavor": ("original", "honey", "chili", "cinnamon", "berry"), "count": ("1 pack", "6 pack", "12 pack")},
     ),
-    "furniture": (
-        ("Home & Kitchen",),
-        {"coffee table": "Tables", "book shelf": "Storage", "bar stool": "Seating", "desk lamp": "Lighting",
-         "bed frame": "Bedroom", "shoe rack": "Storage", "floor rug": "Decor", "wall mirror": "Decor"},
+    "home": (
+        ("Home & Garden",),
+        {"coffee table": "Tables", "coat hanger": "Storage", "bar stool": "Seating", "reading lamp": "Lighting",
+         "curtain rod": "Windows", "shoe rack": "Storage", "floor rug": "Decor", "wall mirror": "Decor"},
         ("solid wood", "easy to assemble", "space saving", "with storage", "mid century", "non slip", "scratch proof",
          "for living room"),
         {"color": ("walnut", "white", "black", "grey", "oak"), "size": ("small", "medium", "large")},
