@@ -31,11 +31,11 @@ from sglib.records import write_atomic
 
 STRANGE = (
     {"pricing": ""}, {"pricing": "$1,299.99"}, {"pricing": "$5.00 - $18.50"}, {"pricing": None}, {"asin": "nan"},
-    {"asin": "TOOLONGANASIN"}, {"name": "Lamp <b>bright</b> & \"safe\""}, {"name": "灯 lampe d'été"}, {"name": "the of"},
+    {"asin": "TOOLONGANASIN"}, {"name": "Lamp <b>bright</b> & \"safe\""}, {"name": "灯 lampe d'été"},
     {"customization_options": {"Style/Set": [{"value": " Dark Blue/Red "}, {"value": "reviews"}], "none": None}},
-    {"customization_options": {"color": [{"value": "next >"}, {"value": "Light BLUE"}], "x": [{"value": "light blue"}]}},
+    {"customization_options": {"color": [{"value": "next >"}, {"value": "Light BLUE"}], "x": [{"value": "blue"}]}},
     {"full_description": "Two\nlines"}, {"product_category": "Home › Home"}, {"query": " Desk Lamp "},
-    {"small_description": []},
+    {"small_description": []}, {"name": "the of"},
 )  # fmt: skip
 ODD = ("click[search]", "search[]", "buy", "click[nothing]", "click[a[b]]", "search[lamp] please", "", "click[")
 
@@ -58,7 +58,8 @@ def write_files(folder: Path, rng: random.Random, count: int = 200) -> None:
         }  # fmt: skip
         human[item["asin"]] = [entry]
         if item["asin"] in told:
-            wanted = (f"i want {item['query']}", told[item["asin"]]["attributes"]) if rng.random() < 0.5 else (None, None)
+            wanted = (f"i want {item['query']}", told[item["asin"]]["attributes"])
+            wanted = wanted if rng.random() < 0.5 else (None, None)
             told[item["asin"]] |= dict(zip(("instruction", "instruction_attributes"), wanted))
     for name, content in (("items_shuffle", raw), ("items_ins_v2", told), ("items_human_ins", human)):
         (folder / f"{name}.json").write_text(json.dumps(content))

@@ -32,7 +32,7 @@ def test_the_card_answers(card):
     with pytest.raises(ValueError, match="split='test': allowed for corridor: train, valid"):
         sglib.panel(NAME, "test", 4)
     for wrong in ("nowhere", "nowhere.py"):
-        with pytest.raises(ValueError, match="allowed: alfworld, scienceworld, search_qa, sokoban, webshop, or the path of a .py file"):
+        with pytest.raises(ValueError, match="allowed: alfworld, .*webshop, or the path of a .py file"):
             sglib.envs.get(wrong)
 
 

@@ -100,6 +100,7 @@ class WebShop(Environment):
         phrases = (
             engine.SEP.strip(), *buttons, *(f"click[{button.lower()}]" for button in buttons), "click[", "search[",
             engine.HEAD.strip(), engine.THANKS, engine.SCORE, "Price:", "Rating: N.A.", "Total results:", "WebShop",
+            "Search",
         )  # fmt: skip
         return phrases, _words()
 
@@ -123,8 +124,8 @@ def _drawn(shop: Shop, split: str, seed: int, number: int) -> Purchase:
     attributes = sorted(rng.sample(product.attributes, rng.randint(1, 2)))
     chosen = {name: rng.choice(values) for name, values in product.options.items() if rng.random() < 0.8}
     upper, price = ceiling(product.price, rng)
-    kind = product.query if product.query.endswith("s") else f"a {product.query}"
-    text = rng.choice(_INSTRUCTIONS).format(kind=kind, that=f"that is {' and '.join(attributes)}")
+    article = "" if product.query.endswith("s") else "an " if product.query[0] in "aeio" else "a "  # a usb cable
+    text = rng.choice(_INSTRUCTIONS).format(kind=article + product.query, that=f"that is {' and '.join(attributes)}")
     text += "".join(f", and {name}: {value}" for name, value in chosen.items()) + price
     return asked_for(product, text, attributes, list(chosen.values()), upper, f"{split}-{seed}-{number}", shop)
 
@@ -145,7 +146,7 @@ def _kinds() -> list[str]:
 def _words() -> tuple[str, ...]:
     """Every word of the embedded pages and instructions, as the small tokenizer splits them."""
     raw, told = generate.items(SIZE["products"])
-    texts = [*_INSTRUCTIONS, "that is a and price lower than dollars 00 Page find choose look at it go back buy now"]
+    texts = [*_INSTRUCTIONS, "that is a an and price lower than dollars 00 Page find choose look at it go back buy now"]
     texts += ["see more read features to ( ) $ [ ] :", " ".join(map(str, (*range(100), *range(100, 200, 10))))]
     for item in raw:
         texts += [item["asin"], item["name"], item["query"], item["full_description"], *item["small_description"]]
