@@ -309,7 +309,7 @@ def test_the_site_says_which_port_it_cannot_have():
 
 
 def test_equal_to_the_released_code():
-    """Where a checkout of WebShop is: WEBSHOP_CHECKOUT=folder (and flask)."""
+    """Where a checkout of WebShop is: WEBSHOP_CHECKOUT=folder, and flask."""
     checkout = os.environ.get("WEBSHOP_CHECKOUT")
     if not checkout:
         pytest.skip("needs WEBSHOP_CHECKOUT, a clone of WebShop, and flask")
