@@ -244,7 +244,7 @@ def test_an_agent_shops_and_learns(tmp_path):
     played = sglib.rollout(policy, TASKS[:4], turns=4, seed=0)
     assert all(t.env == "webshop" and t.turns[0].truth == 0 for t in played)
     assert CARD.failures["no_purchase"](played) + CARD.failures["imperfect_purchase"](played) <= 1
-    for name in ("grpo", "truth", "self_guide", "step_agent"):
+    for name in ("grpo", "truth", "self_guide", "repro"):
         recipe = load_recipe(name)
         made = GRPOSettings(iterations=1, games_per_iteration=2, group_size=2, max_turns=3, format=recipe.format)
         assert len(train(policy, TASKS, made, recipe.components, recipe.estimator).metrics) == 1, name

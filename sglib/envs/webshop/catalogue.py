@@ -77,6 +77,10 @@ class Purchase:
     def task_type(self) -> str:
         return self.category
 
+    def values(self) -> list[str]:
+        """The option values that are asked for."""
+        return [option if isinstance(option, str) else option[1] for option in self.options]
+
     @property
     def origin(self) -> dict | None:
         """A purchase of the embedded catalogue can be made again anywhere; the files of another stay where they are."""

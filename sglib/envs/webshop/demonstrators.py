@@ -79,9 +79,8 @@ def explore(env: ShopEnv) -> str:
     left = any(_may_do(env, p) and p.asin not in s.seen for p in pages)
     if left and (fit < len(goal.attributes) or not _may_do(env, product)):
         return f"click[{PREV.lower()}]"
-    values = [option if isinstance(option, str) else option[1] for option in goal.options]
     there = {value for values in product.options.values() for value in values} - set(dict(s.options).values())
-    return next((f"click[{value}]" for value in values if value in there), f"click[{BUY.lower()}]")
+    return next((f"click[{value}]" for value in goal.values() if value in there), f"click[{BUY.lower()}]")
 
 
 def stated(env: ShopEnv, action: str) -> str:

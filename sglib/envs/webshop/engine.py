@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sglib.envs.webshop.catalogue import HITS, Catalogue, Product, Purchase, catalogue
+from sglib.envs.webshop.catalogue import Product, Purchase, catalogue
 from sglib.envs.webshop.scores import Terms, terms
 from sglib.records import Observation
 
@@ -69,9 +69,13 @@ class ShopEnv:
         self.max_steps, self.admissible, self.mode = max_steps, admissible, mode
 
     def reset(self, task: Purchase) -> Observation:
-        self.task, self.state = task, State()
-        self.shop: Catalogue = catalogue(task.shop)
+        self.state = State()
+        self._enter(task)
         return self._observe(True, 0.0)
+
+    def _enter(self, task: Purchase) -> None:
+        self.task, self.shop = task, catalogue(task.shop)
+        self._found: tuple[str, tuple[Product, ...]] | None = None  # the last search's words and hits
 
     @property
     def done(self) -> bool:
@@ -100,9 +104,9 @@ class ShopEnv:
 
     def hits(self) -> tuple[Product, ...]:
         """All that the present search finds."""
-        if getattr(self, "_hits", (None,))[0] != (self.shop, self.state.keywords):
-            self._hits = (self.shop, self.state.keywords), self.shop.search(self.state.keywords)
-        return self._hits[1]
+        if self._found is None or self._found[0] != self.state.keywords:
+            self._found = self.state.keywords, self.shop.search(self.state.keywords)
+        return self._found[1]
 
     def listed(self) -> tuple[Product, ...]:
         """The products of the present results page."""
@@ -123,7 +127,7 @@ class ShopEnv:
             return
         yield Part("button", BACK)
         if s.page == "results":
-            yield Part("text", f"Page {s.number} (Total results: {min(len(self.hits()), HITS)})")
+            yield Part("text", f"Page {s.number} (Total results: {len(self.hits())})")
             yield from (Part("button", text) for text in ((PREV, NEXT) if s.number > 1 else (NEXT,)))
             for product in self.listed():
                 yield Part("product", product.asin)
@@ -179,9 +183,7 @@ class ShopEnv:
         admissible = tuple(sorted({*can, "search[<words>]"})) if self.admissible and not s.done else ()
         won = s.terms is not None and s.terms.total == 1.0
         score = s.terms.total if s.terms else 0.0
-        self.observation = Observation(
-            text, self.task.goal, admissible, reward, won, s.done, s.steps, {}, score, valid
-        )
+        self.observation = Observation(text, self.task.goal, admissible, reward, won, s.done, s.steps, {}, score, valid)
         return self.observation
 
     def _rich(self, parts: list[Part]) -> str:
@@ -222,7 +224,7 @@ class ShopEnv:
             ways = [[*min(ways, key=len), f"click[{target.asin.lower()}]"]]
         back = [f"click[{PREV.lower()}]"] if on and s.page == "sub" else []
         have = set(dict(s.options).values()) if on else set()
-        values = [option if isinstance(option, str) else option[1] for option in self.task.options]
+        values = self.task.values()
         choose = [f"click[{value}]" for value in values if value not in have]
         return [*(ways[0] if ways else back), *choose, f"click[{BUY.lower()}]"]
 
@@ -238,13 +240,12 @@ class ShopEnv:
 
     def answer(self, name: str) -> str:
         """ "product": title and options of what the task was written for."""
-        values = [option if isinstance(option, str) else option[1] for option in self.task.options]
-        return ", ".join((self.shop.products[self.task.asin].title, *values)).lower()
+        return ", ".join((self.shop.products[self.task.asin].title, *self.task.values())).lower()
 
     def snapshot(self) -> tuple[Purchase, State, Observation]:
         return self.task, self.state, self.observation
 
     def restore(self, snapshot: tuple[Purchase, State, Observation]) -> Observation:
-        self.task, self.state, self.observation = snapshot
-        self.shop = catalogue(self.task.shop)
+        task, self.state, self.observation = snapshot
+        self._enter(task)
         return self.observation
