@@ -182,6 +182,37 @@ while not observation.done and env.distance() is not None and observation.steps 
 print(f"{observation.text}\nafter {observation.steps} moves at random: {'the goal is out of reach' if env.distance() is None else f'{env.distance()} moves left'}")
 
 # %% [markdown]
+# ## The papers' other homes
+#
+# IGPO asks questions, Self-Guide shops in WebShop and does science in ScienceWorld. Below an expert who knows only what was read plays one task of each
+# (in ScienceWorld it is the simulator's own solution; it needs Java and `pip install 'sglib[scienceworld]'`). In brackets what is done after each action, as
+# the environment knows it: documents of the question's way that were shown, the reward if bought now, the score. No agent is told.
+
+# %%
+def watch(name, kind, width=110):
+    """An expert's episode, one line an action."""
+    card = sglib.envs.get(name)
+    env, task = card.make(max_steps=card.turns), card.tasks(1, seed=p.seed)[0]
+    observation = env.reset(task)
+    print(f"{name}: {observation.goal}")
+    while not observation.done:
+        action = env.expert(kind)
+        observation = env.step(action)
+        text = " ".join(card.shown(observation.text).split())
+        print(f"[{env.progress():4.0%}]  > {action}\n        {text[:width]}{' ...' * (len(text) > width)}")
+    print(f"won: {observation.won}\n")
+
+
+watch("search_qa", "explore")
+watch("webshop", "explore")
+
+# %%
+try:
+    watch("scienceworld", "gold")
+except RuntimeError as error:
+    print(error)
+
+# %% [markdown]
 # ## What was found
 #
 # Both engines gave the same text, admissible commands and outcome on the games above (the tests play thousands of steps). The
