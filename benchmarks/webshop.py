@@ -79,6 +79,7 @@ def main():
     shop = catalogue(Shop())
     rows, loading = {}, clock() - start
     tasks = ENVIRONMENT.tasks(4 if args.quick else 400, seed=77)
+    rows["ours, first time"] = ours(tasks, False)  # titles and attributes compared for the first time
     rows["ours"], rows["ours, with what can be clicked"] = ours(tasks, False), ours(tasks, True)
     if args.checkout:
         rows |= theirs(args.checkout, 4 if args.quick else 30)

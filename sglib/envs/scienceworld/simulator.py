@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from sglib.envs.scienceworld.variations import Variation
 
-FLAGS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
+# a world takes some 12 MiB, and the 256 of a usual rollout are there at once; memory is taken as it is needed
+FLAGS = ("-Xmx4g", "-XX:+UseSerialGC", "-XX:+UnlockExperimentalVMOptions", "-XX:hashCode=2")
 FAILED = "The simulator failed at that action."
 NO_PACKAGE = "scienceworld: the simulator is not installed; run: pip install 'sglib[scienceworld]'"
 NO_JAVA = (

@@ -1,13 +1,14 @@
 """How fast is ScienceWorld here beside the package's own `ScienceWorldEnv`? Both play the same episodes in one run.
 
-    python benchmarks/scienceworld.py                 # a few minutes
-    python benchmarks/scienceworld.py --quick         # smoke run; too little to judge by
-    python benchmarks/scienceworld.py --out FILE      # keep the numbers
+    python benchmarks/science_world.py                 # a few minutes
+    python benchmarks/science_world.py --quick         # smoke run; too little to judge by
+    python benchmarks/science_world.py --out FILE      # keep the numbers
 
 Wall time, since the work is done in Java processes; medians over tasks. The actions are those of the simulator's
 solutions; how many episodes both sides answer alike is printed, since hashes, and with them the order of the package's
 lists, differ from run to run. Its step also lists every valid action, and its reset, used as its manual says, loads
-twice; both are timed as they are. Needs the package `scienceworld` and Java; where one is missing that is said.
+twice; both are timed as they are. Needs the package `scienceworld` and Java; where one is missing that is said. (A
+script of the package's own name would be taken for it.)
 """
 
 from __future__ import annotations
