@@ -57,7 +57,7 @@ def heap() -> float:
     return (runtime.totalMemory() - runtime.freeMemory()) / 2**20
 
 
-def measured(tasks: list, repeats: int) -> dict:
+def measured(tasks: list, repeats: int, side_by_side: int = WORLDS) -> dict:
     from scienceworld import ScienceWorldEnv as Theirs
 
     for task in tasks:
@@ -76,7 +76,7 @@ def measured(tasks: list, repeats: int) -> dict:
     assert texts["ours"] == texts["ours, with what can be done"], "listing what can be done changes the answers"
     same = sum(a == b for a, b in zip(texts["ours"], texts["package"]))
     few = heap()
-    worlds = [simulator.World() for _ in range(WORLDS)]
+    worlds = [simulator.World() for _ in range(side_by_side)]
     for number, world in enumerate(worlds):
         world.load(tasks[number % len(tasks)])
     result = {
@@ -84,7 +84,7 @@ def measured(tasks: list, repeats: int) -> dict:
         "steps_per_second": {name: rate[1] for name, rate in rates.items()},
         "episodes_alike": f"{same} of {len(texts['ours'])}",
         "mib": {
-            "a world": (heap() - few) / WORLDS,
+            "a world": (heap() - few) / side_by_side,
             "Java, ours": memory(simulator.running().process),
             "Java, package": memory(theirs._gateway.java_process),
         },
@@ -105,8 +105,10 @@ def main():
         print(f"nothing is measured (0 s): {error}")
         result["missing"] = str(error)
     else:
-        size = {"tasks": "find-non-living-thing"} if args.quick else None
-        result |= measured(ENVIRONMENT.tasks(1 if args.quick else 20, seed=77, size=size), 1 if args.quick else 3)
+        size = {"tasks": "find-non-living-thing"}
+        result |= measured(ENVIRONMENT.tasks(1, seed=77, size=size), 1, 2) if args.quick else measured(
+            ENVIRONMENT.tasks(20, seed=77), 3
+        )
         for kind in ("steps_per_second", "resets_per_second"):
             for name, rate in result[kind].items():
                 ratio = rate / result[kind]["package"]

@@ -317,7 +317,7 @@ def test_features_stay_frozen_and_the_state_is_private(policy, games, played):
         (lambda p, g: InverseReward(states="both"), ["states", "both", "expert", "own"]),
         (lambda p, g: check_environment([InverseReward(expert="best")], CARD), ["best", "optimal", "explore"]),
         (lambda p, g: InverseReward(l2=0), ["l2", "0", "greater than 0"]),
-        (lambda p, g: InverseReward(clip=math.inf), ["clip", "inf", "finite"]),
+        (lambda p, g: InverseReward(clip=math.inf), ["clip", "inf", "less than or equal to 1000000000"]),
         (lambda p, g: InverseReward()([episode_of(g[0], [("o", "look")])]), ["policy", "features"]),
         (lambda p, g: expert_examples(p, g, expert="best"), ["expert", "best"]),
     ],

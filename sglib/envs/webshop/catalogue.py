@@ -209,7 +209,10 @@ def read_products(raw: Sequence[dict], told: Mapping[str, dict], rng: random.Ran
 
 
 def _prices(pricing: str | None) -> list[float]:
-    return [float(re.sub(r"[^\d.]", "", part)) for part in pricing.split("$")[1:]] if pricing else [100.0]
+    prices = [float(re.sub(r"[^\d.]", "", part)) for part in pricing.split("$")[1:]] if pricing else [100.0]
+    if not prices:
+        raise ValueError(f"pricing={pricing!r}: no price in dollars")
+    return prices
 
 
 def ceiling(price: float, rng: random.Random) -> tuple[float, str]:
