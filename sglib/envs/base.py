@@ -166,6 +166,12 @@ def mean_of(measure: Callable[[Trajectory], float]) -> Callable[[Sequence[Trajec
     return lambda trajectories: sum(map(measure, trajectories)) / len(trajectories)
 
 
+PRETRAINING: dict[str, Any] = {  # what every environment's recipe has in common, see `sglib.training.pretrain`
+    "seed": 0, "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.0, "observation_weight": 0.1,
+    "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100, "model": {"hidden": 128, "layers": 4},
+}  # fmt: skip
+
+
 # -- the card --------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sglib.envs import base
 from sglib.envs.alfworld import room
 from sglib.envs.alfworld.demonstrators import Habits, demonstrate
 from sglib.envs.alfworld.experts import EXPERTS
@@ -20,12 +21,10 @@ from sglib.records import Trajectory
 
 ENGINES = ("fast", "textworld")
 OFFICIAL = tuple(f"official_{split}" for split in OFFICIAL_SPLITS)
-PRETRAINING = {  # of base, and with seed 1 of base_seed1
-    "seed": 0, "steps": 1500, "stop": 1000, "transcripts_per_step": 16, "max_turns": 30, "size": 12,
-    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.05, "observation_weight": 0.3,
-    "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
+PRETRAINING = base.PRETRAINING | {  # of base, and with seed 1 of base_seed1
+    "steps": 1500, "stop": 1000, "transcripts_per_step": 16, "max_turns": 30, "size": 12,
+    "with_example": 0.05, "observation_weight": 0.3,
     "habits": {"ordered": 0.7, "noise": 0.3, "impossible": 0.1, "again": 0.3, "wrong_label": 0.3, "wrong_subgoal": 0.1},
-    "model": {"hidden": 128, "layers": 4},
 }  # fmt: skip
 
 

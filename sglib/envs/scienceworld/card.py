@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sglib.envs import base
 from sglib.envs.base import Board, Environment, mean_of
 from sglib.envs.scienceworld import demonstrators, engine, variations
 from sglib.envs.scienceworld.engine import ScienceWorldEnv
@@ -12,12 +13,9 @@ from sglib.envs.scienceworld.simulator import room_of
 from sglib.envs.scienceworld.variations import Variation
 from sglib.records import Trajectory
 
-PRETRAINING = {  # nobody has run it to its end yet
-    "seed": 0, "steps": 3000, "stop": 1000, "transcripts_per_step": 2, "max_turns": 30, "size": None,
-    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.0, "observation_weight": 0.1,
-    "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
+PRETRAINING = base.PRETRAINING | {  # nobody has run it to its end yet
+    "steps": 3000, "stop": 1000, "transcripts_per_step": 2, "max_turns": 30, "size": None,
     "habits": {"noise": 0.2, "again": 0.05, "unknown": 0.05, "wrong_label": 0.3},
-    "model": {"hidden": 128, "layers": 4},
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from sglib.envs import base
 from sglib.envs.base import Board, Environment, mean_of
 from sglib.envs.search_qa import demonstrators, engine, worlds
 from sglib.envs.search_qa.engine import SearchEnv
@@ -15,12 +16,9 @@ from sglib.records import Trajectory
 
 SIZE = {"people": 40, "steps": [1, 3], "unanswerable": 0.1}
 A_WORLD = 8  # questions
-PRETRAINING = {
-    "seed": 0, "steps": 3000, "stop": 1000, "transcripts_per_step": 8, "max_turns": 8, "size": None,
-    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.0, "observation_weight": 0.1,
-    "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
+PRETRAINING = base.PRETRAINING | {
+    "steps": 3000, "stop": 1000, "transcripts_per_step": 8, "max_turns": 8, "size": None,
     "habits": {"noise": 0.4, "guess": 0.05, "again": 0.05, "wrong_label": 0.3},
-    "model": {"hidden": 128, "layers": 4},
 }  # fmt: skip
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sglib.envs import base
 from sglib.envs.base import Board, Environment, mean_of
 from sglib.envs.sokoban import demonstrators, levels
 from sglib.envs.sokoban.engine import EXPERTS, SENTENCES, SokobanEnv
 from sglib.envs.sokoban.graph import COMMANDS, SYMBOLS, TooLarge, distance, read
 from sglib.records import Trajectory
 
-PRETRAINING = {
-    "seed": 0, "steps": 1500, "stop": 290, "transcripts_per_step": 8, "max_turns": 15, "size": None,
-    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.0, "observation_weight": 0.3,
-    "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
+PRETRAINING = base.PRETRAINING | {
+    "steps": 1500, "stop": 290, "transcripts_per_step": 8, "max_turns": 15, "size": None,
+    "observation_weight": 0.3,
     "habits": {"skill": 0.95, "noise": 0.3, "impossible": 0.04, "wrong_label": 0.3, "wrong_subgoal": 0.1},
-    "model": {"hidden": 128, "layers": 4},
 }  # fmt: skip
 
 

@@ -8,28 +8,26 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from sglib.envs import base
 from sglib.envs.base import Board, Environment, mean_of
 from sglib.envs.webshop import demonstrators, engine, generate
 from sglib.envs.webshop.catalogue import Product, Purchase, Shop, asked_for, catalogue, ceiling
 from sglib.envs.webshop.engine import ShopEnv
-from sglib.records import Trajectory
+from sglib.records import Trajectory, Turn
 
 SIZE = {"products": 1200, "data": None, "human": True}
 OFFICIAL = {"test": (0, 500), "valid": (500, 1500), "train": (1500, None)}  # the field's goals, by number
 HELD_OUT = 5  # of that many embedded products one belongs to the split "valid"
-PRETRAINING = {
-    "seed": 0, "steps": 3000, "stop": 1000, "transcripts_per_step": 8, "max_turns": 12, "size": None,
-    "formats": {"act": 0.5, "guide": 0.4, "progress": 0.1}, "with_example": 0.0, "observation_weight": 0.1,
-    "muon_lr": 0.02, "adamw_lr": 2e-3, "warmup_steps": 100,
+PRETRAINING = base.PRETRAINING | {
+    "steps": 3000, "stop": 1000, "transcripts_per_step": 8, "max_turns": 12, "size": None,
     "habits": {"noise": 0.3, "hasty": 0.1, "impossible": 0.05, "wrong_label": 0.3},
-    "model": {"hidden": 128, "layers": 4},
 }  # fmt: skip
 _INSTRUCTIONS = ("i want {kind} {that}", "i am looking for {kind} {that}", "find me {kind} {that}")
 
 
 def bought(trajectory: Trajectory) -> bool:
     """Whether the episode ended with a purchase."""
-    return any(turn.valid and _squeezed(turn.action) == _squeezed(engine.BUY) for turn in trajectory.turns[-1:])
+    return any(_clicked(turn) == engine.squeezed(engine.BUY) for turn in trajectory.turns[-1:])
 
 
 class WebShop(Environment):
@@ -105,15 +103,16 @@ class WebShop(Environment):
         return phrases, _words()
 
 
-def _squeezed(text: str) -> str:
-    """A button's text, or what an action clicks, in lower case without spaces."""
-    return "".join((engine.parse_action(text)[1] or text).lower().split())
+def _clicked(turn: Turn) -> str:
+    """What a turn clicked, squeezed; "" where it did something else, or nothing."""
+    name, text = engine.parse_action(turn.action)
+    return engine.squeezed(text) if turn.valid and name == "click" else ""
 
 
 def _chose(trajectory: Trajectory) -> bool:
     """Whether an option was clicked: something that is no button and no product's id."""
-    buttons = {_squeezed(b) for b in (engine.BACK, engine.NEXT, engine.PREV, engine.BUY, *engine.SUBPAGES)}
-    clicked = [_squeezed(turn.action) for turn in trajectory.turns if turn.valid and turn.action.startswith("click")]
+    buttons = {engine.squeezed(b) for b in (engine.BACK, engine.NEXT, engine.PREV, engine.BUY, *engine.SUBPAGES)}
+    clicked = filter(None, map(_clicked, trajectory.turns))
     return any(text not in buttons and not re.fullmatch(r"b(?=.*\d)[a-z0-9]{6,9}", text) for text in clicked)
 
 

@@ -53,6 +53,11 @@ def parse_action(action: str) -> tuple[str, str]:
     return (line[:start].strip().lower(), line[start + 1 : end].lower()) if start > 0 else ("", "")
 
 
+def squeezed(text: str) -> str:
+    """A text as clicks are compared: in lower case, without spaces."""
+    return "".join(text.lower().split())
+
+
 class ShopEnv:
     """One purchase at a time. `search[words]` works on every page, `click[text]` on what is there; anything else
     changes nothing. `score` and the reward are the purchase's, 0..1; won at 1.
@@ -148,10 +153,10 @@ class ShopEnv:
 
     def _clickable(self, argument: str) -> Part | None:
         """What a click means; of parts of one text the last, and options before buttons and products."""
-        wanted = "".join(argument.split())
+        wanted = squeezed(argument)
         found = [p for p in self.parts() if p.kind in ("button", "product", "option")]
         found.sort(key=lambda part: part.kind == "option")
-        return next((p for p in reversed(found) if "".join(p.text.lower().split()) == wanted), None)
+        return next((p for p in reversed(found) if squeezed(p.text) == wanted), None)
 
     def _results(self, keywords: str, number: int) -> State:
         return self.state._replace(page="results", keywords=keywords, number=number, asin=None, sub="", options=())
