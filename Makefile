@@ -1,4 +1,4 @@
-# make study | test | evidence | assay | parity | benchmark | lab | report | base | smollm2 | notebooks | sync | lint | browser | clean
+# make study | test | evidence | assay | parity | benchmark | lab | report | base | smollm2 | notebooks | sync | docs | lint | browser | clean
 # Everything runs in .venv, made from pyproject.toml and constraints.txt. Another interpreter: make study PYTHON=python3.12
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help study test evidence assay parity benchmark lab report base smollm2 notebooks sync lint browser clean
+.PHONY: help study test evidence assay parity benchmark lab report base smollm2 notebooks docs sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make base     build the base model of ENV=$(ENV) again"
 	@echo "make smollm2  fetch a pre-trained language model of 135 M parameters, for load_policy('smollm2')"
 	@echo "make notebooks  execute the committed notebooks again (params/reference.yaml; about 30 minutes)"
+	@echo "make docs     build the site into docs/_build/html, without a network (ARGS='-b linkcheck' asks the web)"
 	@echo "make sync     write the .ipynb halves from the .py halves"
 	@echo "make lint     check style"
 	@echo "make browser  install Chromium (Debian, as root), for the tests that need a real browser"
@@ -86,6 +87,15 @@ smollm2: $(VENV)/installed
 
 notebooks: $(VENV)/installed
 	@$(BIN)/python -m sglib study --params params/reference.yaml && $(BIN)/python -m sglib store --params params/reference.yaml
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
+# A warning, such as a link that leads nowhere, is an error.
+docs: $(VENV)/installed-docs
+	@$(BIN)/python -m sphinx -q -W --keep-going -j 2 -c docs . docs/_build/html $(ARGS)
+	@echo "The site: docs/_build/html/index.html"
 
 sync: $(VENV)/installed
 	@for notebook in notebooks/[0-9]*.py; do $(BIN)/jupytext --update --to ipynb "$$notebook" || exit 1; done

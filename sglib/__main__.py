@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("webshop", help="shop by hand in the browser, and see the reward term by term")
     command.add_argument("--port", type=int, default=0, help="default: a free one")
     command.add_argument("--data", help="a folder with WebShop's three JSON files (default: the embedded catalogue)")
-    commands.add_parser("verdicts", help="write README.md's part on the evidence from the committed cells")
+    commands.add_parser("verdicts", help="write docs/results.md's part on the evidence from the committed cells")
     return top
 
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         from sglib.experiments import verdicts
 
-        return verdicts.write_readme()
+        return verdicts.write_results()
     except (ValueError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -1,7 +1,10 @@
 """docs/: every number that is logged is explained, and every file that the glossary names is there."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from sglib.training.grpo import GRPOSettings, train
 
 ROOT = Path(__file__).parents[1]
 METRICS, GLOSSARY = ((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("metrics", "glossary"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 CELLS = sorted((ROOT / "outputs" / "reference" / "evidence").glob("*/*.json"))
 WORDS = """\
 card (environment), capability, panel, recipe, component, estimator, experiment, cell, grid, band (A/A band),
@@ -71,5 +75,40 @@ def test_the_glossary_has_the_words_and_files_that_are_there():
 
 
 def test_the_readme_links_both_pages():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "(docs/metrics.md)" in readme and "(docs/glossary.md)" in readme
+    assert "(docs/metrics.md)" in README and "(docs/glossary.md)" in README
+
+
+def long_sentences(text: str, words: int = 30) -> list[str]:
+    """The sentences of prose, list items and table cells that have more words; code and addresses do not count."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    text = re.sub(r"^    .*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    paragraphs = re.split(r"\n\s*\n|\n(?=[-|#]|\d\. )", text)
+    pieces = [cell for paragraph in paragraphs for cell in (paragraph.split("|") if "|" in paragraph else [paragraph])]
+    sentences = [sentence for piece in pieces for sentence in re.split(r"(?<=[.!?:;])[)*]*\s", piece)]
+    return [sentence for sentence in sentences if len(re.findall(r"\w[\w.'’-]*", sentence)) > words]
+
+
+def test_the_readme_is_for_newcomers():
+    assert len(README.splitlines()) <= 200
+    assert not long_sentences(README)
+    assert long_sentences("    code\n\nA line. " + "word " * 31) and not long_sentences("Only ten words. " * 11)
+
+
+def test_every_file_that_the_readme_names_is_there():
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
+    assert len(links) > 30 and not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+
+
+@pytest.mark.slow
+def test_the_site_builds_with_every_link_good(tmp_path):
+    """In a process of its own: Sphinx changes what is imported. A warning, such as a link to nowhere, is an error."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", "-c", "docs", ".", str(tmp_path)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    built = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.html")}
+    expected = {"index.html", "README.html", "docs/index.html", "docs/results.html", "notebooks/09_report.html"}
+    assert expected <= built
+    reference = (tmp_path / "docs" / "reference.html").read_text(encoding="utf-8")
+    assert "sglib.advantages.formulas.gigpo" in reference and "2505.10978" in reference

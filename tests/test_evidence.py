@@ -221,8 +221,8 @@ def test_every_claim_that_is_not_as_claimed_is_listed_with_or_without_a_reason()
     assert [row["claim"] for row in listed[verdicts.OPEN]] == ["4"]
 
 
-def test_the_readme_says_what_the_committed_cells_say():
-    text = (repo_root() / "README.md").read_text(encoding="utf-8")
+def test_the_results_page_says_what_the_committed_cells_say():
+    text = (repo_root() / "docs" / "results.md").read_text(encoding="utf-8")
     start, end = verdicts.MARKS
     said = text[text.index(start) + len(start) : text.index(end)].strip()
     expected = verdicts.summary(verdicts.committed())
@@ -234,12 +234,13 @@ def test_verdicts_are_written_between_the_marks_only(tmp_path, monkeypatch, caps
     monkeypatch.setattr(verdicts, "committed", lambda: {})
     monkeypatch.setattr(verdicts, "summary", lambda evidence: "new")
     start, end = verdicts.MARKS
-    (tmp_path / "README.md").write_text(f"before\n{start}\nold\n{end}\nafter\n")
-    assert verdicts.write_readme() == 0
-    assert (tmp_path / "README.md").read_text() == f"before\n{start}\nnew\n{end}\nafter\n"
-    (tmp_path / "README.md").write_text("nothing of the kind\n")
-    assert verdicts.write_readme() == 1 and "lacks" in capsys.readouterr().out
-    assert (tmp_path / "README.md").read_text() == "nothing of the kind\n"
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results.md").write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    assert verdicts.write_results() == 0
+    assert (tmp_path / "docs" / "results.md").read_text() == f"before\n{start}\nnew\n{end}\nafter\n"
+    (tmp_path / "docs" / "results.md").write_text("nothing of the kind\n")
+    assert verdicts.write_results() == 1 and "lacks" in capsys.readouterr().out
+    assert (tmp_path / "docs" / "results.md").read_text() == "nothing of the kind\n"
 
 
 def test_below_three_seeds_no_interval_is_shown():

@@ -93,8 +93,8 @@ def imported(source: str) -> set[str]:
     return found
 
 
-def test_modules_import_only_what_the_readme_lists_above_them():
-    rows = re.findall(r"^\| (`sglib/.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_modules_import_only_what_the_library_s_table_lists_above_them():
+    rows = re.findall(r"^\| (`sglib/.*?) \|", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.MULTILINE)
     listed = {}  # module or package -> its row
     for number, row in enumerate(rows):
         for name in re.findall(r"`(?:sglib/)?([^`]+?)(?:\.py|/)`", row):
@@ -103,11 +103,11 @@ def test_modules_import_only_what_the_readme_lists_above_them():
 
     def row(module: str) -> int:
         fitting = [name for name in listed if f"{module}.".startswith(f"{name}.")]
-        assert fitting, f"{module} is not in README's table"
+        assert fitting, f"{module} is not in the table of docs/library.md"
         return listed[max(fitting, key=len)]
 
     for file in sorted((ROOT / "sglib").rglob("*.py")):
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if module not in ("sglib", "sglib.__main__"):
             for other in imported(file.read_text()):
-                assert row(other) <= row(module), f"{module} imports {other}, which README's table has below it"
+                assert row(other) <= row(module), f"{module} imports {other}, which docs/library.md has below it"

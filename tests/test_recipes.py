@@ -127,8 +127,8 @@ def test_every_component_has_a_name_a_weight_and_a_schedule():
         assert "object at 0x" not in repr(component)  # a run is found again by it
 
 
-def test_the_readme_s_recipe_works():
-    text = (params.recipe_file("grpo").parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_recipe_of_the_how_to_page_works():
+    text = (params.recipe_file("grpo").parents[2] / "docs" / "how-to" / "own-reward.md").read_text(encoding="utf-8")
     recipe = make_recipe(yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0]), "mine")
     assert [c.name for c in recipe.components] == ["outcome", "self_guide", "igpo"]
 

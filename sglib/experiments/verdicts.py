@@ -1,6 +1,6 @@
 """The claims of `params/claims.yaml`, judged on the evidence of each regime, and the tables of that.
 
-    python -m sglib verdicts           # writes README.md's part on the evidence from the committed cells
+    python -m sglib verdicts           # writes docs/results.md's part on the evidence from the committed cells
 
 Each claim is a paired difference of two recipes over seeds and games, a - b, by the measure that the regime's file
 fixes. `sglib.experiments.assay` has the rule: first whether the regime can tell the truth from success alone; if not,
@@ -33,7 +33,7 @@ from sglib.records import write_atomic
 
 ALL = slice(None)
 FRESH = slice(256, None)  # games of the dense panel that no run of the tuning has played, see outputs/reference/tuning.csv
-MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in README.md
+MARKS = "<!-- verdicts: written by `python -m sglib verdicts` -->", "<!-- /verdicts -->"  # in docs/results.md
 UNEXAMINED = "No reason has been examined yet; nothing else was tried."
 OPEN = "Not examined: the interval reaches zero or the estimate lies inside the band; *left possible* says how much that leaves open."
 
@@ -141,7 +141,7 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
 
 
 def summary(evidence: Mapping[str, tuple[Assay, Found]]) -> str:
-    """What README.md says of the evidence, as Markdown: for each regime first whether it can tell the truth from success
+    """What docs/results.md says of the evidence, as Markdown: for each regime first whether it can tell the truth from success
     alone, then the papers' claims and the controls. Sensitive regimes come first; where only the controls were trained,
     and they tell nothing, no table follows."""
     parts = []
@@ -196,9 +196,9 @@ def facts(found: Found) -> list[dict]:
     return rows
 
 
-def write_readme() -> int:
-    """The command `python -m sglib verdicts`: write README.md's part on the evidence from the committed cells."""
-    file = repo_root() / "README.md"
+def write_results() -> int:
+    """The command `python -m sglib verdicts`: write docs/results.md's part on the evidence from the committed cells."""
+    file = repo_root() / "docs" / "results.md"
     text = file.read_text(encoding="utf-8")
     before, start, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
