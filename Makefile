@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help study test evidence assay parity benchmark lab report base smollm2 notebooks docs sync lint browser clean
+.PHONY: help study test evidence assay parity benchmark lab report base smollm2 notebooks docs onboarding sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make smollm2  fetch a pre-trained language model of 135 M parameters, for load_policy('smollm2')"
 	@echo "make notebooks  execute the committed notebooks again (params/reference.yaml; about 30 minutes)"
 	@echo "make docs     build the site into docs/_build/html, without a network (ARGS='-b linkcheck' asks the web)"
+	@echo "make onboarding  time a newcomer's path, from a fresh clone to a reward of one's own that is judged (about 20 minutes)"
 	@echo "make sync     write the .ipynb halves from the .py halves"
 	@echo "make lint     check style"
 	@echo "make browser  install Chromium (Debian, as root), for the tests that need a real browser"
@@ -96,6 +97,9 @@ $(VENV)/installed-docs: $(VENV)/installed
 docs: $(VENV)/installed-docs
 	@$(BIN)/python -m sphinx -q -W --keep-going -j 2 -c docs . docs/_build/html $(ARGS)
 	@echo "The site: docs/_build/html/index.html"
+
+onboarding: $(VENV)/installed
+	@$(BIN)/python tests/onboarding.py $(ARGS)
 
 sync: $(VENV)/installed
 	@for notebook in notebooks/[0-9]*.py; do $(BIN)/jupytext --update --to ipynb "$$notebook" || exit 1; done
