@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sglib.interop import convention
 from sglib.records import Trajectory, Turn
 
-GOAL = 200  # characters of the first message that are shown as the goal of somebody else's episode
+GOAL = 200  # characters of the user's first message that are shown as the goal of somebody else's episode
 
 
 class Said(NamedTuple):
@@ -95,13 +95,15 @@ def read(
     Args:
         spoken: the messages in order.
         source: the format's name, which stands as the environment's.
-        task: what the file calls the task; without it the first message's beginning.
+        task: what the file calls the task; without it the user's first message, which is the goal.
         format: the way of acting that is shown.
     """
     turns: list[Turn] = []
     steps: list[Mapping | None] = []
     heard: list[str] = []
+    asked = ""
     for one in spoken:
+        asked = asked or (one.text if one.role == "user" else "")
         if one.role != "assistant":
             heard.append(f"[system]\n{one.text}" if one.role in ("system", "developer") else one.text)
             continue
@@ -112,7 +114,7 @@ def read(
     final = "\n\n".join(heard)
     if own is not None:
         return convention.trajectory(own, [(turn.observation, turn.response) for turn in turns], steps, final)
-    goal = (turns[0].observation if turns else final)[:GOAL]
+    goal = asked[:GOAL]
     outcome = source if reward is not None else f"{source}, no outcome recorded"
     result = Trajectory(task or goal, outcome, goal, format, turns, final_observation=final, env=source)
     if reward is not None:

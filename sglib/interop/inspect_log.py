@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import zipfile
@@ -20,6 +19,7 @@ from sglib.records import Trajectory
 ABOUT = "Inspect AI eval logs (version 1 or 2, .json or .eval)"
 VERSION = 2
 MEMBERS, MEMBER, TOTAL = 100_000, 256 * 2**20, 2 * 2**30  # of an archive: files, bytes of one, bytes of all
+ZSTD = 93  # the method's number in a ZIP archive
 GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # letters that Inspect's scorers give
 ATTACHMENT = "attachment://"  # and a hash: a text that the log keeps apart
 
@@ -95,36 +95,40 @@ def write(trajectories: Sequence[Trajectory], archive: bool = False) -> str | by
 
 
 def unpack(data: bytes) -> dict:
-    """An `.eval` archive as the log that it is. Nothing is written to disk, and names in the archive are no paths; an
-    archive with more than `MEMBERS` files or `MEMBER` and `TOTAL` bytes is refused, whatever its head says."""
-    with contextlib.suppress(ImportError):
-        import zipfile_zstd  # noqa: F401  Inspect compresses with zstd; this package lets `zipfile` read that
-
+    """An `.eval` archive as the log that it is. Nothing is written to disk, and names in the archive are no paths; one
+    with more than `MEMBERS` files, or more than `MEMBER` bytes in one or `TOTAL` in all, is refused, whatever its head
+    says. `ValueError` where it is no whole archive of a log."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             names = dict.fromkeys(file.namelist())
-            if len(names) > MEMBERS:
-                raise ValueError(f"{len(names)} files in the archive: at most {MEMBERS}")
-            if "header.json" not in names and "_journal/start.json" not in names:
-                raise ValueError("a ZIP archive without header.json, so no Inspect AI log")
-            total, read = 0, {}
             head = "header.json" if "header.json" in names else "_journal/start.json"  # of a run that was cut off
+            if head not in names or len(names) > MEMBERS:
+                raise ValueError(f"a ZIP archive of {len(names)} files: a log has header.json, and at most {MEMBERS}")
+            total, read = 0, {}
             for name in (head, *(n for n in names if re.fullmatch(r"samples/[^/\\]+\.json", n))):
-                with file.open(name) as member:
+                with _opened(file, name, data) as member:
                     read[name] = member.read(MEMBER + 1)
                 total += len(read[name])
                 if len(read[name]) > MEMBER or total > TOTAL:
-                    raise ValueError(f"{name}: more than {MEMBER} bytes, or all more than {TOTAL}")
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{error}: written with zstd; `pip install zipfile-zstd`, or `inspect log convert --to json`"
-        ) from error
-    except (zipfile.BadZipFile, EOFError, zipfile.zlib.error) as error:
+                    raise ValueError(f"{name}: over {MEMBER} bytes, or with those before it over {TOTAL}")
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zipfile.zlib.error) as error:
         raise ValueError(f"no whole ZIP archive: {error}") from error
     header = chat.parse(read.pop(head), head)
     if not isinstance(header, dict):
         raise ValueError(f"{head}: an object was expected")
     return {**header, "samples": [chat.parse(text, name) for name, text in read.items()]}
+
+
+def _opened(file: zipfile.ZipFile, name: str, data: bytes):
+    """A member for reading. Inspect packs with zstd, which `zipfile` reads from Python 3.14 on, and Arrow now."""
+    info = file.getinfo(name)
+    if info.compress_type != ZSTD:
+        return file.open(info)
+    import pyarrow  # imported here: takes a moment
+
+    lengths = data[info.header_offset + 26 : info.header_offset + 30]  # of the name and extra field in the local header
+    start = info.header_offset + 30 + sum(int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
+    return pyarrow.CompressedInputStream(pyarrow.BufferReader(data[start : start + info.compress_size]), "zstd")
 
 
 def read(rows: Sequence[Mapping]) -> list[Trajectory]:

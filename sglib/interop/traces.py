@@ -48,10 +48,9 @@ def read(rows: Sequence[Mapping]) -> list[Trajectory]:
     """One episode: the lines of one session."""
     shape = kind(rows)
     spoken = {"Codex": _codex, "Claude Code": _claude}.get(shape, _session)(rows)
-    head = next((row for row in rows if row.get("type") == "session_meta"), rows[0])
-    inner = head["payload"] if shape == "Codex" else head
-    task = inner.get("sessionId") or inner.get("id") or ""
-    return [chat.read(spoken, shape, own=chat.own(rows[0]), task=str(task))]
+    metas = (row["payload"] for row in rows if row.get("type") == "session_meta")
+    names = [row.get("sessionId") or row.get("id") for row in (metas if shape == "Codex" else rows)]
+    return [chat.read(spoken, shape, own=chat.own(rows[0]), task=str(next(filter(None, names), "")))]
 
 
 def _session(rows: Sequence[Mapping]) -> Iterator[Said]:

@@ -382,7 +382,7 @@ def inspect(
         try:
             envs.of(found[game])
         except ValueError:
-            env = None  # somebody else's, or a file that nobody has loaded: the name in a recording must not make it run
+            env = None  # not ours, or a file that nobody has loaded: the name in a recording must not make it run
         policy = load_policy(policy, env=env)
     source = repr(str(trajectories)) if isinstance(trajectories, (str, os.PathLike)) else "trajectories"
     return Inspector(found, runs, view, game, step, other, policy, source, origins, games)
@@ -427,9 +427,10 @@ def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Ori
             return found, [run] * len(found), [None] * len(found)
         found = read_trajectories(path, tokens=False)
         return found, [run] * len(found), [(path, number) for number in range(len(found))]
-    if not isinstance(given, Iterable | Trajectory):
+    single = isinstance(given, Trajectory | Mapping) or hasattr(given, "model_dump")
+    if not single and not isinstance(given, Iterable):
         raise TypeError(f"expected a path or trajectories, got {type(given).__name__}")
-    found = [given] if isinstance(given, Trajectory | Mapping) or hasattr(given, "model_dump") else list(given)
+    found = [given] if single else list(given)
     if not any(isinstance(item, Trajectory) for item in found) and interop.recognise(found):
         found = interop.convert(found)
     for number, trajectory in enumerate(found):
