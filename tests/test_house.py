@@ -57,6 +57,6 @@ def test_twelve_rooms():
 def test_few_lines():
     """15,048 with two environments; the assay may cost 1,200, language models of any family 650, search QA 600,
     ScienceWorld, with a Java process to look after, 800, WebShop with its site 1,250, checks of input 100, the field's
-    formats of trajectories 900."""
+    formats of trajectories 1,100."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
-    assert lines < 20_600
+    assert lines < 20_800

@@ -4,6 +4,7 @@ hostile or of another version is said clearly. Samples: tests/interop/README.md.
 import dataclasses
 import io
 import json
+import random
 import re
 import shutil
 import zipfile
@@ -185,6 +186,23 @@ def test_a_file_that_is_cut_off_is_named(name, tmp_path):
             interop.load(tmp_path / name)
         with pytest.raises(ValueError, match=re.escape(name)):
             inspect(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_read_or_refused(name, tmp_path):
+    """Never another exception than ValueError, whatever three bytes are."""
+    drawn, data = random.Random(0), (SAMPLES / name).read_bytes()
+    refused = 0
+    for _ in range(20):
+        damaged = bytearray(data)
+        for _ in range(3):
+            damaged[drawn.randrange(len(data))] = drawn.randrange(256)
+        (tmp_path / name).write_bytes(bytes(damaged))
+        try:
+            assert all(isinstance(t, Trajectory) for t in interop.load(tmp_path / name))
+        except ValueError as error:
+            refused += name in str(error)
+    assert refused > 5
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ LOOKED_AT = {".jsonl", ".json", ".eval", ".parquet"}  # files of a folder
 
 
 def export(trajectories: Trajectory | Iterable[Trajectory], path: str | os.PathLike, format: str = "atif") -> Path:
-    """Write episodes in one of `FORMATS`, whole or not at all: the path.
+    """Write episodes in one of `FORMATS`, each file whole or not at all: the path.
 
     Args:
         trajectories: an episode or several, at least one.
