@@ -7,7 +7,7 @@ trajectories = sglib.rollout(policy, levels, format="guide")
 sglib.inspect(trajectories)
 """
 
-from sglib import advantages, envs, formats, rewards
+from sglib import advantages, envs, formats, interop, rewards
 from sglib.envs.panels import panel
 from sglib.experiments import params, runs
 from sglib.measure import intervals, power
@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LABELS", "Fork", "Observation", "Options", "Policy", "Report", "Trajectory", "Turn", "advantages", "envs",
-    "evaluate", "figures", "formats", "generate", "inspect", "intervals", "load_policy", "panel", "params", "power",
-    "progress_bar", "progress_error", "read_trajectories", "rewards", "rollout", "runs", "summarize",
+    "evaluate", "figures", "formats", "generate", "inspect", "interop", "intervals", "load_policy", "panel", "params",
+    "power", "progress_bar", "progress_error", "read_trajectories", "rewards", "rollout", "runs", "summarize",
     "write_trajectories",
 ]  # fmt: skip

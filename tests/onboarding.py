@@ -3,7 +3,7 @@
     make onboarding                 # clone, install, first notebook, a reward of one's own judged: at most 45 minutes
     make onboarding ARGS=--smoke    # the same with this environment and the shortest training; the notebook is left out
 
-Prints a table of minutes and writes it with --out. Exit status 1 if a step fails, or if all took longer than 45 minutes.
+Prints a table of minutes and writes it with --out. Exit status 1 if a step fails, or if all took over 45 minutes.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from sglib import envs
+from sglib import envs, interop
 from sglib.envs.base import HasExpert, HasPlan
 from sglib.measure import counterfactual
 from sglib.models.policy import Policy, load_policy
@@ -344,7 +344,7 @@ def export_html(
 
 @uncollected()
 def inspect(
-    trajectories: str | os.PathLike | Trajectory | Iterable[Trajectory] | Mapping[str, object],
+    trajectories: str | os.PathLike | Trajectory | Iterable | Mapping[str, object],
     game: int | None = None,
     step: int = 0,
     *,
@@ -356,7 +356,8 @@ def inspect(
     """Look at episodes: the list of them, or one turn of one of them. The page shows the call that shows the same.
 
     Args:
-        trajectories: a file that `write_trajectories` wrote, a folder of such files, an episode, several, or several
+        trajectories: a file in one of the formats that `sglib.interop.load` reads, ours or others', a folder of such
+            files (of ours, where there are any), an episode, several, what `sglib.interop.convert` takes, or several
             runs by name, {"before": ..., "after": ...}, each of any of these.
         game, step: episode and turn that are opened, counted from 0; without `game` the list.
         other: the episode to compare with, for view="compare".
@@ -377,8 +378,12 @@ def inspect(
     if not 0 <= step < max(len(found[game]), 1):
         raise IndexError(f"step = {step}: episode {game} has {len(found[game])} turns, counted from 0")
     if isinstance(policy, str):
-        envs.of(found[game])  # refuses a file that nobody has loaded: the name in a recording must not make it run
-        policy = load_policy(policy, env=found[game].env or None)
+        env = found[game].env or None
+        try:
+            envs.of(found[game])
+        except ValueError:
+            env = None  # not ours, or a file that nobody has loaded: the name in a recording must not make it run
+        policy = load_policy(policy, env=env)
     source = repr(str(trajectories)) if isinstance(trajectories, (str, os.PathLike)) else "trajectories"
     return Inspector(found, runs, view, game, step, other, policy, source, origins, games)
 
@@ -405,22 +410,29 @@ def _holds_trajectories(file: Path) -> bool:
 
 def _gather(given, run: str = "") -> tuple[list[Trajectory], list[str], list[Origin | None]]:
     """Episodes, the run and the origin of each."""
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and not interop.recognise(given):
         parts = [_gather(of, str(name)) for name, of in given.items()]
         return tuple([item for part in parts for item in part[kind]] for kind in range(3))
     if isinstance(given, (str, os.PathLike)):
         path = Path(given)
         if path.is_dir():
-            files = list(filter(_holds_trajectories, sorted(path.rglob("*.jsonl"))))
+            files = list(filter(_holds_trajectories, sorted(path.rglob("*.jsonl")))) or interop.inside(path)
             if not files:
-                raise ValueError(f"{path}: no file of trajectories (*.jsonl) in it")
-            names = (str(file.relative_to(path).with_suffix("")) for file in files)
+                found = interop.load(path)  # a dataset, else an error that says what is understood
+                return found, [run] * len(found), [None] * len(found)
+            names = (str(file.relative_to(path)).removesuffix(".jsonl") for file in files)
             return _gather({f"{run}/{name}" if run else name: file for name, file in zip(names, files, strict=True)})
+        if not _holds_trajectories(path):
+            found = interop.load(path)
+            return found, [run] * len(found), [None] * len(found)
         found = read_trajectories(path, tokens=False)
         return found, [run] * len(found), [(path, number) for number in range(len(found))]
-    if not isinstance(given, Iterable | Trajectory):
+    single = isinstance(given, Trajectory | Mapping) or hasattr(given, "model_dump")
+    if not single and not isinstance(given, Iterable):
         raise TypeError(f"expected a path or trajectories, got {type(given).__name__}")
-    found = [given] if isinstance(given, Trajectory) else list(given)
+    found = [given] if single else list(given)
+    if not any(isinstance(item, Trajectory) for item in found) and interop.recognise(found):
+        found = interop.convert(found)
     for number, trajectory in enumerate(found):
         if not isinstance(trajectory, Trajectory):
             raise TypeError(f"item {number} is no Trajectory but {type(trajectory).__name__}")
