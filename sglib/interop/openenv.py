@@ -2,7 +2,7 @@
 
     import uvicorn
     from sglib.interop import openenv
-    uvicorn.run(openenv.create_app("alfworld"), port=8000)
+    uvicorn.run(openenv.create_app("sokoban"), port=8000)
 
 A client (`openenv.GenericEnvClient(base_url="http://localhost:8000").sync()`) calls `reset(seed=7)`, which starts the
 seventh task of the split, and `step({"command": "look"})`. What no agent may know, such as the distance to the goal,
