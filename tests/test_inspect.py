@@ -86,6 +86,22 @@ def test_a_query_that_is_none():
 # One episode --------------------------------------------------------------------------------------------------------
 
 
+def test_where_a_reward_and_the_truth_are_at_odds():
+    """Distances 4, 3, 3, 2, 1: actions 1, 3 and 4 helped. The labels of turns 2 to 4 rate actions 1 to 3."""
+    t = made(True, 4, labels=["neutral", "positive", "positive", "negative"], distances=[4, 3, 3, 2, 1])
+    for turn, value in zip(t.turns, (0.5, 0.0, -0.5, 1.0)):
+        turn.rewards["<b>mine"] = value
+    assert turns.at_odds(t, 0) == {} and turns.at_odds(t, 1) == {"label": 1.0}
+    assert turns.at_odds(t, 2) == {"label": -1.0, "<b>mine": -0.5} and turns.at_odds(t, 3) == {}
+    page = turns.placement_html(t)
+    mine = re.search(r"<tr><td>&lt;b&gt;mine.*?</tr>", page)[0]  # +0.5 - 0.5 + 1 where it helped, 0 elsewhere
+    assert re.findall(r"class='num'>([^<]*)<", mine) == ["+1", "+0", "0.6667"]
+    assert re.findall(r"data-value='(\d)'>(\d)<", mine) == [("2", "3")]
+    assert page in story_html(t) and page in pages.episode_page(t, 0, place=0, count=1, call="")
+    assert "at odds with the truth" in turn_html(t, 2) and "at odds with the truth" not in turn_html(t, 0)
+    assert turns.placement_html(made(labels=["positive"] * 3)) == "", "nothing is said where the truth is not known"
+
+
 def test_the_timeline_has_one_axis():
     t = made(True, 2, labels=["positive", "negative"], distances=[4, 5, 0])
     t.turns[0].progress, t.turns[1].rewards = 25.0, {"repro/retrospective": 100.0}

@@ -107,6 +107,7 @@ def episode_page(
     body = turns.turn_html(trajectory, turn) + end if last >= 0 else "<i>an episode without a turn</i>"
     return view(
         f"<div class='row'>{''.join(bar)}</div>{turns.episode_html(trajectory)}{turns.timeline_svg(trajectory, turn)}"
+        f"{turns.placement_html(trajectory)}"
         f"<div class='columns'><div class='sglib-scroll'>{lines}</div><div>{body}{extra}</div>"
         f"<div>{turns.drawing_html(trajectory, turn)}</div></div>"
     )

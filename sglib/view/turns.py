@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sglib import envs
 from sglib.envs.base import Board
+from sglib.measure import truth
 from sglib.records import LABELS, Trajectory, Turn
 from sglib.rewards import COMPONENTS
 from sglib.view import episodes
@@ -48,6 +49,9 @@ def turn_html(trajectory: Trajectory, index: int) -> str:
     rows.append(("rewards", _rewards(turn)))
     rows.append(("advantage", number(turn.advantage, signed=True)))
     rows.append(_truth(trajectory, index))
+    if odds := at_odds(trajectory, index):
+        said = ", ".join(f"{escape(name)} {number(value, signed=True)}" for name, value in odds.items())
+        rows.append(("at odds with the truth", f"<span class='bad'>{said}</span>"))
     cells = "".join(f"<tr><th scope='row' class='dim'>{name}</th><td>{value}</td></tr>" for name, value in rows)
     return f"<div class='sglib-view'><b>Turn {index + 1} of {len(trajectory)}</b><table>{cells}</table></div>"
 
@@ -56,7 +60,7 @@ def story_html(trajectory: Trajectory, limit: int | None = STATIC_TURNS) -> str:
     """The whole episode as HTML that needs no script: a line that opens for each of the first `limit` turns (None: all),
     and how many more there are."""
     shown = trajectory.turns[:limit]
-    parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>", timeline_svg(trajectory)]
+    parts = [STYLE, episode_html(trajectory), "<div class='sglib-view'>", timeline_svg(trajectory), placement_html(trajectory)]
     for index, turn in enumerate(shown):
         line = (
             f"{index + 1}. <code>{escape(turn.action)}</code> {_validity(turn)} "
@@ -128,6 +132,38 @@ def timeline_svg(trajectory: Trajectory, turn: int | None = None) -> str:
         f"<svg viewBox='0 0 {width} {height}' role='img' aria-label='progress over turns' "
         f"style='width:100%;max-width:52em'>{''.join(parts)}</svg><div>{legend}</div>"
     )
+
+
+def at_odds(trajectory: Trajectory, turn: int) -> dict[str, float]:
+    """Signal -> what it says of an action, where the truth says otherwise: well of one that did not bring the goal nearer,
+    or ill of one that did. Empty where the truth was not recorded."""
+    left = trajectory.remaining()
+    if left is None:
+        return {}
+    helped = left[turn + 1] < left[turn]
+    said = truth.signal_values(trajectory, turn)
+    return {name: value for name, value in said.items() if value and (value > 0) != helped}
+
+
+def placement_html(trajectory: Trajectory) -> str:
+    """Each signal against the truth in this episode: what it says in all of the actions that brought the goal nearer
+    and of the others, AUROC, and the turns at which the two are at odds, to open by a click."""
+    if trajectory.remaining() is None or not (found := truth.signals([trajectory])):
+        return ""
+    odds = [at_odds(trajectory, t) for t in range(len(trajectory))]
+    rows = []
+    for name, signal in found.items():
+        area = truth.auroc(signal.value, signal.progress)
+        links = " ".join(
+            f"<span class='bad' tabindex='0' data-do='goto' data-value='{t}'>{t + 1}</span>"
+            for t, signs in enumerate(odds) if name in signs
+        )  # fmt: skip
+        nearer, other = (number(signal.value[of].sum(), signed=True) for of in (signal.helped, ~signal.helped))
+        cells = f"<td class='num'>{nearer}</td><td class='num'>{other}</td><td class='num'>{number(area)}</td>"
+        rows.append(f"<tr><td>{escape(name)}</td>{cells}<td>{links or '—'}</td></tr>")
+    heads = ("signal", "of actions that helped", "of others", "AUROC", "at odds with the truth at turns")
+    head = "".join(f"<th scope='col'>{text}</th>" for text in heads)
+    return f"<details open><summary>rewards against the truth</summary><table><tr>{head}</tr>{''.join(rows)}</table></details>"
 
 
 def drawing_html(trajectory: Trajectory, turn: int) -> str:
