@@ -204,10 +204,36 @@ run.finish(success={arm: float(np.mean(r.after)) for arm, r in results.items()},
 # %% [markdown]
 # **Limits.** One seed an arm, a 0.8 M-parameter model, rooms of 12 receptacles, a reward of 1 for success (see above). With a handful of iterations
 # the schedule spends only some of them at λ > 0. The loss averages within each episode first (`loss_type: grpo`) and the learning rate falls to 0.
+
+# %% [markdown]
+# ## Exercises
 #
-# **Exercises.** (1) `-p seed 1`: which order of the arms survives? (2) Copy `params/recipes/immediate.yaml`, give `self_guide` the
-# weight 0.1 and run it (`arms: [mine.yaml]`): does a smaller coefficient stop the gaming? (The worked group above says what to expect where all
-# episodes of a group fail.) (3) Open the inspector below: what does a gamed guidance say?
+# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs them.
+#
+# ### 04.1 The clipped surrogate &nbsp; ●○○ · 10 minutes
+#
+# PPO's and GRPO's objective for one token is $\min(\rho A, \mathrm{clip}(\rho, 1 - \varepsilon, 1 + \varepsilon) A)$ with
+# $\rho = \exp(\log\pi - \log\pi_{old})$. Which of the two terms stops an update that has gone far enough?
+#
+# <details><summary>Hint</summary>Work on whole arrays: <code>np.exp</code>, <code>np.clip</code>, <code>np.minimum</code>.</details>
+# <details><summary>Solution</summary>In <a href="solutions/04_joint_grpo.py">solutions/04_joint_grpo.py</a>.</details>
+
+
+# %% tags=["exercise"]
+def surrogate(logprobs, old_logprobs, advantages, epsilon=0.2):
+    """Objective of each token: three arrays of shape (tokens,) -> an array of shape (tokens,)."""
+    raise NotImplementedError
+
+
+# %% tags=["check"]
+with sglib.exercise("04.1"):
+    ratios = np.log([1.0, 1.5, 1.5, 0.5, 0.5])
+    got = surrogate(ratios, np.zeros(5), np.array([1.0, 1.0, -1.0, 1.0, -1.0]))
+    assert got.shape == (5,), "one number a token"
+    assert np.isclose(got[0], 1.0), "at a ratio of 1 it is the advantage"
+    assert np.isclose(got[1], 1.2), "a good action that is already likelier by half: no more than 1 + ε is paid"
+    assert np.isclose(got[2], -1.5), "a bad action that became likelier is punished in full"
+    assert np.isclose(got[3], 0.5) and np.isclose(got[4], -0.8), "below 1 - ε it is the other way round"
 
 # %%
 sglib.inspect({arm: r.last_batch for arm, r in results.items()}, view="list")
