@@ -48,7 +48,7 @@ def agreement_by_chance(labels, helped):
 
 # %%
 def steered(probabilities, written):
-    """Share of the turns with another guidance where the likeliest action changes; 0 if there is none.
+    """Share of the turns with another guidance whose likeliest action changes; 0 if there is none.
 
     probabilities: (T, G, A), of A actions at turn t after guidance g. written: (T,) of 0..G-1.
     """
