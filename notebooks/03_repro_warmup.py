@@ -246,7 +246,7 @@ with sglib.exercise("03.1"):
 
 # %% tags=["exercise"]
 def discrimination(ratings, won):
-    """Points, -100..100. ratings: N lists of T_i numbers, 0..100. won: N booleans, of both kinds."""
+    """Points, -100..100, of ratings, N lists of T_i numbers in 0..100, and won, N booleans."""
     raise NotImplementedError
 
 
@@ -273,7 +273,7 @@ with sglib.exercise("03.2"):
 
 # %% tags=["exercise"]
 def repro_rewards(stated, rated, won, alpha=0.1, beta=1.0, penalty=0.1):
-    """(T,) rewards. stated, rated: (T,) in percent, before and after each action. won: a boolean."""
+    """(T,) rewards of what was stated before and rated after each action, (T,) in percent."""
     raise NotImplementedError
 
 

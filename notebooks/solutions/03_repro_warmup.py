@@ -24,7 +24,7 @@ def progress_rewards(rated, beta=1.0):
 
 # %%
 def discrimination(ratings, won):
-    """Points, -100..100. ratings: N lists of T_i numbers, 0..100. won: N booleans, of both kinds."""
+    """Points, -100..100, of ratings, N lists of T_i numbers in 0..100, and won, N booleans."""
     steps = {True: [], False: []}
     for of_episode, good in zip(ratings, won):
         steps[good] += of_episode[:-1]
@@ -41,7 +41,7 @@ def discrimination(ratings, won):
 
 # %%
 def repro_rewards(stated, rated, won, alpha=0.1, beta=1.0, penalty=0.1):
-    """(T,) rewards. stated, rated: (T,) in percent, before and after each action. won: a boolean."""
+    """(T,) rewards of what was stated before and rated after each action, (T,) in percent."""
     p = np.array([0.0, *rated]) / 100  # before each action, and after the last one
     paid = beta * np.diff(p) - alpha * np.abs(np.array(stated) / 100 - p[:-1])
     if (p[-1] == 1) != won:
