@@ -44,8 +44,8 @@ print(p)
 # %% [markdown]
 # ## A room
 #
-# Games are generated out of what the `alfworld` package ships: 120 floor plans, its tables of what fits where, its goal library,
-# its PDDL domain and text grammar. The same seed gives the same games on any machine.
+# Games are generated out of what the `alfworld` package ships: 120 floor plans, its tables of what fits where, its goal
+# library, its PDDL domain and text grammar. The same seed gives the same games on any machine.
 
 # %%
 games = sglib.envs.get("alfworld").tasks(max(p.games, 2), seed=p.seed, split="train")
@@ -147,8 +147,9 @@ for action in room.walkthrough:
 # %% [markdown]
 # ## What the model reads and writes
 #
-# The shipped base model has a word-level tokenizer in which the engine's fixed phrases are one token each. An episode of 30
-# turns is 500 to 700 tokens, so that the study fits on a laptop. Policy tokens are trained on; all others are masked out.
+# The shipped base model has a word-level tokenizer in which the engine's fixed phrases are one token each. An episode
+# of 30 turns is 500 to 700 tokens, so that the study fits on a laptop. Policy tokens are trained on; all others are
+# masked out.
 
 # %%
 policy = sglib.load_policy(p.model, env="alfworld")
@@ -163,7 +164,8 @@ print(" ".join(f"[{w}]" if m else w for w, m in zip(words[:160], mask)))
 # %% [markdown]
 # ## An episode of the base model
 #
-# In the format `guide` the model first writes a short guidance and a label that rates what it has done so far, then acts.
+# In the format `guide` the model first writes a short guidance and a label that rates what it has done so far, then
+# acts.
 
 # %%
 trajectories = sglib.rollout(policy, games[: p.games], **way)

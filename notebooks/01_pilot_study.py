@@ -48,8 +48,8 @@ panel = sglib.panel(p.env, n=p.games, size=p.task_size)
 # ## What progress is
 #
 # The oracle counts how many actions are missing: $d_0$ at the start, $d_t$ before action $t$. Progress is the share of
-# the way that is done, $100\,(1 - d_t / d_0)$. It cannot fall below 0, however far a detour leads, and it is 0 where the
-# goal can no longer be reached.
+# the way that is done, $100\,(1 - d_t / d_0)$. It cannot fall below 0, however far a detour leads, and it is 0 where
+# the goal can no longer be reached.
 #
 # **Built small.** One episode of four actions, with a step back in it. The library's numbers must be the same:
 

@@ -16,8 +16,8 @@
 #
 # **By the end you will have shown** what changes when the same weights write a short guidance before each action,
 # without any training: success, and the three failures that Self-Guide (arXiv 2604.03098) counts, which are looping,
-# wrong objects and redundant exploration. And you will have asked whether the labels are true, beside a control in which
-# the same labels are dealt out at random.
+# wrong objects and redundant exploration. And you will have asked whether the labels are true, beside a control in
+# which the same labels are dealt out at random.
 #
 # *For whom:* readers of Self-Guide, Table 1 and its error analysis. *Time:* under a minute to run, an hour with the
 # exercises. *Writes:* `outputs/02_inference_self_guidance/`.
@@ -263,7 +263,8 @@ with sglib.exercise("02.1"):
 # ### 02.2 How often does a liar agree? &nbsp; ●●○ · 15 minutes
 #
 # "The labels agree with the oracle in 70 % of the cases" sounds good. Compute what the *same* labels would reach if
-# they were dealt out at random over the same steps: that is the zero point of the scale. Neutral labels are not counted.
+# they were dealt out at random over the same steps: that is the zero point of the scale. Neutral labels are not
+# counted.
 #
 # <details><summary>Hint</summary>A positive label lands on a step that helped with probability $h$, the share of such
 # steps; a negative one agrees with probability $1 - h$.</details>

@@ -14,17 +14,17 @@
 # %% [markdown]
 # # RePro's warmup: learning to rate one's own steps
 #
-# **By the end you will have shown** what a small supervised warmup does to a model that acts while stating its progress:
-# to its success, to the truth of what it states, and to the truth of what it says afterwards. The training data are the
-# model's own won episodes, with progress written in afterwards.
+# **By the end you will have shown** what a small supervised warmup does to a model that acts while stating its
+# progress: to its success, to the truth of what it states, and to the truth of what it says afterwards. The training
+# data are the model's own won episodes, with progress written in afterwards.
 #
 # *For whom:* readers of RePro (arXiv 2606.14302). *Time:* a minute or two with `params/cpu.yaml`, five with
 # `params/reference.yaml`; an hour with the exercises. *Writes:* `outputs/03_repro_warmup/`.
 #
-# In RePro an agent states its progress while it acts, and rates every step after the episode, when the outcome is known.
-# A small warmup teaches the form of both. By secondary accounts the paper finds warmup alone 23 to 81 points below the
-# full method, which also trains by RL. Its annotator is a large external model. Ours is the environment's oracle:
-# $p_t = 1 - d_t / d_0$, clipped to [0, 1] (our decision: exact, and at hand at this scale).
+# In RePro an agent states its progress while it acts, and rates every step after the episode, when the outcome is
+# known. A small warmup teaches the form of both. By secondary accounts the paper finds warmup alone 23 to 81 points
+# below the full method, which also trains by RL. Its annotator is a large external model. Ours is the environment's
+# oracle: $p_t = 1 - d_t / d_0$, clipped to [0, 1] (our decision: exact, and at hand at this scale).
 
 # %% tags=["parameters"]
 seed = 0
@@ -176,8 +176,8 @@ sglib.view.keep_figure(run, "success", sglib.figures.bars(
 # ## What was found
 #
 # Success is compared on the same games, so the interval is that of a paired difference. The correlation says whether
-# hindsight pays the steps that really brought the goal nearer; its scale was set above. It is measured on episodes whose
-# rating could be read, and these are not the same ones before and after: look at how many of them were won.
+# hindsight pays the steps that really brought the goal nearer; its scale was set above. It is measured on episodes
+# whose rating could be read, and these are not the same ones before and after: look at how many of them were won.
 # *Intermediate discrimination* is the paper's own measure: the mean rating of won minus that of lost episodes, the last
 # step left out, from -100 to 100. The paper has 6.4 to 31.6 for RePro and -1.1 to 1.9 for its baselines.
 
@@ -263,9 +263,9 @@ with sglib.exercise("03.2"):
 # ### 03.3 All of RePro's reward &nbsp; ●●● · 25 minutes
 #
 # Besides the gain, RePro pays for *alignment*: what was stated before action $t$ should be what hindsight says of that
-# moment, $r_{align} = -\alpha\,|\tilde p_t - p_t|$. And an answer whose last rating contradicts the outcome is fined once,
-# on the last turn: 100 after a failure, or less than 100 after a success. Mind what each number speaks of: $\tilde p_t$ is
-# stated before action $t$, the rating $P_t$ is of the state after it.
+# moment, $r_{align} = -\alpha\,|\tilde p_t - p_t|$. And an answer whose last rating contradicts the outcome is fined
+# once, on the last turn: 100 after a failure, or less than 100 after a success. Mind what each number speaks of:
+# $\tilde p_t$ is stated before action $t$, the rating $P_t$ is of the state after it.
 #
 # <details><summary>Hint</summary>Before action t hindsight says P with index t - 1, and 0 before the first.</details>
 # <details><summary>Solution</summary>In <a href="solutions/03_repro_warmup.py">solutions/03_repro_warmup.py</a>.</details>

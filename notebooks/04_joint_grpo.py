@@ -15,9 +15,9 @@
 # # Joint GRPO: does the agent's own reward help it learn?
 #
 # **By the end you will have shown** what one GRPO step does to a policy, number by number, and whether the agent's own
-# labels help it learn: the same base model trained in up to five ways, compared on a fixed panel of held-out games. (New
-# games, in rooms that are trained in: ALFWorld's `valid_seen`.) Two of the ways are controls: the *true* step reward,
-# which no method knows, and the labels paid at once.
+# labels help it learn: the same base model trained in up to five ways, compared on a fixed panel of held-out games.
+# (New games, in rooms that are trained in: ALFWorld's `valid_seen`.) Two of the ways are controls: the *true* step
+# reward, which no method knows, and the labels paid at once.
 #
 # | arm | acts by | reward |
 # |---|---|---|
@@ -31,9 +31,9 @@
 # paper has all but `truth`: on ALFWorld (Qwen3-1.7B) 72.7, 81.3 (λ ≡ 0) and 89.8 %; on WebShop 32.0, 49.2, 56.3 and, at
 # full weight from the start, 39.7 %.
 #
-# A success pays `win_reward`. `params/cpu.yaml` and `reference.yaml` set it to **1**, the plain reading of Eq 6, in which
-# the labels' sum (±0.1 a turn) can outweigh success. The framework that the paper's authors used pays 10, and so does the
-# evidence over seeds (`params/regimes/dense.yaml`). This is our choice, and a difference to the paper.
+# A success pays `win_reward`. `params/cpu.yaml` and `reference.yaml` set it to **1**, the plain reading of Eq 6, in
+# which the labels' sum (±0.1 a turn) can outweigh success. The framework that the paper's authors used pays 10, and so
+# does the evidence over seeds (`params/regimes/dense.yaml`). This is our choice, and a difference to the paper.
 #
 # *For whom:* readers of Self-Guide (arXiv 2604.03098), sections 3–5. *Time:* five minutes with `params/cpu.yaml` on two
 # cores, half an hour with `params/reference.yaml`; an hour and a half with the exercises. *Writes:*
@@ -66,10 +66,10 @@ print(p.model_dump(include={
 #
 # ## The idea, small
 #
-# Four episodes of one game. Each return is $R(\tau; u) = R_{env}(\tau) + \lambda(u) \sum_t r_t$ (Eq 6): a plain sum of the
-# environment's reward and of the labels' values (+0.1, 0, −0.1). The advantage is
-# $\hat A_i = (R_i - \mu_R) / (\sigma_R + \varepsilon)$ (Eq 8), statistics over the group's trajectories. Built by hand, and
-# checked against the library:
+# Four episodes of one game. Each return is $R(\tau; u) = R_{env}(\tau) + \lambda(u) \sum_t r_t$ (Eq 6): a plain sum of
+# the environment's reward and of the labels' values (+0.1, 0, −0.1). The advantage is $\hat A_i = (R_i - \mu_R) /
+# (\sigma_R + \varepsilon)$ (Eq 8), statistics over the group's trajectories. Built by hand, and checked against the
+# library:
 
 # %%
 won = np.array([1.0, 0.0, 0.0, 1.0])
@@ -109,10 +109,10 @@ advantages = sglib.advantages.group_relative(returns, [t.group for t in group])
 print(f"returns {np.round(returns, 2)}, advantages {advantages.round(2)}")
 
 # %% [markdown]
-# The loss needs the log-probability of every token that the policy wrote, now ($\log\pi_\theta$) and when it was sampled
-# ($\log\pi_{old}$, which the rollout kept). Their ratio is $\rho$, and a token's objective is
-# $\min(\rho \hat A, \mathrm{clip}(\rho, 1 - \varepsilon, 1 + \varepsilon) \hat A)$ (Eq 9), averaged within each episode and
-# then over episodes. What the environment wrote is masked out. The rest is one call of `backward`:
+# The loss needs the log-probability of every token that the policy wrote, now ($\log\pi_\theta$) and when it was
+# sampled ($\log\pi_{old}$, which the rollout kept). Their ratio is $\rho$, and a token's objective is $\min(\rho \hat
+# A, \mathrm{clip}(\rho, 1 - \varepsilon, 1 + \varepsilon) \hat A)$ (Eq 9), averaged within each episode and then over
+# episodes. What the environment wrote is masked out. The rest is one call of `backward`:
 
 # %%
 def log_probabilities(model, t):
@@ -252,8 +252,9 @@ if guided:
 # ## What was found
 #
 # Stated from the numbers of this run. A difference counts only if its 95 % interval, paired over the panel's games,
-# leaves out zero. **One training seed an arm**: the interval covers the panel's games, not what another seed would give.
-# `truth` comes first: where even the truth does not end above success alone, "not shown" says nothing about a reward.
+# leaves out zero. **One training seed an arm**: the interval covers the panel's games, not what another seed would
+# give. `truth` comes first: where even the truth does not end above success alone, "not shown" says nothing about a
+# reward.
 
 # %%
 claims = {}
@@ -294,8 +295,8 @@ run.finish(success=success, claims={k: g.estimate for k, g in claims.items()})
 
 # %% [markdown]
 # **Limits.** One seed an arm, a 0.8 M-parameter model, rooms of 12 receptacles, a reward of 1 for success (see above).
-# With a handful of iterations the schedule spends only some of them at λ > 0. The loss averages within each episode first
-# (`loss_type: grpo`), and the learning rate falls to 0. Verdicts over seeds are in [10_assay](10_assay.ipynb).
+# With a handful of iterations the schedule spends only some of them at λ > 0. The loss averages within each episode
+# first (`loss_type: grpo`), and the learning rate falls to 0. Verdicts over seeds are in [10_assay](10_assay.ipynb).
 
 # %% [markdown]
 # ## Exercises
@@ -304,8 +305,8 @@ run.finish(success=success, claims={k: g.estimate for k, g in claims.items()})
 #
 # ### 04.1 The clipped surrogate &nbsp; ●○○ · 10 minutes
 #
-# PPO's and GRPO's objective for one token is $\min(\rho A, \mathrm{clip}(\rho, 1 - \varepsilon, 1 + \varepsilon) A)$ with
-# $\rho = \exp(\log\pi - \log\pi_{old})$. Which of the two terms stops an update that has gone far enough?
+# PPO's and GRPO's objective for one token is $\min(\rho A, \mathrm{clip}(\rho, 1 - \varepsilon, 1 + \varepsilon) A)$
+# with $\rho = \exp(\log\pi - \log\pi_{old})$. Which of the two terms stops an update that has gone far enough?
 #
 # <details><summary>Hint</summary>Work on whole arrays: <code>np.exp</code>, <code>np.clip</code>, <code>np.minimum</code>.</details>
 # <details><summary>Solution</summary>In <a href="solutions/04_joint_grpo.py">solutions/04_joint_grpo.py</a>.</details>
@@ -361,8 +362,8 @@ with sglib.exercise("04.2"):
 # ### 04.3 Which mean? &nbsp; ●●○ · 10 minutes
 #
 # The paper does not say how token losses are averaged, and it matters. Episodes are rows that are padded to the same
-# length. `"grpo"` takes the mean within each episode and then over episodes; `"dapo"` lets every token of the batch count
-# the same, so that long episodes (the lost ones, mostly) weigh more. Only tokens that the policy wrote count.
+# length. `"grpo"` takes the mean within each episode and then over episodes; `"dapo"` lets every token of the batch
+# count the same, so that long episodes (the lost ones, mostly) weigh more. Only tokens that the policy wrote count.
 #
 # <details><summary>Hint</summary>Sum what counts, and divide by how much counts.</details>
 # <details><summary>Solution</summary>In <a href="solutions/04_joint_grpo.py">solutions/04_joint_grpo.py</a>.</details>
@@ -405,8 +406,11 @@ def policy_gradient(logits, actions, advantages):
 with sglib.exercise("04.4"):
     logits, a = np.array([0.5, -1.0, 2.0, 0.0]), np.array([1.5, -0.5, 0.5])
     actions, moves = np.array([0, 2, 2]), 1e-5 * np.eye(4)
-    objective = lambda x: np.mean(a * (x - np.log(np.exp(x).sum()))[actions])  # noqa: E731
-    slope = np.array([objective(logits + m) - objective(logits - m) for m in moves]) / 2e-5
+    higher, lower = (
+        np.mean(a * (x - np.log(np.exp(x).sum(1, keepdims=True)))[:, actions], axis=1)
+        for x in (logits + moves, logits - moves)
+    )
+    slope = (higher - lower) / 2e-5  # of the objective, logit by logit
     got = np.asarray(policy_gradient(logits, actions, a))
     assert got.shape == (4,), "one number a logit"
     assert np.isclose(got.sum(), 0), "probabilities add up to 1: what one logit gains others lose"

@@ -16,8 +16,8 @@
 #
 # **By the end you will have shown** how every method divides the same episodes: what each turn is paid, and what
 # advantage the trainer would give to its tokens. One number of each method is worked out by hand. You will know how far
-# each reward is from the truth, beside a control that is paid for another game, and what two well-known silent errors do
-# to learning.
+# each reward is from the truth, beside a control that is paid for another game, and what two well-known silent errors
+# do to learning.
 #
 # *For whom:* anyone who wants to know what the four papers do to a token. *Time:* about two minutes to run, an hour and
 # a half with the exercises. *Writes:* `outputs/05_credit_assignment/`. Trained here are StepAgent's discriminator, a
@@ -98,7 +98,8 @@ def credited(title, components, estimator, note="", reader=None):
 table, outcome = {}, rewards.Outcome(weight=1.0)
 
 # %% [markdown]
-# **Built small:** under each figure one of its numbers is worked out by hand, for one episode, and must be the library's.
+# **Built small:** under each figure one of its numbers is worked out by hand, for one episode, and must be the
+# library's.
 
 # %%
 def agree(what, by_hand, library):
@@ -114,9 +115,9 @@ group = [t for t in episodes if t.group == one.group]
 # %% [markdown]
 # ## The truth, for comparison
 #
-# The oracle knows how many actions are missing before ($d_t$) and after ($d_{t+1}$) each action. Shaping by the potential
-# $\Phi(s) = -d(s)/d_0$ pays $r_t = \gamma \Phi(s_{t+1}) - \Phi(s_t)$: an upper bound that no method reaches, since none
-# knows $d$.
+# The oracle knows how many actions are missing before ($d_t$) and after ($d_{t+1}$) each action. Shaping by the
+# potential $\Phi(s) = -d(s)/d_0$ pays $r_t = \gamma \Phi(s_{t+1}) - \Phi(s_t)$: an upper bound that no method reaches,
+# since none knows $d$.
 
 # %%
 oracle = credited(
@@ -131,8 +132,8 @@ if oracle:
 # %% [markdown]
 # ## GRPO: one number for the whole episode
 #
-# $\hat A_i = (R_i - \mu_R) / (\sigma_R + \varepsilon)$ over the trajectories of a group (Self-Guide, Eq 8). Every turn of a
-# won episode is praised, the useless ones too. A group in which all episodes end alike teaches nothing.
+# $\hat A_i = (R_i - \mu_R) / (\sigma_R + \varepsilon)$ over the trajectories of a group (Self-Guide, Eq 8). Every turn
+# of a won episode is praised, the useless ones too. A group in which all episodes end alike teaches nothing.
 
 # %%
 grpo = credited(
@@ -146,8 +147,8 @@ agree("GRPO's advantage of the episode", whole, grpo[place][0])
 # %% [markdown]
 # ## GiGPO: turns that met the same state
 #
-# $A_t = A^E_i + \omega A^S_t$. The second part compares the discounted returns $R_t = \sum_{k \ge t} \gamma^{k-t} r_k$ of
-# turns that read the same observation within a group: who went on better from here? All episodes of a group read the
+# $A_t = A^E_i + \omega A^S_t$. The second part compares the discounted returns $R_t = \sum_{k \ge t} \gamma^{k-t} r_k$
+# of turns that read the same observation within a group: who went on better from here? All episodes of a group read the
 # same first observation, so turn 1 always has company.
 
 # %%
@@ -164,9 +165,9 @@ agree(f"GiGPO's advantage of turn 1, among {len(same)} turns", whole + step, gig
 # %% [markdown]
 # ## Self-Guide: the agent's own label
 #
-# $R(\tau; u) = R_{env}(\tau) + \lambda(u) \sum_t g(z_t)$ (Eq 6), with $g = \pm 0.1$. The label at turn $t$ rates what was done
-# before it, so the first one rates nothing. As published the sum is spread over all tokens of the episode (below: what is
-# paid for success, what for labels, and one advantage an episode):
+# $R(\tau; u) = R_{env}(\tau) + \lambda(u) \sum_t g(z_t)$ (Eq 6), with $g = \pm 0.1$. The label at turn $t$ rates what
+# was done before it, so the first one rates nothing. As published the sum is spread over all tokens of the episode
+# (below: what is paid for success, what for labels, and one advantage an episode):
 
 # %%
 credited("Self-Guide as published", [outcome, rewards.SelfGuide(schedule=1.0)],
@@ -188,11 +189,10 @@ agree("turn 1 is paid for the label of turn 2", by_hand, one.turns[0].rewards["s
 # %% [markdown]
 # ## RePro: what the policy thinks afterwards
 #
-# After the episode, knowing how it ended, the policy rates every step: $p_1 \dots p_T$. Paid is the rise,
-# $r_p = \beta (p_{t+1} - p_t)$. (The alignment term $-\alpha |\tilde p_t - p_t|$ needs an estimate stated while acting, which
-# these episodes, played with guidance, do not have.) Rating has to be learned first. Where notebook 03 has run with the
-# same size and seed, its policy rates, warmed up on the oracle's annotations; where no rating can be read, nothing is
-# paid.
+# After the episode, knowing how it ended, the policy rates every step: $p_1 \dots p_T$. Paid is the rise, $r_p = \beta
+# (p_{t+1} - p_t)$. (The alignment term $-\alpha |\tilde p_t - p_t|$ needs an estimate stated while acting, which these
+# episodes, played with guidance, do not have.) Rating has to be learned first. Where notebook 03 has run with the same
+# size and seed, its policy rates, warmed up on the oracle's annotations; where no rating can be read, nothing is paid.
 
 # %%
 warm = [
@@ -216,10 +216,11 @@ for t in readable[:1]:
 # %% [markdown]
 # ## IGPO: did this turn make the truth more probable?
 #
-# $r_t = s_t - s_{t-1}$ with $s_t = \frac{1}{L} \sum_j \log \pi_\theta(a_j \mid C_t, a_{<j})$, the mean log-probability of the
-# ground truth $a$ after turn $t$. ALFWorld has no answer, so the target is ours, and two are compared: the hidden facts
-# that the goal needs, in the engine's own words ("On the desk 1, you see a mug 1."), and the oracle's remaining plan.
-# Gains and outcomes are normalised separately within the group, then discounted. The last turn gets the outcome alone.
+# $r_t = s_t - s_{t-1}$ with $s_t = \frac{1}{L} \sum_j \log \pi_\theta(a_j \mid C_t, a_{<j})$, the mean log-probability
+# of the ground truth $a$ after turn $t$. ALFWorld has no answer, so the target is ours, and two are compared: the
+# hidden facts that the goal needs, in the engine's own words ("On the desk 1, you see a mug 1."), and the oracle's
+# remaining plan. Gains and outcomes are normalised separately within the group, then discounted. The last turn gets the
+# outcome alone.
 
 # %%
 facts = credited("IGPO", [outcome, rewards.InformationGain(target="facts")], estimators.IGPO(),
@@ -248,9 +249,10 @@ control = credited("IGPO-shuffled, a control", [outcome, control], estimators.IG
 # %% [markdown]
 # ## StepAgent: would the expert have done this?
 #
-# A discriminator $D$ tells the agent's steps from an expert's, and pays $-\log D(s, a)$ (inverse reinforcement learning).
-# Here it is a linear head on the frozen model's last hidden state (ours). It is trained on these very episodes against
-# those of an expert with full knowledge on the same games: what it pays them is in part what it has learned from them.
+# A discriminator $D$ tells the agent's steps from an expert's, and pays $-\log D(s, a)$ (inverse reinforcement
+# learning). Here it is a linear head on the frozen model's last hidden state (ours). It is trained on these very
+# episodes against those of an expert with full knowledge on the same games: what it pays them is in part what it has
+# learned from them.
 
 # %%
 inverse = rewards.InverseReward(centered=True)
@@ -267,9 +269,9 @@ if "step_agent/D" in (first := one.turns[0].rewards):
 # %% [markdown]
 # The implicit form needs no reward. Along an expert's episodes the policy answers each next step, and where the two
 # differ the expert's action is preferred (step-level DPO, by TRL's `DPOTrainer`; the reference is the policy before):
-# $L = -\log \sigma\left(\beta \log \frac{\pi_\theta(a^e|s)}{\pi_{ref}(a^e|s)} - \beta \log \frac{\pi_\theta(a^\pi|s)}{\pi_{ref}(a^\pi|s)}\right)$.
-# Before the first step policy and reference are the same, both fractions are 1, and the loss is
-# $-\log \sigma(0) = \log 2$, whatever the pairs are. Trained on a few games here:
+# $L = -\log \sigma\left(\beta \log \frac{\pi_\theta(a^e|s)}{\pi_{ref}(a^e|s)} - \beta \log
+# \frac{\pi_\theta(a^\pi|s)}{\pi_{ref}(a^\pi|s)}\right)$. Before the first step policy and reference are the same, both
+# fractions are 1, and the loss is $-\log \sigma(0) = \log 2$, whatever the pairs are. Trained on a few games here:
 
 # %%
 student = sglib.load_policy(p.model, env=p.env)
@@ -402,8 +404,8 @@ sglib.view.keep_figure(run, "own_spread", sglib.figures.small_multiples(
 # ## What was found
 #
 # Read the pictures: GRPO paints whole rows, turn-level methods paint cells. How close each internal reward comes to the
-# oracle's truth is in the table above, with its interval; compare IGPO's with its control, the facts of another game, and
-# remember who had an oracle's help. The toy shows why it matters where an advantage lands and what it is divided by
+# oracle's truth is in the table above, with its interval; compare IGPO's with its control, the facts of another game,
+# and remember who had an oracle's help. The toy shows why it matters where an advantage lands and what it is divided by
 # (`tests/papers/test_silent_bugs.py` has the other errors).
 
 # %%
@@ -421,7 +423,8 @@ run.finish(episodes=len(episodes), truth={row["reward"]: row["correlation"] for 
 #
 # ### 05.1 What comes after a turn &nbsp; ●○○ · 10 minutes
 #
-# The discounted return of each turn, $R_t = \sum_{k \ge t} \gamma^{k-t} r_k$. It is what GiGPO compares, and IGPO's last step.
+# The discounted return of each turn, $R_t = \sum_{k \ge t} \gamma^{k-t} r_k$. It is what GiGPO compares, and IGPO's
+# last step.
 #
 # <details><summary>Hint</summary>Go backwards: each return is its own reward plus gamma times the next
 # return.</details>
@@ -448,8 +451,8 @@ with sglib.exercise("05.1"):
 # ### 05.2 Who went on better from here? &nbsp; ●●○ · 20 minutes
 #
 # GiGPO's $A^S$, for one group of episodes. Turns that were taken in the same state are compared with each other,
-# wherever in their episode they stand: $(R_t - \mu) / (\sigma + 10^{-4})$ with the sample's standard deviation. A turn that
-# is alone in its state, or among equals, has 0.
+# wherever in their episode they stand: $(R_t - \mu) / (\sigma + 10^{-4})$ with the sample's standard deviation. A turn
+# that is alone in its state, or among equals, has 0.
 #
 # <details><summary>Hint</summary>First collect, for each state, the places (episode, turn) where it was met.</details>
 # <details><summary>Solution</summary>In
@@ -479,8 +482,8 @@ with sglib.exercise("05.2"):
 # %% [markdown]
 # ### 05.3 A reward that cannot be farmed &nbsp; ●●○ · 15 minutes
 #
-# Potential-based shaping with $\Phi(s) = -d(s)/d_0$ pays $r_t = \gamma \Phi(s_{t+1}) - \Phi(s_t)$. An agent that goes back and
-# forth earns nothing by it, unlike one that is paid for every step nearer and never charged for a step back.
+# Potential-based shaping with $\Phi(s) = -d(s)/d_0$ pays $r_t = \gamma \Phi(s_{t+1}) - \Phi(s_t)$. An agent that goes
+# back and forth earns nothing by it, unlike one that is paid for every step nearer and never charged for a step back.
 #
 # <details><summary>Hint</summary>Make Φ of all T + 1 distances first.</details>
 # <details><summary>Solution</summary>In

@@ -41,9 +41,9 @@ def agreement_by_chance(labels, helped):
 # %% [markdown]
 # ## 02.3 Decoration or steering?
 #
-# A counterfactual at the same turn: its own table of probabilities, another guidance. The most likely action is compared,
-# since two samples from one distribution differ, too, and that would count as steering. Turns whose replacement says
-# the same are left out of the share: they cannot change anything.
+# A counterfactual at the same turn: its own table of probabilities, another guidance. The most likely action is
+# compared, since two samples from one distribution differ, too, and that would count as steering. Turns whose
+# replacement says the same are left out of the share: they cannot change anything.
 
 
 # %%

@@ -58,8 +58,8 @@ def mean_loss(losses, mask, kind):
 #
 # log π(a) = ℓ_a - log Σ exp ℓ. Its derivative is 1 at a, less π everywhere. An action that was never sampled moves too:
 # a good advantage elsewhere takes probability from it. With all advantages 1 the mean gradient is the sampled
-# frequencies less π, which is 0 in expectation: praise for everything teaches nothing but noise. (With advantages that add
-# up to 0, as a group's do, the π term cancels: a wrong formula without it passes for right there.)
+# frequencies less π, which is 0 in expectation: praise for everything teaches nothing but noise. (With advantages that
+# add up to 0, as a group's do, the π term cancels: a wrong formula without it passes for right there.)
 
 
 # %%

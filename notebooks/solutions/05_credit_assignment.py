@@ -62,8 +62,8 @@ def shaping(distances, gamma=1.0):
 # ## 05.4 IGPO, in the right order
 #
 # Two kinds of numbers, two scales: gains in log-probability, and outcomes. Normalised together, whichever is spread
-# more would drown the other. The last turn has no gain, and a 0 in its place would pull the mean of the gains towards 0.
-# Discounted last, a normalised success of +1 is still positive at the first turn.
+# more would drown the other. The last turn has no gain, and a 0 in its place would pull the mean of the gains towards
+# 0. Discounted last, a normalised success of +1 is still positive at the first turn.
 
 
 # %%

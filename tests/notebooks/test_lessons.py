@@ -6,6 +6,8 @@ import jupytext
 import pytest
 from test_exercises import SOURCES, TITLE
 
+from sglib.experiments import params
+
 NOT_YET = {  # to be rewritten as lessons
     "06_is_the_reward_true",
     "07_how_sure",
@@ -15,7 +17,7 @@ NOT_YET = {  # to be rewritten as lessons
     "11_when_do_step_rewards_help",
 }
 LESSONS = sorted(set(SOURCES) - NOT_YET)
-LINES, COLUMNS, WORDS = 25, 100, (6, 14)
+LINES, COLUMNS, WORDS, NAMES = 25, 100, (6, 14), 12
 
 
 @pytest.fixture(params=LESSONS)
@@ -58,3 +60,14 @@ def test_exercises_get_harder():
         titles = [line for line in SOURCES[name].read_text(encoding="utf-8").splitlines() if TITLE.match(line)]
         difficulty = [title.count("●") for title in titles]
         assert difficulty == sorted(difficulty) and difficulty[0] < difficulty[-1], name
+
+
+def test_parameters_are_shown_by_name():
+    """All of them where they are few, else a choice of those that matter."""
+    for name, model in params.SECTIONS.values():
+        if name in LESSONS:
+            source = SOURCES[name].read_text(encoding="utf-8")
+            chosen = re.search(r"^print\(p\.model_dump\(include=\{(.+?)\}", source, re.MULTILINE | re.DOTALL)
+            names = re.findall(r'"(\w+)"', chosen[1]) if chosen else list(model.model_fields)
+            assert chosen or "\nprint(p)\n" in source, name
+            assert len(names) <= NAMES and set(names) <= set(model.model_fields), name
