@@ -19,13 +19,14 @@ from sglib.play.progress_bar import progress_bar
 from sglib.play.rollout import rollout
 from sglib.records import LABELS, Observation, Trajectory, Turn, read_trajectories, write_trajectories
 from sglib.view import figures
+from sglib.view.exercises import exercise
 from sglib.view.inspect import inspect
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "LABELS", "Fork", "Observation", "Options", "Policy", "Report", "Trajectory", "Turn", "advantages", "envs",
-    "evaluate", "figures", "formats", "generate", "inspect", "interop", "intervals", "load_policy", "panel", "params",
-    "power", "progress_bar", "progress_error", "read_trajectories", "rewards", "rollout", "runs", "summarize",
-    "write_trajectories",
+    "Fork", "LABELS", "Observation", "Options", "Policy", "Report", "Trajectory", "Turn", "advantages", "envs",
+    "evaluate", "exercise", "figures", "formats", "generate", "inspect", "interop", "intervals", "load_policy",
+    "panel", "params", "power", "progress_bar", "progress_error", "read_trajectories", "rewards", "rollout", "runs",
+    "summarize", "write_trajectories",
 ]  # fmt: skip
