@@ -179,7 +179,7 @@ with sglib.exercise("11.1"):
 
 # %% tags=["exercise"]
 def silent_benchmark(chances, size):
-    """Expected share of silent groups, one group a task; `chances`: (tasks,), each task's chance."""
+    """Expected share of silent groups, one group a task; `chances`: (tasks,), of each task."""
     raise NotImplementedError
 
 
@@ -188,7 +188,7 @@ with sglib.exercise("11.2"):
     half = silent_benchmark(np.array([0.5, 0.5]), 4)
     split = silent_benchmark(np.array([0.0, 1.0]), 4)
     assert np.isclose(half, 0.125), "two tasks of chance 0.5: 1/16 + 1/16 each"
-    assert split == 1, "one task always won, one never: silent, although the mean chance is 0.5 as well"
+    assert split == 1, "one task always won, one never: silent, with the same mean chance"
     rng = np.random.default_rng(0)
     chances = rng.beta(0.3, 3, size=20_000)
     wins = rng.binomial(4, chances)
@@ -248,7 +248,7 @@ with sglib.exercise("11.4"):
     tables = rng.normal(0.3, 0.05, size=(4000, 3, 10))  # three recipes that are equal
     lucky = np.mean([(t[0].mean() - t[1:].mean(1)).min() for t in tables])
     yours = np.mean([unbiased_gain(t[0], t[1:]) for t in tables])
-    assert abs(yours) < abs(lucky) / 4, f"of equal recipes the gain should be 0, yours is {yours:+.4f}"
+    assert abs(yours) < abs(lucky) / 4, f"of equal recipes it should be 0, yours is {yours:+.4f}"
 
 # %% [markdown]
 # ## Try it yourself

@@ -24,7 +24,7 @@ def silent(chance, size):
 
 # %%
 def silent_benchmark(chances, size):
-    """Expected share of silent groups, one group a task; `chances`: (tasks,), each task's chance."""
+    """Expected share of silent groups, one group a task; `chances`: (tasks,), of each task."""
     return float(np.mean(silent(np.asarray(chances), size)))
 
 
