@@ -100,6 +100,15 @@ def test_a_regime_on_the_map(regime):
     assert phase.measured("tight") is None and phase.phase() == []
 
 
+def test_rates_of_recipes_need_three_seeds(plan, tmp_path):  # noqa: F811
+    cells = found(plan, tmp_path)
+    few = {name: cell for name, cell in cells.cells.items() if cell["recipe"] != "igpo" or cell["seed"] < 3}
+    (row,) = evidence.rates(evidence.Found(few), ["igpo", "truth"])
+    table = list(cells.outcomes("truth").values())
+    assert row["recipe"] == "truth" and row["success"] == pytest.approx(sum(x.mean() for x in table) / len(table))
+    assert row["low"] < row["success"] < row["high"] and (row["seeds"], row["games"]) == (5, 300)
+
+
 def test_claims_of_single_runs_and_what_is_damaged(tmp_path):
     def run_of(name, results):
         return {"run": name, "folder": tmp_path, "results": results, "params": {"games": 100, "eval_games": 4}}

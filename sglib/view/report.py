@@ -285,13 +285,7 @@ class Report:
 
     def recipes(self) -> None:
         """Success of every recipe, and the paper's ablation beside ours."""
-        rows = []
-        for name in self.names:
-            outcomes = self.there.outcomes(name)
-            if len(outcomes) >= evidence.FEWEST:
-                x = success(outcomes)
-                row = {"recipe": name, "success": x.estimate, "low": x.low, "high": x.high}
-                rows.append(row | {"seeds": x.seeds, "games": x.tasks})
+        rows = evidence.rates(self.there, self.names)
         columns = ["recipe", "success", "low", "high", "seeds", "games"]
         self.run.write_table("rates.csv", pd.DataFrame(rows, columns=columns))
         if rows:
