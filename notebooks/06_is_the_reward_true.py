@@ -15,12 +15,12 @@
 # %% [markdown]
 # # Is the reward true?
 #
-# **By the end you will have shown** how well each internal reward tells a step that helped from one that did not, against two
-# truths: the distance from the goal (the oracle), and the chance of winning (re-rolling the episode from that step). Then you will
-# watch a reward that is *not* true being hacked, and see which remedies help.
+# **By the end you will have shown** how well each internal reward tells a step that helped from one that did not,
+# against two truths: the distance from the goal (the oracle), and the chance of winning (re-rolling the episode from
+# that step). Then you will watch a reward that is *not* true being hacked, and see which remedies help.
 #
-# *For whom:* anyone who is about to train on a reward that the agent writes itself. *Time:* one to four minutes after notebook 04,
-# whose trainings it reads; an hour for the exercises. *Writes:* `outputs/06_is_the_reward_true/`.
+# *For whom:* anyone who is about to train on a reward that the agent writes itself. *Time:* one to four minutes after
+# notebook 04, whose trainings it reads; an hour for the exercises. *Writes:* `outputs/06_is_the_reward_true/`.
 #
 # A true reward need not help where success alone is enough. How true one must be to help is measured in
 # [10_assay](10_assay.ipynb), with the truth degraded to a known AUROC.
@@ -77,9 +77,9 @@ for format, components in paid_for.items():
 # %% [markdown]
 # ## One number for "true": AUROC, by hand
 #
-# A step *helped* if it brought the goal nearer: $d_{t+1} < d_t$. Take one step that helped and one that did not, at random. How often
-# is the first valued above the second? Ties count half. That is the AUROC: 1 is the truth, 0.5 is chance, below 0.5 is worse than
-# saying nothing.
+# A step *helped* if it brought the goal nearer: $d_{t+1} < d_t$. Take one step that helped and one that did not, at
+# random. How often is the first valued above the second? Ties count half. That is the AUROC: 1 is the truth, 0.5 is
+# chance, below 0.5 is worse than saying nothing.
 
 
 # %%
@@ -105,15 +105,16 @@ for _, signal in shown.values():
     assert by_hand == library or np.isclose(by_hand, library)
 
 # %% [markdown]
-# In the toy the four pairs are (1, 1), (1, −1), (0, 1), (0, −1): a tie, right, wrong, right, so 2.5 of 4. The library agrees on every
-# signal.
+# In the toy the four pairs are (1, 1), (1, −1), (0, 1), (0, −1): a tie, right, wrong, right, so 2.5 of 4. The library
+# agrees on every signal.
 #
-# Two more numbers stand beside AUROC. *correlation* is that of the value with the change of distance. *sign* is the share of
-# non-zero values with the right sign. Few steps help, so calling every step useless is right most of the time; that share is
-# *constant*. A signal whose *sign* is below it may still rank steps well, which is why AUROC is the number to read.
+# Two more numbers stand beside AUROC. *correlation* is that of the value with the change of distance. *sign* is the
+# share of non-zero values with the right sign. Few steps help, so calling every step useless is right most of the
+# time; that share is *constant*. A signal whose *sign* is below it may still rank steps well, which is why AUROC is
+# the number to read.
 #
-# Intervals resample whole episodes. *episodes* counts those of which the signal says anything: the base model was not warmed up for
-# stating progress (notebook 03), and what it states afterwards can be read in few episodes only.
+# Intervals resample whole episodes. *episodes* counts those of which the signal says anything: the base model was not
+# warmed up for stating progress (notebook 03), and what it states afterwards can be read in few episodes only.
 
 # %%
 table = []
@@ -135,8 +136,8 @@ print("\nintermediate discrimination of retrospective progress:", said)
 # %% [markdown]
 # (Intermediate discrimination is RePro's own measure: mean rating of won minus of lost episodes, last step left out.)
 #
-# **The control that must fail.** Give each value to another step, at random. Nothing is left that could know a step, so the interval
-# of its AUROC should reach 0.5. If it does not, the measure is broken and not the reward good.
+# **The control that must fail.** Give each value to another step, at random. Nothing is left that could know a step,
+# so the interval of its AUROC should reach 0.5. If it does not, the measure is broken and not the reward good.
 
 # %%
 rng = np.random.default_rng(p.seed)
@@ -168,9 +169,9 @@ sglib.view.keep_figure(run, "reliability", sglib.figures.small_multiples(
 # %% [markdown]
 # ## Counterfactual truth: what was the step worth to *this* policy?
 #
-# The oracle measures distance under perfect play. What matters to learning is the advantage under the policy itself. From a snapshot
-# before turn $t$ the episode is played on $k$ times with the recorded step kept, and $k$ times with the policy choosing again:
-# $A_t = P(\text{win} \mid s_t, a_t) - P(\text{win} \mid s_t)$.
+# The oracle measures distance under perfect play. What matters to learning is the advantage under the policy itself.
+# From a snapshot before turn $t$ the episode is played on $k$ times with the recorded step kept, and $k$ times with
+# the policy choosing again: $A_t = P(\text{win} \mid s_t, a_t) - P(\text{win} \mid s_t)$.
 
 
 # %%
@@ -205,20 +206,22 @@ for signal in ("oracle", "label", "online", "retrospective", "igpo", "step_agent
     if len(set(origin)) >= calibration.FEWEST and varies:
         r, low, high = sglib.intervals.correlation_interval(said, worth, origin, seed=p.seed)
         least = sglib.power.detectable_correlation(len(rows))
-        print(f"{signal:13s} r = {r:+.2f} [{low:+.2f}, {high:+.2f}], detectable {least:.2f}", end="; ")
-        print(f"{len(rows)} steps of {len(set(origin))} episodes, k = {p.k}")
+        of = f"{len(rows)} steps of {len(set(origin))} episodes, k = {p.k}, detectable {least:.2f}"
+        print(f"{signal:13s} r = {r:+.2f} [{low:+.2f}, {high:+.2f}], {of}")
     else:
         print(f"{signal:13s} too few episodes say anything of these steps, or always the same")
 clear = sum(row["low"] > 0 or row["high"] < 0 for row in values)
-print(f"{clear} of {len(values)} steps have an interval of their own that leaves out zero", end="; ")
-print(f"if no step mattered, up to {0.05 * len(values):.0f} would by chance")
+chance = f"{0.05 * len(values):.0f} would by chance if no step mattered"
+print(f"{clear} of {len(values)} steps have an interval that leaves out zero; up to {chance}")
 
 # %% [markdown]
-# Read the numbers of steps first. A correlation below its *detectable* size is not shown to be there, nor to be absent: most single
-# steps change the chance of winning by less than $2k$ episodes can tell, and that noise shrinks every correlation here. Two truths
-# need not agree either: a signal can follow the oracle and not this policy's chances.
+# Read the numbers of steps first. A correlation below its *detectable* size is not shown to be there, nor to be
+# absent: most single steps change the chance of winning by less than $2k$ episodes can tell, and that noise shrinks
+# every correlation here. Two truths need not agree either: a signal can follow the oracle and not this policy's
+# chances.
 #
-# The same for one guidance, of an episode that was won: delete it, or say the opposite, and look at what the policy makes of it.
+# The same for one guidance, of an episode that was won: delete it, or say the opposite, and look at what the policy
+# makes of it.
 
 # %%
 places = [
@@ -238,18 +241,20 @@ else:
 # %% [markdown]
 # ## A reward that is hacked
 #
-# The trainings of notebook 04, in which a label pays ±0.1 (what a success pays is below the figure): guidance that is not paid
-# (`guide`), paid on a schedule (`self_guide`), paid in full at once (`immediate`). The mechanism has two parts.
+# The trainings of notebook 04, in which a label pays ±0.1 (what a success pays is below the figure): guidance that is
+# not paid (`guide`), paid on a schedule (`self_guide`), paid in full at once (`immediate`). The mechanism has two
+# parts.
 #
-# 1. *The sum of labels rivals success.* Saying *positive* is always possible. A lost episode goes on to the last turn and collects
-#    more labels than a won one. So in a group with both, the internal reward takes back what success pays: up to 0.1 a turn, 3 in
-#    thirty turns, beside 1. `internal gap` is the internal reward of won minus lost episodes, `internal length` its correlation with
-#    the episode's length.
-# 2. *In a group whose episodes all end alike* labels alone decide every advantage. The division by the group's own spread blows them
-#    up to unit size, whatever their coefficient. `end alike` is the share of episodes in such groups of the unpaid arm; only there
-#    they are without an advantage.
+# 1. *The sum of labels rivals success.* Saying *positive* is always possible. A lost episode goes on to the last turn
+#    and collects more labels than a won one. So in a group with both, the internal reward takes back what success
+#    pays: up to 0.1 a turn, 3 in thirty turns, beside 1. `internal gap` is the internal reward of won minus lost
+#    episodes, `internal length` its correlation with the episode's length.
+# 2. *In a group whose episodes all end alike* labels alone decide every advantage. The division by the group's own
+#    spread blows them up to unit size, whatever their coefficient. `end alike` is the share of episodes in such
+#    groups of the unpaid arm; only there they are without an advantage.
 #
-# Part 2 is the same whatever a success pays. Part 1 nearly goes away where it pays 10 (`immediate` over seeds, below).
+# Part 2 is the same whatever a success pays. Part 1 nearly goes away where it pays 10 (`immediate` over seeds,
+# below).
 
 # %%
 settings = sglib.params.sibling("grpo", globals(), arms=[*p.arms, *p.remedies])
@@ -275,8 +280,8 @@ sglib.view.keep_figure(run, "alarm", sglib.figures.small_multiples(
 ))  # fmt: skip
 
 # %% [markdown]
-# The two parts in numbers: means of the first and of the last five batches. *internal gap* and *internal length* are of those in which
-# labels are paid (never in `guide`).
+# The two parts in numbers: means of the first and of the last five batches. *internal gap* and *internal length* are
+# of those in which labels are paid (never in `guide`).
 
 # %%
 probed = []
@@ -296,9 +301,10 @@ for arm in p.arms:
 print(pd.DataFrame(probed).to_string(index=False))
 
 # %% [markdown]
-# *agreement*, the share of labels with the right sign, falls by arithmetic wherever positive labels rise, since few steps help. AUROC,
-# in the figure, says whether the labels still tell steps apart. `sglib.measure.hacking` watches every training for all this; the rule
-# that raises an alarm is written there. The unpaid arm is the control: no alarm should ring in it.
+# *agreement*, the share of labels with the right sign, falls by arithmetic wherever positive labels rise, since few
+# steps help. AUROC, in the figure, says whether the labels still tell steps apart. `sglib.measure.hacking` watches
+# every training for all this; the rule that raises an alarm is written there. The unpaid arm is the control: no alarm
+# should ring in it.
 
 # %%
 rows = []
@@ -316,14 +322,16 @@ _ = run.write_table("farmed.csv", rows)
 # %% [markdown]
 # ## Remedies
 #
-# One seed shows a mechanism, not how often it happens. The evidence (`python -m sglib evidence`, notebook 07) has several seeds of
-# each:
+# One seed shows a mechanism, not how often it happens. The evidence (`python -m sglib evidence`, notebook 07) has
+# several seeds of each:
 #
 # - not paid (`guide`), and paid in full at once (`immediate_win1`);
-# - the schedule (`self_guide_win1`), length normalisation (`remedy_length`), a rater that does not learn (`remedy_frozen`);
+# - the schedule (`self_guide_win1`), length normalisation (`remedy_length`), a rater that does not learn
+#   (`remedy_frozen`);
 # - GiGPO with each label paid to the step that it rates (`remedy_steps`; its episode part still has the whole sum);
-# - a tenth of the coefficient. That is `immediate`, where labels pay the same and a success 10, since the advantage is divided by the
-#   group's own spread. Where all episodes of a group fail, a smaller coefficient changes nothing for the same reason.
+# - a tenth of the coefficient. That is `immediate`, where labels pay the same and a success 10, since the advantage
+#   is divided by the group's own spread. Where all episodes of a group fail, a smaller coefficient changes nothing
+#   for the same reason.
 
 # %%
 found = evidence.read_evidence(evidence.plan(sglib.params.params_file(p.cells)))
@@ -345,7 +353,8 @@ for arm in p.remedies:  # -p remedies '[remedy_length]' trains one here, beside 
 # %% [markdown]
 # ## Calibration over training
 #
-# How true the labels, the information gain and the hindsight stay while the policy learns, over the seeds of the evidence:
+# How true the labels, the information gain and the hindsight stay while the policy learns, over the seeds of the
+# evidence:
 
 # %%
 guided = ("guide", "self_guide", "immediate", "immediate_win1")
@@ -363,14 +372,23 @@ run.finish(calibration={row["signal"]: row["correlation"] for row in table}, cle
            farmed={row["arm"]: float(row["after"]) for row in rows})  # fmt: skip
 
 # %% [markdown]
+# **Limits.**
+#
+# - The oracle's progress and the counterfactual advantage are two truths. Information that a step brings is worth
+#   something to the policy and may not change the distance.
+# - A correlation with single-step advantages is weakened by their noise ($2k$ episodes each).
+# - One draw of games, one policy; trainings in the section on hacking are one seed each.
+
+# %% [markdown]
 # ## Exercises
 #
-# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs them.
+# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs
+# them.
 #
 # ### 06.1 Which step does a label rate? &nbsp; ●○○ · 10 minutes
 #
-# A label is written *before* the action of its turn and rates what was done until then. Give each action the value of the label that
-# rates it: +1 for positive, −1 for negative, 0 for neutral, NaN where no label does.
+# A label is written *before* the action of its turn and rates what was done until then. Give each action the value of
+# the label that rates it: +1 for positive, −1 for negative, 0 for neutral, NaN where no label does.
 #
 # <details><summary>Hint</summary>Write down three turns on paper. Who rates the last action?</details>
 # <details><summary>Solution</summary>In <a href="solutions/06_is_the_reward_true.py">solutions</a>.</details>
@@ -395,11 +413,11 @@ with sglib.exercise("06.1"):
 # %% [markdown]
 # ### 06.2 Steps of one episode are not strangers &nbsp; ●●○ · 20 minutes
 #
-# Ten steps of one stuck episode are one piece of bad luck, not ten. Compute a 95 % bootstrap interval of a mean that draws whole
-# episodes: as many as there are, with replacement, and then the mean of all their steps.
+# Ten steps of one stuck episode are one piece of bad luck, not ten. Compute a 95 % bootstrap interval of a mean that
+# draws whole episodes: as many as there are, with replacement, and then the mean of all their steps.
 #
-# <details><summary>Hint</summary>Get each episode's sum and number of steps first. A draw is then a sum of sums over a sum of
-# numbers.</details>
+# <details><summary>Hint</summary>Get each episode's sum and number of steps first. A draw is then a sum of sums over
+# a sum of numbers.</details>
 # <details><summary>Solution</summary>In <a href="solutions/06_is_the_reward_true.py">solutions</a>.</details>
 
 
@@ -426,9 +444,9 @@ with sglib.exercise("06.2"):
 # %% [markdown]
 # ### 06.3 A reward that cannot take success back &nbsp; ●●● · 30 minutes
 #
-# Repair both parts of the mechanism for one group. If all episodes end alike, no internal reward may decide: advantages are 0.
-# Else shrink the internal sums, if need be, so that they differ by at most `most` within the group, less than a success pays. Then
-# add the outcomes and let GRPO normalise the sum.
+# Repair both parts of the mechanism for one group. If all episodes end alike, no internal reward may decide:
+# advantages are 0. Else shrink the internal sums, if need be, so that they differ by at most `most` within the group,
+# less than a success pays. Then add the outcomes and let GRPO normalise the sum.
 #
 # <details><summary>Hint</summary><code>np.ptp</code> is the range of an array; shrink by a factor, never enlarge.
 # <code>sglib.advantages.group_relative(returns, groups)</code> normalises.</details>
@@ -460,12 +478,5 @@ with sglib.exercise("06.3"):
 # 1. `-p k 64`: how much does the correlation with the counterfactual advantage grow, and why?
 # 2. Which probe rings first in `immediate`?
 # 3. Write a recipe that pays labels and is not hacked; `sglib.measure.hacking` will tell you.
-#
-# ## Limits
-#
-# - The oracle's progress and the counterfactual advantage are two truths. Information that a step brings is worth something to the
-#   policy and may not change the distance.
-# - A correlation with single-step advantages is weakened by their noise ($2k$ episodes each).
-# - One draw of games, one policy; trainings in the section on hacking are one seed each.
 #
 # Next: [07_how_sure](07_how_sure.ipynb).

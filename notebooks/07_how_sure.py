@@ -15,14 +15,15 @@
 # %% [markdown]
 # # How sure are we?
 #
-# **By the end you will have shown** that 128 games and one seed make two equal methods look different in more than a quarter of
-# all comparisons, that a test over seeds *and* games keeps its promise of 5 %, and what our own evidence can therefore tell: every
-# cell with its interval, its games and its seeds, missing ones included.
+# **By the end you will have shown** that 128 games and one seed make two equal methods look different in more than a
+# quarter of all comparisons, that a test over seeds *and* games keeps its promise of 5 %, and what our own evidence
+# can therefore tell: every cell with its interval, its games and its seeds, missing ones included.
 #
-# *For whom:* anyone who reads or writes a table of success rates. *Time:* half a minute, since nothing is trained here; an hour for
-# the exercises. *Writes:* `outputs/07_how_sure/`.
+# *For whom:* anyone who reads or writes a table of success rates. *Time:* half a minute, since nothing is trained
+# here; an hour for the exercises. *Writes:* `outputs/07_how_sure/`.
 #
-# The cells come from `python -m sglib evidence --params params/regimes/tight.yaml`: one recipe, one seed, one small file each.
+# The cells come from `python -m sglib evidence --params params/regimes/tight.yaml`: one recipe, one seed, one small
+# file each.
 
 # %% tags=["parameters"]
 seed = 0
@@ -45,8 +46,8 @@ print(p)
 # %% [markdown]
 # ## One run, 128 episodes
 #
-# A success rate of 72.7 % on 128 episodes, as the field reports them. How far could the true rate be from it? And how many games
-# does it take to show that one policy wins 5 points more often than another?
+# A success rate of 72.7 % on 128 episodes, as the field reports them. How far could the true rate be from it? And how
+# many games does it take to show that one policy wins 5 points more often than another?
 
 # %%
 low, high = intervals.wilson(93, 128)
@@ -56,19 +57,19 @@ for correlation in (0.0, 0.5):
     print(f"75 -> 80 % with 80 % power, outcomes correlated by {correlation}: {games} games")
 
 # %% [markdown]
-# The interval is 15 points wide. Policies that win much the same games (correlation 0.5) need half as many of them, since only a
-# game that *one* of the two wins tells them apart.
+# The interval is 15 points wide. Policies that win much the same games (correlation 0.5) need half as many of them,
+# since only a game that *one* of the two wins tells them apart.
 #
 # ## A method is not a run
 #
-# All that is about *these two policies*. A claim about a *method* must hold for another training seed, too. So there are two kinds
-# of luck: which seed was trained, and which games were played. Write $x_{st}$ for the outcome of method a minus that of b, with
-# seed $s$ on game $t$. Paired means that both have the same seed and the same game. Then
+# All that is about *these two policies*. A claim about a *method* must hold for another training seed, too. So there
+# are two kinds of luck: which seed was trained, and which games were played. Write $x_{st}$ for the outcome of method
+# a minus that of b, with seed $s$ on game $t$. Paired means that both have the same seed and the same game. Then
 #
 # $$x_{st} = \mu + \text{seed}_s + \text{game}_t + \text{rest}_{st},$$
 #
-# and the variance of the mean is $(MS_\text{seed} + MS_\text{game} - MS_\text{rest}) / (S\,T)$, where each $MS$ is a mean square.
-# Built small:
+# and the variance of the mean is $(MS_\text{seed} + MS_\text{game} - MS_\text{rest}) / (S\,T)$, where each $MS$ is a
+# mean square. Built small:
 
 
 # %%
@@ -89,8 +90,8 @@ def paired_interval(a, b):
 
 
 # %% [markdown]
-# Does the library say the same? Try it on data whose truth is known: two methods that are *equal*. Each seed has its luck, some 8
-# points of success (assumed here, measured below); each game has its difficulty.
+# Does the library say the same? Try it on data whose truth is known: two methods that are *equal*. Each seed has its
+# luck, some 8 points of success (assumed here, measured below); each game has its difficulty.
 
 # %%
 rng = np.random.default_rng(p.seed)
@@ -117,9 +118,9 @@ for text, count in (("one seed each, over games", naive), ("ten seeds x games", 
     print(f"{text:26s}: 'significant' in {share} of {trials} comparisons; promised: 5 %")
 
 # %% [markdown]
-# The two agree on all 400 tables. Now read the two lines. A test over games alone, with one seed each, finds differences between
-# equal methods far too often: what it finds is the luck of a seed. The test over seeds and games keeps its promise. How much our
-# own seeds differ is below; the less they do, the less this matters.
+# The two agree on all 400 tables. Now read the two lines. A test over games alone, with one seed each, finds
+# differences between equal methods far too often: what it finds is the luck of a seed. The test over seeds and games
+# keeps its promise. How much our own seeds differ is below; the less they do, the less this matters.
 #
 # ## What we have
 
@@ -135,9 +136,9 @@ print("(README says how it was tried that they train the same; the checkpoint is
 # %% [markdown]
 # ## The control that must fail: the same method twice
 #
-# Plain GRPO (`grpo`), and plain GRPO once more with the same games in another order and other random numbers (`grpo_again`).
-# Whatever differs between them is noise. The largest difference that their interval reaches is the *band*, and no gain below it is
-# claimed anywhere.
+# Plain GRPO (`grpo`), and plain GRPO once more with the same games in another order and other random numbers
+# (`grpo_again`). Whatever differs between them is noise. The largest difference that their interval reaches is the
+# *band*, and no gain below it is claimed anywhere.
 
 # %%
 same = assay.gap(found, rule.again, rule.plain[0], rule.measure)
@@ -158,10 +159,11 @@ else:
     print(f"over seeds and games: {same}\nA/A band: {100 * band:.1f} points")
 
 # %% [markdown]
-# Does the test keep its promise on *these* outcomes, too? Deal the two names anew to each seed. That makes tables in which the
-# truth is no difference, spread like the real ones. The share that is called significant should not be above 5 %, and may be below:
-# a few seeds can lie closer together than the luck of their games allows, and then the interval is kept as wide as that luck. With
-# $S$ seeds there are only $2^{S-1}$ ways to deal the names, and other seeds are not in it.
+# Does the test keep its promise on *these* outcomes, too? Deal the two names anew to each seed. That makes tables in
+# which the truth is no difference, spread like the real ones. The share that is called significant should not be
+# above 5 %, and may be below: a few seeds can lie closer together than the luck of their games allows, and then the
+# interval is kept as wide as that luck. With $S$ seeds there are only $2^{S-1}$ ways to deal the names, and other
+# seeds are not in it.
 
 # %%
 if same is not None:
@@ -180,9 +182,9 @@ if same is not None:
 #
 # Success on the full panel, mean over seeds; the interval covers other seeds and other games (from three seeds on).
 #
-# - `iqm`: interquartile mean over seeds and the task types, which leaves out the lowest and the highest quarter. Its bootstrap
-#   interval draws whole seeds. It is missing below five of them, where it would be far too narrow; with five to ten it covers the
-#   truth 86 to 91 times of 100.
+# - `iqm`: interquartile mean over seeds and the task types, which leaves out the lowest and the highest quarter. Its
+#   bootstrap interval draws whole seeds. It is missing below five of them, where it would be far too narrow; with
+#   five to ten it covers the truth 86 to 91 times of 100.
 # - `sd`: what another seed changes.
 # - `seeds`: complete, of `planned`. A cell that is missing is counted as missing, never averaged over.
 
@@ -236,10 +238,11 @@ if complete:
 # %% [markdown]
 # ## What could we have seen?
 #
-# The smallest true difference that `compare` finds with 80 % probability (`mde`), from the spread of seeds and games that was
-# found; of three seeds a rough number. And how many seeds 3 points would take to be told from zero. More seeds do not help against
-# too few games: where those alone leave more than 3 points open, no number does (0 in the table). A *verdict* asks for more, an
-# estimate beyond the A/A band: the report's *detectable* counts that in and is the larger.
+# The smallest true difference that `compare` finds with 80 % probability (`mde`), from the spread of seeds and games
+# that was found; of three seeds a rough number. And how many seeds 3 points would take to be told from zero. More
+# seeds do not help against too few games: where those alone leave more than 3 points open, no number does (0 in the
+# table). A *verdict* asks for more, an estimate beyond the A/A band: the report's *detectable* counts that in and is
+# the larger.
 
 # %%
 gaps = []
@@ -282,14 +285,23 @@ run.finish(cells=len(found.cells), missing=len(found.missing),
            false_positives={"one_seed": naive / trials, "ten_seeds": honest / trials})  # fmt: skip
 
 # %% [markdown]
+# **Limits.**
+#
+# - The panel's games are drawn by one generator from rooms that are trained in (`valid_seen`). Intervals cover other
+#   draws of such games, not other kinds; the report has the same policies in rooms never trained in.
+# - All seeds share one base model.
+# - An interval covers luck. It does not cover a mistake in the code or an unfair set-up.
+
+# %% [markdown]
 # ## Exercises
 #
-# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs them.
+# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs
+# them.
 #
 # ### 07.1 An interval that never has no width &nbsp; ●○○ · 10 minutes
 #
-# The textbook interval $\hat p \pm 1.96 \sqrt{\hat p (1 - \hat p) / n}$ says that a policy which won 0 of 10 games is certain never to
-# win. Wilson's asks instead for every $p$ that the data do not speak against:
+# The textbook interval $\hat p \pm 1.96 \sqrt{\hat p (1 - \hat p) / n}$ says that a policy which won 0 of 10 games is
+# certain never to win. Wilson's asks instead for every $p$ that the data do not speak against:
 # $$\frac{\hat p + z^2 / 2n \pm z \sqrt{\hat p (1 - \hat p) / n + z^2 / 4n^2}}{1 + z^2 / n}, \qquad z = 1.96.$$
 #
 # <details><summary>Hint</summary>Compute centre and half width apart; clip to 0..1.</details>
@@ -314,11 +326,11 @@ with sglib.exercise("07.1"):
 # %% [markdown]
 # ### 07.2 Only games that one of them won &nbsp; ●●○ · 15 minutes
 #
-# Two policies play the same games. Games that both win, or both lose, say nothing of which is better. If the two are equal, each
-# game that only one of them won is a fair coin. Compute the exact two-sided p-value (McNemar's test).
+# Two policies play the same games. Games that both win, or both lose, say nothing of which is better. If the two are
+# equal, each game that only one of them won is a fair coin. Compute the exact two-sided p-value (McNemar's test).
 #
-# <details><summary>Hint</summary>Count the games that only a and only b won. With <code>math.comb</code> add up the chances of the
-# smaller count and of all below it; twice that, at most 1.</details>
+# <details><summary>Hint</summary>Count the games that only a and only b won. With <code>math.comb</code> add up the
+# chances of the smaller count and of all below it; twice that, at most 1.</details>
 # <details><summary>Solution</summary>In <a href="solutions/07_how_sure.py">solutions/07_how_sure.py</a>.</details>
 
 
@@ -341,12 +353,12 @@ with sglib.exercise("07.2"):
 # %% [markdown]
 # ### 07.3 What three seeds can show &nbsp; ●●● · 25 minutes
 #
-# A test without any assumption on distributions: if two methods are equal, their names could be swapped for each seed. Compute the
-# mean difference for all $2^S$ ways to do that. The p-value is the share that lies at least as far from 0 as what was found. First
-# guess: how small can it be with three seeds?
+# A test without any assumption on distributions: if two methods are equal, their names could be swapped for each
+# seed. Compute the mean difference for all $2^S$ ways to do that. The p-value is the share that lies at least as far
+# from 0 as what was found. First guess: how small can it be with three seeds?
 #
-# <details><summary>Hint</summary><code>itertools.product((1, -1), repeat=S)</code> gives all ways. What is swapped is a whole seed,
-# with all of its games.</details>
+# <details><summary>Hint</summary><code>itertools.product((1, -1), repeat=S)</code> gives all ways. What is swapped is
+# a whole seed, with all of its games.</details>
 # <details><summary>Solution</summary>In <a href="solutions/07_how_sure.py">solutions/07_how_sure.py</a>.</details>
 
 
@@ -374,12 +386,5 @@ with sglib.exercise("07.3"):
 # 1. Delete one file of `outputs/reference/evidence/tight/` and run this again: what changes?
 # 2. How many seeds would it take to tell `self_guide` from `guide` if the truth were the paper's +8.5 points?
 # 3. Simulate a method that helps half of the seeds by 10 points and hurts the others by 10. What does each test say?
-#
-# ## Limits
-#
-# - The panel's games are drawn by one generator from rooms that are trained in (`valid_seen`). Intervals cover other draws of such
-#   games, not other kinds; the report has the same policies in rooms never trained in.
-# - All seeds share one base model.
-# - An interval covers luck. It does not cover a mistake in the code or an unfair set-up.
 #
 # Next: [08_inspecting_trajectories](08_inspecting_trajectories.ipynb).

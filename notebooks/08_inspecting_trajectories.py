@@ -15,12 +15,13 @@
 # %% [markdown]
 # # Looking at episodes
 #
-# **By the end you will have shown** where two episodes of one game part, and whether another action there would have changed the
-# chance of winning, beside a change that changes nothing. On the way you find the episodes that matter among many, see what each
-# turn was paid and which tokens got the credit, and hand the lot to a colleague as one file.
+# **By the end you will have shown** where two episodes of one game part, and whether another action there would have
+# changed the chance of winning, beside a change that changes nothing. On the way you find the episodes that matter
+# among many, see what each turn was paid and which tokens got the credit, and hand the lot to a colleague as one
+# file.
 #
-# *For whom:* anyone who has numbers and wonders why. *Time:* under two minutes, an hour with the exercises.
-# *Writes:* `outputs/08_inspecting_trajectories/`.
+# *For whom:* anyone who has numbers and wonders why. *Time:* under two minutes, an hour with the exercises. *Writes:*
+# `outputs/08_inspecting_trajectories/`.
 #
 # A success rate says that half of the episodes fail. Three episodes say how.
 
@@ -40,13 +41,14 @@ from sglib.view import episodes
 
 p = sglib.params.check("08_inspecting_trajectories", globals())
 run = sglib.runs.start_run("08_inspecting_trajectories", p)
-print(p)
+print(p.model_dump(include={"env", "seed", "size", "model", "max_turns", "temperature",
+                            "games", "group_size", "k"}))  # fmt: skip
 
 # %% [markdown]
 # ## Two runs to look at
 #
-# The base model plays the same games with guidance and without, in groups as GRPO samples them. Rewards and advantages are those of
-# a training batch. What follows works the same on the last batches that notebook 04 keeps
+# The base model plays the same games with guidance and without, in groups as GRPO samples them. Rewards and
+# advantages are those of a training batch. What follows works the same on the last batches that notebook 04 keeps
 # (`outputs/04_joint_grpo/<run>/batches/`), or on any file of `write_trajectories`.
 
 # %%
@@ -70,15 +72,17 @@ for format, internal in paid_for.items():
 #
 # The next cell is a widget in JupyterLab; elsewhere you see the pictures below and a still summary. Try this:
 #
-# 1. **The list.** Click a column's head to sort. Filter by outcome, task, length, loops, inadmissible actions, or by labels that
-#    contradict the oracle. The search field (key `/`) finds what was seen, said or done anywhere.
-# 2. **An episode** (click a row). Left the turns, in the middle the open one, right what the agent knows of the room. On top, on one
-#    axis: how near the goal really was, and what the guidance said of it. Keys: ← → turns, ↑ ↓ episodes, Escape back.
-# 3. **Tokens.** The exact sequence that the trainer saw. Faint text was only read. Blue was encouraged, orange discouraged.
-#    *log-probability ratio* compares with the policy given below.
-# 4. **Compare** with another episode of the same game. Observations that several members of the group met are dotted: these are
-#    GiGPO's anchor states.
-# 5. **What if?** Choose another action or guidance at the open turn, and let the policy play on with the change and without.
+# 1. **The list.** Click a column's head to sort. Filter by outcome, task, length, loops, inadmissible actions, or by
+#    labels that contradict the oracle. The search field (key `/`) finds what was seen, said or done anywhere.
+# 2. **An episode** (click a row). Left the turns, in the middle the open one, right what the agent knows of the room.
+#    On top, on one axis: how near the goal really was, and what the guidance said of it. Keys: ← → turns, ↑ ↓
+#    episodes, Escape back.
+# 3. **Tokens.** The exact sequence that the trainer saw. Faint text was only read. Blue was encouraged, orange
+#    discouraged. *log-probability ratio* compares with the policy given below.
+# 4. **Compare** with another episode of the same game. Observations that several members of the group met are dotted:
+#    these are GiGPO's anchor states.
+# 5. **What if?** Choose another action or guidance at the open turn, and let the policy play on with the change and
+#    without.
 
 # %%
 sglib.inspect(runs, policy=policy)
@@ -109,8 +113,9 @@ print(table.loc[lost[:5], columns].to_string(index=False))
 # %% [markdown]
 # ## Where do two episodes part?
 #
-# The members of a group play the same game from the same start. The turn at which two of them first do, or see, something else is
-# where to look: before it nothing can explain why one won. Built small, and compared with the library on every pair:
+# The members of a group play the same game from the same start. The turn at which two of them first do, or see,
+# something else is where to look: before it nothing can explain why one won. Built small, and compared with the
+# library on every pair:
 
 
 # %%
@@ -146,11 +151,11 @@ for box in seen[:5]:
 # %% [markdown]
 # ## What would have happened?
 #
-# A story about the turn that decided is easily told. To test it, play the episode on from that turn `k` times as it was and `k`
-# times with one change. Here: what would an expert's first action have been worth?
+# A story about the turn that decided is easily told. To test it, play the episode on from that turn `k` times as it
+# was and `k` times with one change. Here: what would an expert's first action have been worth?
 #
-# **The control that must fail:** "change" the action to itself. Whatever difference that shows is luck, and its interval should
-# reach zero.
+# **The control that must fail:** "change" the action to itself. Whatever difference that shows is luck, and its
+# interval should reach zero.
 
 # %%
 episode = next((t for t in runs["act"] if not t.won), runs["act"][0])
@@ -166,12 +171,13 @@ failed = control.low <= 0 <= control.high
 print("its interval", "reaches zero" if failed else "LEAVES OUT ZERO, as one in twenty does")
 
 # %% [markdown]
-# Read the interval, not the difference. With 16 episodes each, a change has to move the chance by 30 to 40 points before it shows.
+# Read the interval, not the difference. With 16 episodes each, a change has to move the chance by 30 to 40 points
+# before it shows.
 #
 # ## Hand it over
 #
-# One HTML file with every turn of every listed episode. It opens without Python, without a network, and holds no script. Texts of
-# models and environments are shown as text, whatever they contain.
+# One HTML file with every turn of every listed episode. It opens without Python, without a network, and holds no
+# script. Texts of models and environments are shown as text, whatever they contain.
 
 # %%
 path = sglib.view.export_html(everything, run.folder / "episodes.html", runs=list(table["run"]))
@@ -182,9 +188,9 @@ run.finish(success=success, what_if=result.delta)
 # %% [markdown]
 # ## While it trains
 #
-# Notebook 04 shows every training as it runs: success with its interval, both rewards, λ(u), labels, calibration, entropy, lengths,
-# the time left, alarms of `sglib.measure.hacking`, episodes of each arm that open in this inspector, **stop** and **continue**. In a
-# training of your own:
+# Notebook 04 shows every training as it runs: success with its interval, both rewards, λ(u), labels, calibration,
+# entropy, lengths, the time left, alarms of `sglib.measure.hacking`, episodes of each arm that open in this
+# inspector, **stop** and **continue**. In a training of your own:
 #
 # ```python
 # view = sglib.view.TrainingView(["mine"], settings.iterations)
@@ -198,14 +204,24 @@ run.finish(success=success, what_if=result.delta)
 # ![The view of a running training](images/training-view.png)
 
 # %% [markdown]
+# **Limits.**
+#
+# - Three episodes say how an agent can fail, not how often. Count with the table before you believe them.
+# - The map knows ALFWorld's wording only.
+# - What-if needs recorded tokens, so not episodes of an endpoint; games that were not generated here are handed over
+#   with `games=`.
+# - The log-probability ratio is taken at temperature 1.
+
+# %% [markdown]
 # ## Exercises
 #
-# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs them.
+# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs
+# them.
 #
 # ### 08.1 Going in circles &nbsp; ●○○ · 10 minutes
 #
-# An agent that does the same thing in the same place again has learned nothing from the first time. Compute the share of turns that
-# repeat an earlier turn of the episode: the same action after the same observation.
+# An agent that does the same thing in the same place again has learned nothing from the first time. Compute the share
+# of turns that repeat an earlier turn of the episode: the same action after the same observation.
 #
 # <details><summary>Hint</summary>Keep a set of the pairs that were met so far.</details>
 # <details><summary>Solution</summary>In <a href="solutions/08_inspecting_trajectories.py">solutions</a>.</details>
@@ -228,8 +244,8 @@ with sglib.exercise("08.1"):
 # %% [markdown]
 # ### 08.2 Anchor states &nbsp; ●●○ · 20 minutes
 #
-# GiGPO compares turns that were taken in the same state by *different* episodes of a group. Find these states: every observation that
-# at least two members met, with all places where it was met.
+# GiGPO compares turns that were taken in the same state by *different* episodes of a group. Find these states: every
+# observation that at least two members met, with all places where it was met.
 #
 # <details><summary>Hint</summary>Collect all places first, then keep the texts whose places belong to two members or
 # more.</details>
@@ -254,14 +270,14 @@ with sglib.exercise("08.2"):
 # %% [markdown]
 # ### 08.3 How sure is a what-if? &nbsp; ●●● · 25 minutes
 #
-# Of `k` episodes with the change `a` were won, of `k` without it `b`. Compute the 95 % interval of the difference from the two Wilson
-# intervals $[l_a, u_a]$ and $[l_b, u_b]$ of the shares $\hat a$ and $\hat b$ (Newcombe):
+# Of `k` episodes with the change `a` were won, of `k` without it `b`. Compute the 95 % interval of the difference
+# from the two Wilson intervals $[l_a, u_a]$ and $[l_b, u_b]$ of the shares $\hat a$ and $\hat b$ (Newcombe):
 # $$\hat a - \hat b - \sqrt{(\hat a - l_a)^2 + (u_b - \hat b)^2}, \qquad
 #   \hat a - \hat b + \sqrt{(u_a - \hat a)^2 + (\hat b - l_b)^2}.$$
 # Then find out how many episodes it takes.
 #
-# <details><summary>Hint</summary><code>sglib.intervals.wilson(wins, n)</code> gives (low, high). For the second function try
-# k = 8, 16, 32, ... with the shares as given.</details>
+# <details><summary>Hint</summary><code>sglib.intervals.wilson(wins, n)</code> gives (low, high). For the second
+# function try k = 8, 16, 32, ... with the shares as given.</details>
 # <details><summary>Solution</summary>In <a href="solutions/08_inspecting_trajectories.py">solutions</a>.</details>
 
 
@@ -291,14 +307,7 @@ with sglib.exercise("08.3"):
 #
 # 1. Find an episode in which a positive label was written right after a useless step. Which filter helps?
 # 2. In one group, compare a won and a lost episode. Was the turn where they part the one that decided? Ask *what if*.
-# 3. `sglib.inspect("outputs/04_joint_grpo/<run>/batches")` after notebook 04: what does `immediate` say that `guide` does not, and
-#    what is it paid for?
-#
-# ## Limits
-#
-# - Three episodes say how an agent can fail, not how often. Count with the table before you believe them.
-# - The map knows ALFWorld's wording only.
-# - What-if needs recorded tokens, so not episodes of an endpoint; games that were not generated here are handed over with `games=`.
-# - The log-probability ratio is taken at temperature 1.
+# 3. `sglib.inspect("outputs/04_joint_grpo/<run>/batches")` after notebook 04: what does `immediate` say that `guide`
+#    does not, and what is it paid for?
 #
 # Next: [09_report](09_report.ipynb).

@@ -15,12 +15,12 @@
 # %% [markdown]
 # # The assay: judge a reward, also one of your own
 #
-# **By the end you will have shown** whether this set-up can tell a good step reward from none, how true a reward has to be before
-# it helps, and where one recipe stands between success alone and the truth: a report card of one page.
+# **By the end you will have shown** whether this set-up can tell a good step reward from none, how true a reward has
+# to be before it helps, and where one recipe stands between success alone and the truth: a report card of one page.
 #
-# *For whom:* anyone with an idea for an internal reward. *Time:* half a minute for a recipe whose cells are committed, about
-# 15 minutes on two cores for one of your own (five seeds, and as many of its own shuffle); an hour for the exercises.
-# *Writes:* `outputs/10_assay/`, the card also to `outputs/assay/<regime>/`.
+# *For whom:* anyone with an idea for an internal reward. *Time:* half a minute for a recipe whose cells are
+# committed, about 15 minutes on two cores for one of your own (five seeds, and as many of its own shuffle); an hour
+# for the exercises. *Writes:* `outputs/10_assay/`, the card also to `outputs/assay/<regime>/`.
 #
 #     papermill notebooks/10_assay.ipynb out.ipynb -p recipe mine.yaml        # or: python -m sglib assay mine.yaml
 
@@ -40,20 +40,21 @@ from sglib.view import card
 
 p = sglib.params.check("10_assay", globals())
 run = sglib.runs.start_run("10_assay", p)
-print(p)
+print(p.model_dump(include={"seed", "size", "recipe", "regime", "seeds"}))
 
 # %% [markdown]
 # ## First the instrument
 #
-# A scale that shows 0 for everything says nothing of what lies on it. So before any reward is judged, the set-up itself is. A
-# *regime* is *sensitive* if the **truth** helps in it. The truth is what no method has: each step's exact change of the distance
-# to the goal, paid as that step's own advantage beside the outcome's,
+# A scale that shows 0 for everything says nothing of what lies on it. So before any reward is judged, the set-up
+# itself is. A *regime* is *sensitive* if the **truth** helps in it. The truth is what no method has: each step's
+# exact change of the distance to the goal, paid as that step's own advantage beside the outcome's,
 #
 # $$A_t = A^\text{GRPO}(\text{outcome}) + \alpha\,\frac{r_t - \mu}{\sigma},\qquad r_t = \frac{d_t - d_{t+1}}{d_0},$$
 #
 # with $\mu, \sigma$ over all turns of the batch.
 #
-# Built small: four episodes of one task, two of them won. `d` is the distance before each action and after the last one.
+# Built small: four episodes of one task, two of them won. `d` is the distance before each action and after the last
+# one.
 
 # %%
 distances = [np.array(d) for d in ([4, 3, 2, 1, 0], [4, 4, 3, 3], [4, 3, 2, 1, 0], [4, 5, 5, 4])]
@@ -71,11 +72,11 @@ assert all(np.allclose(a, b) for a, b in zip(by_hand, library))
 print("a lost episode, turn by turn:", np.round(by_hand[1], 2))
 
 # %% [markdown]
-# Read the last line. The episode was lost, so success alone would push all three turns down alike. With the truth beside it the one
-# step that came nearer, the second, is pushed down much less.
+# Read the last line. The episode was lost, so success alone would push all three turns down alike. With the truth
+# beside it the one step that came nearer, the second, is pushed down much less.
 #
-# **The control that must fail.** Permute the rewards within each episode. Every episode is still paid the same sum, but on the wrong
-# turns. If training on that helped as well, it would be the sum that helps and not the right step.
+# **The control that must fail.** Permute the rewards within each episode. Every episode is still paid the same sum,
+# but on the wrong turns. If training on that helped as well, it would be the sum that helps and not the right step.
 
 # %%
 rng = np.random.default_rng(0)
@@ -85,12 +86,12 @@ print(f"AUROC of the truth {calibration.auroc(pool, pool):.2f}, ", end="")
 print(f"of its shuffle {calibration.auroc(np.concatenate(shuffled), pool):.2f}")
 
 # %% [markdown]
-# (AUROC: how often a step that helped is paid above one that did not. The shuffle stays above 0.5 here, since won episodes have
-# more good steps: it still knows which *episode* was good.)
+# (AUROC: how often a step that helped is paid above one that did not. The shuffle stays above 0.5 here, since won
+# episodes have more good steps: it still knows which *episode* was good.)
 #
-# So the rule has two parts. The truth has to beat the better of GRPO and GiGPO, by a margin and beyond what GRPO against itself
-# shows. And it has to beat its own shuffle. Where it does not, no reward can be seen to help, and every verdict is *cannot be told
-# here*.
+# So the rule has two parts. The truth has to beat the better of GRPO and GiGPO, by a margin and beyond what GRPO
+# against itself shows. And it has to beat its own shuffle. Where it does not, no reward can be seen to help, and
+# every verdict is *cannot be told here*.
 
 # %%
 rule, planned = assay.load(p.regime)
@@ -105,9 +106,10 @@ print(f"{'SENSITIVE' if it.sensitive else 'NOT SENSITIVE'}: {it.why}")
 # %% [markdown]
 # ## How true must a reward be?
 #
-# The truth, degraded: with `auroc: 0.8` a step that helped is paid above one that did not with a probability of 0.8. The curve from
-# noise (0.5) to the truth (1.0) is the scale on which a reward's own AUROC can be read. It is a scale for errors that fall on steps
-# at random. A reward whose errors have a system, which can be learned and exploited, may do worse than its AUROC says.
+# The truth, degraded: with `auroc: 0.8` a step that helped is paid above one that did not with a probability of 0.8.
+# The curve from noise (0.5) to the truth (1.0) is the scale on which a reward's own AUROC can be read. It is a scale
+# for errors that fall on steps at random. A reward whose errors have a system, which can be learned and exploited,
+# may do worse than its AUROC says.
 
 # %%
 curve = assay.dose_response(found, rule, plain)
@@ -159,7 +161,8 @@ card.write(judged, assay.folder_of(p.regime, p.output_dir))
 print("\n".join(assay.lines(judged)))
 
 # %% [markdown]
-# The same on the scale. A recipe on the curve helps as much as its AUROC lets expect. One below it pays for something else, too.
+# The same on the scale. A recipe on the curve helps as much as its AUROC lets expect. One below it pays for something
+# else, too.
 
 
 # %%
@@ -185,16 +188,26 @@ run.finish(recipe=judged.recipe, regime=p.regime, verdict=judged.verdict,
            sensitive=it.sensitive, gamed=judged.gamed)  # fmt: skip
 
 # %% [markdown]
+# **Limits.**
+#
+# - One environment, one base model, one length of training: another regime may say another thing (`-p regime`).
+# - The controls and your recipe share seeds, games and evaluation. Trained on another type of machine, sums round
+#   otherwise, which is noise like another seed's.
+# - The curve is for random errors. It does not say what a systematic error costs.
+
+# %% [markdown]
 # ## Exercises
 #
-# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs them.
+# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs
+# them.
 #
 # ### 10.1 The right sum on the wrong turns &nbsp; ●○○ · 10 minutes
 #
-# Write the control: permute each episode's rewards among its own turns. Which quantity must stay the same, and for what?
+# Write the control: permute each episode's rewards among its own turns. Which quantity must stay the same, and for
+# what?
 #
-# <details><summary>Hint</summary><code>rng.permutation</code> returns a new array; <code>rng.shuffle</code> changes the one that it
-# is given.</details>
+# <details><summary>Hint</summary><code>rng.permutation</code> returns a new array; <code>rng.shuffle</code> changes
+# the one that it is given.</details>
 # <details><summary>Solution</summary>In <a href="solutions/10_assay.py">solutions/10_assay.py</a>.</details>
 
 
@@ -219,9 +232,9 @@ with sglib.exercise("10.1"):
 # %% [markdown]
 # ### 10.2 The verdict &nbsp; ●●○ · 15 minutes
 #
-# Judge a difference by the rule of the assay: *helps* or *hurts* if the interval leaves out zero **and** the estimate lies beyond
-# the A/A band; *no difference beyond the band* if the whole interval lies inside it; else *inconclusive*. Nothing can be told in a
-# regime that is not sensitive.
+# Judge a difference by the rule of the assay: *helps* or *hurts* if the interval leaves out zero **and** the estimate
+# lies beyond the A/A band; *no difference beyond the band* if the whole interval lies inside it; else *inconclusive*.
+# Nothing can be told in a regime that is not sensitive.
 #
 # <details><summary>Hint</summary>Ask for sensitivity first. The band is symmetric: ±band.</details>
 # <details><summary>Solution</summary>In <a href="solutions/10_assay.py">solutions/10_assay.py</a>.</details>
@@ -248,12 +261,12 @@ with sglib.exercise("10.2"):
 # %% [markdown]
 # ### 10.3 A reward of known truth &nbsp; ●●○ · 20 minutes
 #
-# Degrade a reward so that its AUROC is what you ask for, and its values keep their distribution. Let each value stay with some
-# probability $q$, and else replace it by a value drawn from all of them. A kept pair has AUROC 1. What has any other pair, and which
-# $q$ gives the AUROC $a$ if one value of the pair is kept with probability $q$?
+# Degrade a reward so that its AUROC is what you ask for, and its values keep their distribution. Let each value stay
+# with some probability $q$, and else replace it by a value drawn from all of them. A kept pair has AUROC 1. What has
+# any other pair, and which $q$ gives the AUROC $a$ if one value of the pair is kept with probability $q$?
 #
-# <details><summary>Hint</summary>One value of a pair is kept, the other drawn from all: solve
-# <code>a = q + (1 - q) / 2</code>.</details>
+# <details><summary>Hint</summary>One value of a pair is kept, the other drawn from all: solve <code>a = q + (1 - q) /
+# 2</code>.</details>
 # <details><summary>Solution</summary>In <a href="solutions/10_assay.py">solutions/10_assay.py</a>.</details>
 
 
@@ -277,9 +290,10 @@ with sglib.exercise("10.3"):
 # %% [markdown]
 # ### 10.4 An interval for a ratio &nbsp; ●●● · 30 minutes
 #
-# The share of the truth is a ratio of two uncertain numbers. Dividing the ends of the one interval by the estimate of the other
-# forgets that the truth's gain is uncertain, too, and that both were measured on the same seeds. Fieller's way: a share $r$ is
-# possible if the interval of *reward* $- r \cdot$ *truth* has zero in it. Collect all such $r$ on a grid.
+# The share of the truth is a ratio of two uncertain numbers. Dividing the ends of the one interval by the estimate of
+# the other forgets that the truth's gain is uncertain, too, and that both were measured on the same seeds. Fieller's
+# way: a share $r$ is possible if the interval of *reward* $- r \cdot$ *truth* has zero in it. Collect all such $r$ on
+# a grid.
 #
 # <details><summary>Hint</summary>For each r of <code>np.arange(-2, 3, 0.02)</code>:
 # <code>sglib.intervals.crossed_mean(reward - r * truth)</code> has <code>low</code> and <code>high</code>.</details>
@@ -309,12 +323,5 @@ with sglib.exercise("10.4"):
 # 1. Judge `random` and `always_positive`: does the card say why they fail?
 # 2. Write a reward that is gamed: pay for opening things. What rings?
 # 3. Degrade the truth only on the steps before a thing is taken. Does its AUROC still tell what it gains?
-#
-# ## Limits
-#
-# - One environment, one base model, one length of training: another regime may say another thing (`-p regime`).
-# - The controls and your recipe share seeds, games and evaluation. Trained on another type of machine, sums round otherwise, which is
-#   noise like another seed's.
-# - The curve is for random errors. It does not say what a systematic error costs.
 #
 # Back to the report: [09_report](09_report.ipynb).

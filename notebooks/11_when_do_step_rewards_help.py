@@ -15,13 +15,15 @@
 # %% [markdown]
 # # When do step rewards help?
 #
-# **By the end you will have shown** in which set-ups even the *true* step reward helps, and in which it adds nothing that can be
-# told, so that no internal reward could be seen to; and that the same numbers on the wrong turns do not help.
+# **By the end you will have shown** in which set-ups even the *true* step reward helps, and in which it adds nothing
+# that can be told, so that no internal reward could be seen to; and that the same numbers on the wrong turns do not
+# help.
 #
-# *For whom:* anyone who chooses a benchmark for a new reward. *Time:* half a minute for the cells, an hour for the exercises.
-# *Writes:* `outputs/11_when_do_step_rewards_help/`.
+# *For whom:* anyone who chooses a benchmark for a new reward. *Time:* half a minute for the cells, an hour for the
+# exercises. *Writes:* `outputs/11_when_do_step_rewards_help/`.
 #
-# Nothing is trained here. The cells are committed; `python -m sglib evidence --params params/regimes/<name>.yaml` trains more.
+# Nothing is trained here. The cells are committed; `python -m sglib evidence --params params/regimes/<name>.yaml`
+# trains more.
 
 # %% tags=["parameters"]
 seed = 0
@@ -37,14 +39,14 @@ from sglib.view.report import phase_figure
 
 p = sglib.params.check("11_when_do_step_rewards_help", globals())
 run = sglib.runs.start_run("11_when_do_step_rewards_help", p)
-print(f"environment {p.env}, seed {p.seed}, size {p.size}; every regime of params/regimes/")
+print(p)
 
 # %% [markdown]
 # ## What success alone leaves silent
 #
-# GRPO compares the episodes of a group, which play the same task. If all of them fail, or all win, every advantage is zero and
-# nothing is learned: the group is *silent*. A step reward could speak there. So the first thing to know of a set-up is how much of
-# it is silent.
+# GRPO compares the episodes of a group, which play the same task. If all of them fail, or all win, every advantage is
+# zero and nothing is learned: the group is *silent*. A step reward could speak there. So the first thing to know of a
+# set-up is how much of it is silent.
 #
 # Built small: mark each group as silent by hand, and compare with the advantages that the library computes.
 
@@ -63,16 +65,16 @@ for chance in (0.05, 0.3, 0.5):
     print(f"chance {chance:.2f}, groups of 4: {100 * silent_share(outcomes):.0f} % silent")
 
 # %% [markdown]
-# With a chance of 5 % four groups of five are silent; at 50 % one in eight is. Hard tasks and small groups leave room for a step
-# reward, easy tasks and large groups do not.
+# With a chance of 5 % four groups of five are silent; at 50 % one in eight is. Hard tasks and small groups leave room
+# for a step reward, easy tasks and large groups do not.
 #
 # ## The truth's gain in every regime
 #
-# A *regime* is an environment, its turns, the size of a group and a base model. In each, the best step reward there can be was
-# trained: the *truth*, every step's exact change of the distance to the goal. Its *gain* is its success minus the better of GRPO
-# and GiGPO, which are paid for success alone. It is taken twice: at the end of training, and as the mean over training, which
-# still sees a gain that success alone catches up with. *base* is success before training; *silent* is measured on the first five
-# batches.
+# A *regime* is an environment, its turns, the size of a group and a base model. In each, the best step reward there
+# can be was trained: the *truth*, every step's exact change of the distance to the goal. Its *gain* is its success
+# minus the better of GRPO and GiGPO, which are paid for success alone. It is taken twice: at the end of training, and
+# as the mean over training, which still sees a gain that success alone catches up with. *base* is success before
+# training; *silent* is measured on the first five batches.
 
 # %%
 rows = regimes.phase()
@@ -88,7 +90,8 @@ lacking = sorted(set(assay.regimes()) - {row["regime"] for row in rows})
 print("fewer than three pairs of seeds of the truth:", ", ".join(lacking) or "none")
 
 # %% [markdown]
-# Check one of these numbers by hand. Take the mean difference over seeds and games, against each of the two, and keep the smaller.
+# Check one of these numbers by hand. Take the mean difference over seeds and games, against each of the two, and keep
+# the smaller.
 
 # %%
 for row in rows[:1]:
@@ -105,9 +108,9 @@ for row in rows[:1]:
 # %% [markdown]
 # ## The control that must fail
 #
-# The truth's own values, permuted within each episode: each episode is paid the same sum, on the wrong turns. If this helped as
-# well, it would be the sum that helps and not the right step. Read the two intervals of a regime side by side. The shuffle's must
-# not lie above zero.
+# The truth's own values, permuted within each episode: each episode is paid the same sum, on the wrong turns. If this
+# helped as well, it would be the sum that helps and not the right step. Read the two intervals of a regime side by
+# side. The shuffle's must not lie above zero.
 
 # %%
 for row in rows:
@@ -121,15 +124,15 @@ for row in rows:
 # %% [markdown]
 # ## The map
 #
-# Each point is a regime. What others report stands on the same axes: a true, solver-made step reward against the outcome alone,
-# with other models, tasks and estimators. Those points come without intervals.
+# Each point is a regime. What others report stands on the same axes: a true, solver-made step reward against the
+# outcome alone, with other models, tasks and estimators. Those points come without intervals.
 
 # %%
 sglib.view.keep_figure(run, "phase", phase_figure(rows))
 
 # %% [markdown]
-# The same gain over training, against the share of episodes that was silent at first. If silence is what a step reward fills,
-# points should rise to the right. With few regimes trained this is a question, not an answer.
+# The same gain over training, against the share of episodes that was silent at first. If silence is what a step
+# reward fills, points should rise to the right. With few regimes trained this is a question, not an answer.
 
 # %%
 sglib.view.keep_figure(run, "silent", sglib.figures.points(
@@ -142,9 +145,19 @@ sglib.view.keep_figure(run, "silent", sglib.figures.points(
 run.finish(regimes=len(rows), sensitive=[row["regime"] for row in rows if row["sensitive"]])
 
 # %% [markdown]
+# **Limits.**
+#
+# - One learning rate an environment, 20 or 40 iterations: a longer training may close the gap at the end and not the
+#   one over training.
+# - A regime without cells is no point on the map, so the map shows what was trained, not what there is.
+# - The truth is the best *step* reward by its definition here, the change of an exact distance. Another reward could
+#   still teach something else, such as a format.
+
+# %% [markdown]
 # ## Exercises
 #
-# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs them.
+# Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs
+# them.
 #
 # ### 11.1 How much is silent? &nbsp; ●○○ · 10 minutes
 #
@@ -170,8 +183,8 @@ with sglib.exercise("11.1"):
 # %% [markdown]
 # ### 11.2 A benchmark is not one coin &nbsp; ●●○ · 15 minutes
 #
-# Tasks differ: some are nearly always won, some never. Two benchmarks with the same mean success can leave very different shares
-# silent. Compute the share from the chances of the tasks.
+# Tasks differ: some are nearly always won, some never. Two benchmarks with the same mean success can leave very
+# different shares silent. Compute the share from the chances of the tasks.
 #
 # <details><summary>Hint</summary>Average what you need, not what goes into it.</details>
 # <details><summary>Solution</summary>In <a href="solutions/11_when_do_step_rewards_help.py">solutions</a>.</details>
@@ -201,7 +214,8 @@ with sglib.exercise("11.2"):
 # You have the truth's gain with its interval. Say what the regime is good for:
 #
 # - `"can tell"`: the gain is at least the margin, and the interval lies above the A/A band. Try new rewards here.
-# - `"no room"`: the whole interval lies below the margin. Even the truth adds less, so a reward that adds nothing proves nothing.
+# - `"no room"`: the whole interval lies below the margin. Even the truth adds less, so a reward that adds nothing
+#   proves nothing.
 # - `"not known"`: anything else.
 #
 # <details><summary>Hint</summary>A wide interval around zero does not show that there is no room.</details>
@@ -225,9 +239,9 @@ with sglib.exercise("11.3"):
 # %% [markdown]
 # ### 11.4 The better of two looks better than it is &nbsp; ●●● · 25 minutes
 #
-# The gain is taken against the *better* of GRPO and GiGPO. If the two are equal, luck decides which one looks better, and the truth
-# is compared with a lucky number: its gain is biased downwards. Remove the bias. Choose the better one on half of the seeds,
-# measure on the other half, swap the halves, and take the mean.
+# The gain is taken against the *better* of GRPO and GiGPO. If the two are equal, luck decides which one looks better,
+# and the truth is compared with a lucky number: its gain is biased downwards. Remove the bias. Choose the better one
+# on half of the seeds, measure on the other half, swap the halves, and take the mean.
 #
 # <details><summary>Hint</summary>Seeds with even and with odd places are two halves: <code>truth[::2]</code>,
 # <code>truth[1::2]</code>.</details>
@@ -253,14 +267,7 @@ with sglib.exercise("11.4"):
 # %% [markdown]
 # ## Try it yourself
 #
-# Copy a regime's file, change its group size, and train three seeds of `gigpo` and `truth`. Does your point lie where the map says?
-#
-# ## Limits
-#
-# - One learning rate an environment, 20 or 40 iterations: a longer training may close the gap at the end and not the one over
-#   training.
-# - A regime without cells is no point on the map, so the map shows what was trained, not what there is.
-# - The truth is the best *step* reward by its definition here, the change of an exact distance. Another reward could still teach
-#   something else, such as a format.
+# Copy a regime's file, change its group size, and train three seeds of `gigpo` and `truth`. Does your point lie where
+# the map says?
 #
 # Back to the report: [09_report](09_report.ipynb).
