@@ -9,6 +9,7 @@ from sglib.measure.truth import (
     auroc,
     calibrate,
     correlation,
+    hindsight,
     reliability,
     sign_accuracy,
     signals,
@@ -122,3 +123,24 @@ def test_a_side_reading_is_a_signal_of_its_own():
 def test_few_episodes_have_no_interval():
     signal = Signal(np.array([1.0, 0.0, 1.0, 0.5]), np.array([1, 0, 0, 1]), np.array([0, 1, 2, 3]))
     assert with_interval(signal) == (correlation(signal.value, signal.progress), None, None)
+
+
+def test_hindsight_by_hand():
+    """Rated 50, 100 where 25, 100 is true: 25 and 0 points off, gains 0.5, 0.5 paid and 25, 75 true. And 40, 20 where
+    50, 0 is true: 10 and 20 off, gains 0.4, -0.2 and 50, -50. Before the last step 50 was said of the won, 40 of the
+    lost."""
+
+    def rated(distances, after, won):
+        gains = np.diff([0.0, *after]) / 100
+        rewards = [{"repro/retrospective": p, "repro/progress": gain} for p, gain in zip(after, gains)]
+        return episode(distances, rewards=rewards, won=won)
+
+    won, lost = rated([4, 3, 0], [50.0, 100.0], True), rated([2, 1, 2], [40.0, 20.0], False)
+    unread = episode([2, 1, 0], won=True)
+    found = hindsight([won, lost, unread, unread])
+    assert (found["readable"], found["readable_won"], found["readable_lost"]) == (0.5, 1, 1)
+    assert found["retrospect_error"] == pytest.approx(np.mean([12.5, 15.0])) and found["discrimination"] == 10.0
+    assert found["correlation"] == pytest.approx(np.corrcoef([0.5, 0.5, 0.4, -0.2], [25, 75, 50, -50])[0, 1])
+    assert np.isnan(found["correlation_low"]), "two episodes have no interval"
+    assert np.isfinite(hindsight([won, lost, lost])["correlation_low"])
+    assert np.isnan(hindsight([unread])["retrospect_error"]) and hindsight([unread])["readable"] == 0

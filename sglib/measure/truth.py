@@ -23,9 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from sglib.measure.intervals import cluster_interval
+from sglib.formats import true_progress
+from sglib.measure.intervals import cluster_interval, correlation_interval
 from sglib.records import Trajectory
 from sglib.rewards import COMPONENTS
+from sglib.rewards.repro import discrimination
 
 FEWEST = 5  # episodes that an interval needs
 
@@ -149,3 +151,35 @@ def reliability(signal: Signal, bins: int = 6, resamples: int = 500, seed: int =
         rows.append({"value": float(signal.value[inside].mean()), "helped": float(signal.helped[inside].mean()),
                      "low": float(low), "high": float(high), "n": int(inside.sum())})  # fmt: skip
     return rows
+
+
+def hindsight(trajectories: Sequence[Trajectory], seed: int = 0) -> dict[str, float]:
+    """How true RePro's ratings are, of at least one episode to which its component was applied.
+
+    Returns `readable`, the share of episodes whose rating could be read, and of these alone: `readable_won` and
+    `readable_lost` (how many), `retrospect_error` (mean |rated - true| progress, points of 0..100, each episode counts
+    the same), `correlation` of the gains that are paid with the true ones, with `correlation_low` and
+    `correlation_high` (whole episodes resampled, from three on), and `discrimination`. NaN where nothing can be
+    counted.
+    """
+    rated = [t for t in trajectories if t.turns and "repro/retrospective" in t.turns[0].rewards]
+    won = sum(t.won for t in rated)
+    found = {"readable": len(rated) / len(trajectories), "readable_won": won, "readable_lost": len(rated) - won}
+    names = ("correlation_low", "correlation_high", "retrospect_error", "correlation", "discrimination")
+    found |= dict.fromkeys(names, float("nan"))
+    if not rated:
+        return found
+    stated = [[turn.rewards["repro/retrospective"] for turn in t.turns] for t in rated]
+    truth = [true_progress(t) for t in rated]
+    found["retrospect_error"] = float(np.mean([np.mean(np.abs(np.subtract(x, y))) for x, y in zip(stated, truth)]))
+    paid = np.array([turn.rewards["repro/progress"] for t in rated for turn in t.turns])
+    gained = np.concatenate([np.diff([0.0, *x]) for x in truth])
+    if (together := correlation(paid, gained)) is not None:
+        found["correlation"] = together
+        if len(rated) > 2:
+            owner = np.repeat(np.arange(len(rated)), [len(t) for t in rated])
+            low, high = correlation_interval(paid, gained, cluster=owner, seed=seed)[1:]
+            found |= {"correlation_low": low, "correlation_high": high}
+    if (apart := discrimination(rated)) is not None:
+        found["discrimination"] = apart
+    return found
