@@ -11,7 +11,6 @@
 #     name: python3
 # ---
 
-
 # %% [markdown]
 # # How sure are we?
 #
@@ -298,7 +297,7 @@ run.finish(cells=len(found.cells), missing=len(found.missing),
 # Fill in a stub, run it and the check below it. Checks print what is missing; nothing later in the notebook needs
 # them.
 #
-# ### 07.1 An interval that never has no width &nbsp; ●○○ · 10 minutes
+# ### 07.1 An interval for 0 of 10 &nbsp; ●○○ · 10 minutes
 #
 # The textbook interval $\hat p \pm 1.96 \sqrt{\hat p (1 - \hat p) / n}$ says that a policy which won 0 of 10 games is
 # certain never to win. Wilson's asks instead for every $p$ that the data do not speak against:

@@ -1,7 +1,7 @@
 # Solutions of the exercises in notebooks/07_how_sure.py; the suite runs its checks against them.
 
 # %% [markdown]
-# ## 07.1 An interval that never has no width
+# ## 07.1 An interval for 0 of 10
 #
 # The textbook interval measures the spread at the rate that was seen, and at 0 of 10 that spread is zero. Wilson's measures it at each rate
 # that is tried. Its centre is drawn towards one half, as if some four more games had been played, half of them won.
