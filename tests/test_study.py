@@ -105,8 +105,11 @@ def test_study_runs_skips_and_goes_on(small_study, outputs, capfd):
     assert len(shown) == 1 and "working: 100%" in shown[0].data["text/plain"] and "3/3" in shown[0].data["text/plain"]
 
     write("game", "x = 1")  # changed source: it and all after it run again
+    write("report", "run.path('report.html').write_text('a page without code')")
     study.study(root / "tiny.yaml")
-    assert "complete already" not in capfd.readouterr().out
+    told = capfd.readouterr().out
+    assert "complete already" not in told
+    assert f"Report: {study.shown(report.with_name('report.html'))}" in told, "the report's own page goes first"
     assert "SGLIB_PROGRESS" not in os.environ
 
 

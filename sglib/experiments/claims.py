@@ -52,11 +52,21 @@ class Elsewhere(_Data):
     theirs: str = ""
 
 
+class Ablation(_Data):
+    """A table of a paper that is drawn beside ours."""
+
+    title: str
+    theirs: str  # what the paper's numbers are of
+    ours: str
+    success: dict[str, float]  # recipe -> percent
+
+
 class File(_Data):
     changes: list[dict]  # for readers of the file
     claims: tuple[Claim, ...]
     reasons: dict[str, str]
     facts: tuple[Fact, ...]
+    ablation: Ablation
     elsewhere: tuple[Elsewhere, ...]
 
     @pydantic.model_validator(mode="after")
@@ -68,3 +78,4 @@ class File(_Data):
 
 FILE = File(**read_yaml(params_dir() / "claims.yaml"))
 CLAIMS, REASONS, FACTS, ELSEWHERE = FILE.claims, FILE.reasons, FILE.facts, FILE.elsewhere
+ABLATION = FILE.ablation

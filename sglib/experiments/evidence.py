@@ -34,6 +34,7 @@ from sglib.experiments import params as parameters
 from sglib.experiments.experiment import Experiment, Result
 from sglib.experiments.pool import train_all
 from sglib.experiments.runs import output_root, repo_root
+from sglib.measure.intervals import success
 from sglib.measure.power import minimum_detectable_effect
 from sglib.models.policy import load_policy
 from sglib.records import write_atomic
@@ -128,6 +129,19 @@ def _most(cell: Mapping, when: str) -> int:
 def _table(bits: Sequence[str]) -> np.ndarray:
     """(rows, games) numbers of texts of digits."""
     return np.array([list(row) for row in bits], dtype=int)
+
+
+def rates(found: Found, recipes: Iterable[str], when: str = "after") -> list[dict]:
+    """Success of the recipes that have `FEWEST` seeds, with its interval over seeds and tasks: rows of `recipe`,
+    `success`, `low`, `high` (0..1), `seeds`, `games`; `when` as in `Found.outcomes`."""
+    rows = []
+    for recipe in recipes:
+        outcomes = found.outcomes(recipe, when)
+        if len(outcomes) >= FEWEST:
+            x = success(outcomes)
+            row = {"recipe": recipe, "success": x.estimate, "low": x.low, "high": x.high}
+            rows.append(row | {"seeds": x.seeds, "games": x.tasks})
+    return rows
 
 
 def over_seeds(found: Found, recipe: str, column: str, level: float = 0.95) -> list[dict]:

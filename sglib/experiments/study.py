@@ -26,6 +26,7 @@ from sglib.models.small import shipped_folder
 from sglib.records import write_atomic
 from sglib.rewards.fields import unknown
 
+PAGE = "report.html"
 # whose files a notebook reads, or whose trainings it shows; the report reads everybody's
 READS = {"05_credit_assignment": {"03_repro_warmup"}, "06_is_the_reward_true": {"04_joint_grpo"}}
 
@@ -80,7 +81,9 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
             raise
     print(f"Study: {_minutes(time.monotonic() - began)}")
     report = plans[names[-1]][2] / EXECUTED
-    page = _as_html(report)
+    page = report.with_name(PAGE)  # the report's own page, without code
+    if not page.exists():
+        page = _as_html(report)
     print(f"Report: {page}")
     return report
 

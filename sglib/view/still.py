@@ -153,6 +153,11 @@ def show(figure: go.Figure, image: bytes | None = None) -> None:
 
 def keep_figure(run: Run, name: str, figure: go.Figure) -> None:
     """Keep a figure in a run's folder as figures/<name>.html and .png, and show it."""
+    show(figure, save_figure(run, name, figure))
+
+
+def save_figure(run: Run, name: str, figure: go.Figure) -> bytes:
+    """Keep a figure in a run's folder as figures/<name>.html and .png; returns the PNG."""
     script = run.folder.parent.parent / "plotly.min.js"  # 5 MB, once for all runs; works without a network
     if not script.exists():
         write_atomic(script, get_plotlyjs())
@@ -160,7 +165,7 @@ def keep_figure(run: Run, name: str, figure: go.Figure) -> None:
     write_atomic(run.path(f"figures/{name}.html"), page)
     image = static_png(figure)
     write_atomic(run.path(f"figures/{name}.png"), image)
-    show(figure, image)
+    return image
 
 
 def _without_template(figure: go.Figure) -> dict[str, Any]:

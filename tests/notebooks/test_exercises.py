@@ -11,7 +11,8 @@ import sglib
 from sglib.view.exercises import solved
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-SOURCES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))}
+PAGES = {"09_report"}  # no lesson: it shows a page without code, which the library builds and one sends to others
+SOURCES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py")) if path.stem not in PAGES}
 
 TITLE = re.compile(r"^# ### (\d\d\.\d) .*[●○]{3} · \d+ minutes$", re.MULTILINE)
 

@@ -30,7 +30,7 @@ LEAVES = {
     "06_is_the_reward_true": ["calibration.csv", "counterfactual.csv", "farmed.csv", "figures/alarm.png"],
     "07_how_sure": ["cells.csv", "power.csv"],
     "08_inspecting_trajectories": ["guide.jsonl", "act.jsonl", "episodes.csv", "episodes.html"],
-    "09_report": ["claims.csv", "verdicts.csv", "rates.csv"],
+    "09_report": ["claims.csv", "verdicts.csv", "rates.csv", "report.html", "figures/claims.png"],
     "10_assay": ["curve.csv", "figures/response.png"],
     "11_when_do_step_rewards_help": ["phase.csv", "figures/phase.png"],
 }
