@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,16 @@ class Policy:
 
     def save(self, directory: str | Path) -> Path:
         """Write model (safetensors) and tokenizer; LoRA weights are merged in what is written, and the policy stays as
-        it is."""
+        it is. Each file is written whole or not at all, and none before all could be."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as temporary:
+            self._write(temporary)
+            for file in sorted(Path(temporary).iterdir()):
+                file.replace(directory / file.name)
+        return directory
+
+    def _write(self, directory: str) -> None:
         model, state, kept = unwrapped(self.model), None, {}
         if model is not self.model:  # merging rounds, and so would taking it back
             kept = {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if ".base_layer." in n}
@@ -93,7 +103,6 @@ class Policy:
                     for name, weight in kept.items():
                         model.get_parameter(name).copy_(weight)
         self.tokenizer.save_pretrained(directory)
-        return Path(directory)
 
 
 @contextlib.contextmanager

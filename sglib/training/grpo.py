@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -32,7 +33,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sglib import envs, formats
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages, treatment
-from sglib.measure.batch import batch_metrics
+from sglib.measure.batch import batch_metrics, trouble
 from sglib.models.endpoint import check_trainable
 from sglib.play.episode import Options
 from sglib.play.rollout import rollout
@@ -43,6 +44,8 @@ from sglib.training import checkpoint, forward
 from sglib.training.settings import BatchSettings
 from sglib.training.shared import arguments, restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
+
+log = logging.getLogger(__name__)
 
 
 def check_trackers(names: Sequence[str]) -> Sequence[str]:
@@ -225,6 +228,7 @@ class Bookkeeping(TrainerCallback):
     on_iteration: Callable | None
     stop: Callable | None
     trainer: Training = None
+    told: set[str] = field(default_factory=set)
 
     def on_log(self, args, state, control, logs, **_):
         if "grad_norm" not in logs or state.global_step % self.trainer.num_iterations:
@@ -234,6 +238,9 @@ class Bookkeeping(TrainerCallback):
         if not math.isfinite(logs["grad_norm"]):
             raise FloatingPointError(f"iteration {done - 1}: the gradient norm is {logs['grad_norm']}")
         row = trainer.metrics(logs)
+        for name in (name for name in trouble(row) if name not in self.told):
+            self.told.add(name)
+            log.warning("iteration %d: batch %s, for the first time (see sglib.measure.batch.trouble)", done - 1, name)
         last = done == settings.iterations
 
         def due(every: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 
@@ -85,7 +86,11 @@ def silence(trainer: Trainer) -> None:
 
 
 class StepHistory(TrainerCallback):
-    """`rows` gets a dict for each optimiser step, with `step` (from 1) and `names` (ours: the trainer's)."""
+    """`rows` gets a dict for each optimiser step, with `step` (from 1) and `names` (ours: the trainer's).
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite, naming the step.
+    """
 
     def __init__(self, names: Mapping[str, str]):
         self.names, self.rows = names, []
@@ -98,4 +103,7 @@ class StepHistory(TrainerCallback):
     def on_log(self, args, state, control, logs, **_):
         if "grad_norm" in logs:  # not the summary at the end
             row = {name: logs[theirs] for name, theirs in self.names.items()}
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(row[name]):
+                    raise FloatingPointError(f"step {state.global_step}: {name} is {row[name]}; allowed: finite values")
             self.rows.append({"step": state.global_step} | row)
