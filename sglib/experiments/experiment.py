@@ -8,6 +8,7 @@ resumes there after an interruption, and is not run again when it is complete.
     policy/           the trained policy
     trajectories.jsonl  its first episodes on the panel
     trajectories/     the last training batch, with every reward and advantage as trained on
+    killed.txt        a line for each worker that was killed and replaced
     runs/             TensorBoard's events, with `report_to: [tensorboard]`
     done.json         the run card, written last
 """
@@ -60,6 +61,7 @@ SHARED = (
 )
 TRAINING_SEED = 10_000  # training tasks have the seeds from here on
 REPLICATE_SEED = 1_000_003  # a replicate's seed is so far from the seeds that people choose
+KILLED = "killed.txt"  # a line for each worker that was killed while it trained this one
 STOP = "stop"  # a file that asks a training to end after its present iteration
 SHOWN = 16  # episodes kept of the trained policy
 # parameters that change no result: other recipes, names and places, memory, what is written besides
@@ -157,6 +159,12 @@ class Experiment:
         """Whether it is complete. What was damaged since is set aside, and training goes on from what is whole."""
         return whole(self.folder / "done.json")
 
+    @property
+    def replaced(self) -> int:
+        """How many of its workers were killed, and replaced."""
+        file = self.folder / KILLED
+        return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
+
     def how(self, again: int = 0) -> dict:
         """How the panel is played (for the `again`-th time after the first): arguments of `evaluate`."""
         p = self.params
@@ -230,6 +238,7 @@ class Experiment:
             "seconds": round(time.perf_counter() - began[0], 1),
             "cpu_seconds": round(time.process_time() - began[1], 1),
             "threads": torch.get_num_threads(),
+            "replaced": self.replaced,
         }
         write_checked(folder / "done.json", card)
 

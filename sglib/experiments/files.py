@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -21,8 +22,8 @@ class ParameterError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:  # YAML's reader would take the last
+        keys = Counter(str(key.value) for key, _ in node.value)
+        if twice := [key for key, count in keys.items() if count > 1]:  # YAML's reader would take the last
             raise yaml.constructor.ConstructorError(problem=f"{twice[0]}: stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -35,7 +36,7 @@ def read_yaml(path: str | Path) -> dict:
     """
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also numbers and nesting without end
         raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: expected keys and values, found {type(content).__name__}")

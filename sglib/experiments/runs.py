@@ -74,10 +74,19 @@ class Run:
     info: dict[str, Any]  # what `run.json` holds
 
     def path(self, name: str) -> Path:
-        """A path inside the folder (ValueError for another); its parent exists."""
+        """A path inside the folder; its parent exists.
+
+        Raises:
+            ValueError: it is outside of the folder.
+            FileNotFoundError: the folder is gone, and what the run wrote before.
+        """
         path = Path(os.path.normpath(self.folder / name))
         if not path.is_relative_to(self.folder):
             raise ValueError(f"name={name!r}: allowed: a path inside the run's folder {self.folder}")
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: the run's folder was removed while it ran; begin the run again")
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"name={name!r}: leaves the run's folder {self.folder} by a link")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

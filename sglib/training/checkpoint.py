@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import multiprocessing
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,12 +23,32 @@ from safetensors.torch import load_file, save_file
 from sglib.records import read_checked, set_aside, write_checked
 
 
+class InUse(RuntimeError):
+    """Another process has the folder. `orphan`: it is a worker whose parent is gone, so that it will end soon."""
+
+    def __init__(self, folder: Path, owner: str):
+        owner = owner.strip() or "a process that does not say its name"
+        super().__init__(f"run_dir: {folder} is in use by another run ({owner}); allowed: one run at a time")
+        found = re.search(r" for process (\d+) on (\S+), since", owner)
+        self.orphan = found is not None and found[2] == platform.node() and not _alive(int(found[1]))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
+
+
 @contextlib.contextmanager
 def locked(run_dir: Path, name: str = ".lock") -> Iterator[None]:
     """Keep a folder for one run; the lock, a file of this name, ends with the process, however that ends.
 
     Raises:
-        RuntimeError: another run has it, naming its process.
+        InUse: another run has it, naming its process.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     with open(run_dir / name, "a+", encoding="utf-8") as file:  # its content is the owner's
@@ -34,13 +56,11 @@ def locked(run_dir: Path, name: str = ".lock") -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read(200).strip() or "a process that does not say its name"
-            raise RuntimeError(
-                f"run_dir: {run_dir} is in use by another run ({owner}); allowed: one run at a time"
-            ) from None
+            raise InUse(run_dir, file.read(200)) from None
         file.truncate(0)
-        began = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {platform.node()}, since {began}")
+        began, parent = datetime.now(UTC).isoformat(timespec="seconds"), multiprocessing.parent_process()
+        whose = f" for process {parent.pid}" if parent else ""
+        file.write(f"process {os.getpid()}{whose} on {platform.node()}, since {began}")
         file.flush()
         yield
 

@@ -14,11 +14,12 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 @contextlib.contextmanager
 def restore_after_training(model) -> Iterator[None]:
-    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients, adapters
-    that it added for a reference, and a `forward` replaced on the instance, with which a copy of the model would still
-    call the original's weights."""
+    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients, the
+    configuration's `use_cache`, adapters that it added for a reference, and a `forward` replaced on the instance, with
+    which a copy of the model would still call the original's weights."""
     adapted = isinstance(model, PeftModel)
     patched = [(m, m.__dict__.get("forward")) for m in {model, model.get_base_model() if adapted else model}]
+    config, cached = model.config, getattr(model.config, "use_cache", None)
     adapters, training = set(model.peft_config) if adapted else set(), model.training
     try:
         yield
@@ -30,6 +31,8 @@ def restore_after_training(model) -> Iterator[None]:
                 module.forward = forward
         for name in set(model.peft_config) - adapters if adapted else ():
             model.delete_adapter(name)
+        if cached is not None:
+            config.use_cache = cached
         model.zero_grad(set_to_none=True)
         model.train(training)
 
