@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -608,7 +609,12 @@ def guided(s: Setting) -> Iterator[Row]:
         yield row
         return
     for name in ("format guide", "format retrospect", "thoughts", "webshop action", "game problem", "checked file"):
-        arguments = [sys.executable, __file__, "--atheris", name, "-max_total_time=15", "-timeout=5", "-max_len=2000"]
+        seeds = s.folder / f"seeds {name}"
+        seeds.mkdir()
+        for number, text in enumerate((*fuzzing.targets()[name].seeds, *fuzzing.corpus(name))):
+            (seeds / str(number)).write_text(text, errors="replace")
+        limits = ["-max_total_time=15", "-timeout=5", "-max_len=2000"]
+        arguments = [sys.executable, __file__, "--atheris", name, *limits, str(seeds)]
         done = subprocess.run(arguments, capture_output=True, text=True, cwd=s.folder)
         ran = [line.split() for line in done.stderr.splitlines() if line.startswith("Done ")]
         row.trials += (tried := int(ran[-1][1]) if ran else 0)
@@ -621,7 +627,10 @@ def guided(s: Setting) -> Iterator[Row]:
 def under_atheris(name: str, arguments: list[str]) -> None:
     import atheris
 
-    atheris.instrument_all()
+    for module in [module for called, module in sys.modules.items() if called.startswith(fuzzing.READERS)]:
+        for function in vars(module).values():
+            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                atheris.instrument_func(function)
     target = fuzzing.targets()[name]
 
     def one(data: bytes):

@@ -39,6 +39,7 @@ from sglib.models.endpoint import EndpointError, EndpointPolicy, without_thought
 from sglib.records import Trajectory, Turn, read_checked, read_trajectories, salvage, write_trajectories
 
 CORPUS = Path(__file__).parent / "corpus"
+READERS = ("sglib.formats", "sglib.records", "sglib.envs", "sglib.models.endpoint")  # modules with readers
 SLOW = 2.0  # seconds of processor time for one input
 PIECES = (
     "Action:", "Guidance:", "Label: positive", "Progress: 1e400", "<action>", "</think>", "**", "```", "\n", "\t",
