@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import json
+import os
 import shutil
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -417,6 +419,24 @@ def test_a_gradient_that_is_not_finite_stops_before_the_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match="iteration 0"):
         run(settings(checkpoint_every=1), run_dir=tmp_path, rollout_fn=broken)
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_ctrl_c_ends_after_an_iteration_with_a_checkpoint(tmp_path, capsys):
+    few = settings(iterations=4, games_per_iteration=1, checkpoint_every=0)
+
+    def press(row, _):
+        if row["iteration"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="3 of 4 iterations are kept in .*; the same call goes on from there"):
+        run(few, run_dir=tmp_path, on_iteration=press)
+    assert "with a checkpoint; again: at once" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) == before
+    policy, result = run(few, run_dir=tmp_path)
+    assert result.resumed_from == 3 and same(weights(policy), weights(run(few)[0]))
+    with pytest.raises(KeyboardInterrupt):  # nowhere to keep anything
+        run(few, on_iteration=press)
 
 
 def test_what_a_batch_suffers_from_is_named_once_and_counted(caplog):

@@ -35,6 +35,7 @@ from sglib.experiments import params as parameters
 from sglib.experiments.experiment import Experiment, Result
 from sglib.experiments.pool import train_all
 from sglib.experiments.runs import output_root, repo_root
+from sglib.experiments.tables import printable
 from sglib.measure.power import minimum_detectable_effect
 from sglib.models.policy import load_policy
 from sglib.records import read_checked, set_aside, write_atomic, write_checked
@@ -328,7 +329,7 @@ def fill(
         if error is not None:
             failed[cell.name] = error
             write_atomic(note, error)
-            on_update(f"{cell.name}: FAILED: {reason(error)}")
+            on_update(f"{cell.name}: FAILED: {printable(reason(error))}")
             return
         result = cell.read()
         write_checked(target / f"{cell.name}.json", cell_content(cell, result))
@@ -413,5 +414,5 @@ def command(
     found = read_evidence(cells)
     if only:
         found.unknown = []
-    print(found)
+    print(printable(found))
     return 1 if failed else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pydantic
 import yaml
 from pydantic_core import ArgsKwargs
+
+LONGEST, DEEPEST = 200_000, 50
 
 
 def repo_root() -> Path:
@@ -35,7 +38,11 @@ def read_yaml(path: str | Path) -> dict:
         ParameterError: naming the file, which holds something else, or a key that stands twice in it.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        text = Path(path).read_text(encoding="utf-8")
+        deepest = max(itertools.accumulate((c in "[{") - (c in "]}") for c in text), default=0)
+        if len(text) > LONGEST or deepest > DEEPEST:  # YAML's reader takes quadratic time over brackets in brackets
+            raise ValueError(f"at most {LONGEST:,} characters and {DEEPEST} brackets in one another are read")
+        content = yaml.load(text, _Loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also numbers and nesting without end
         raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
