@@ -1,4 +1,4 @@
-# make study | test | evidence | assay | parity | benchmark | lab | report | base | smollm2 | notebooks | sync | docs | lint | browser | clean
+# make study | test | chaos | evidence | assay | parity | benchmark | lab | report | base | smollm2 | notebooks | sync | docs | onboarding | lint | browser | clean
 # Everything runs in .venv, made from pyproject.toml and constraints.txt. Another interpreter: make study PYTHON=python3.12
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help study test evidence assay parity benchmark lab report base smollm2 notebooks docs onboarding sync lint browser clean
+.PHONY: help study test chaos evidence assay parity benchmark lab report base smollm2 notebooks docs onboarding sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make evidence  train what is missing of params/regimes/tight.yaml: recipes over many seeds, hours on every core, resumable"
 	@echo "make assay RECIPE=mine.yaml  judge a recipe, also one of your own, against the controls (about 15 minutes)"
 	@echo "make test     install what the tests need and run them"
+	@echo "make chaos    kill, fill the disk, run two at once, fuzz and soak (about 20 minutes); ARGS=--short takes 40 seconds"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
 	@echo "              BENCHMARK=rollout, update, scoring, iteration or inspector (see benchmarks/README.md)"
@@ -67,6 +68,9 @@ report: $(VENV)/installed
 # In CI the browser is fetched too; elsewhere a test that finds none says so and is skipped. ARGS='-n 0' for one process.
 test: $(VENV)/installed-test $(if $(CI),browser)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+chaos: $(VENV)/installed-test
+	@$(BIN)/python tests/chaos.py $(ARGS)
 
 # Recordings of the reference are kept in outputs/parity; ARGS=--compare-only compares with those alone, in seconds.
 parity: $(VENV)/installed-test

@@ -5,6 +5,7 @@ import functools
 import sys
 
 from sglib.experiments.files import params_file
+from sglib.experiments.tables import printable
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,8 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         from sglib.experiments import verdicts
 
         return verdicts.write_results()
-    except (ValueError, RuntimeError) as error:
-        print(f"\n{error}", file=sys.stderr)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"\n{printable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted: what was complete is kept, and the same command goes on from there", file=sys.stderr)

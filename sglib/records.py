@@ -12,7 +12,10 @@ import dataclasses
 import gc
 import json
 import os
+import re
 import tempfile
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +25,8 @@ from typing import NamedTuple, get_type_hints
 import msgspec
 
 LABELS = ("negative", "neutral", "positive")
+CHECK = "check"  # the last key of a line or a JSON file: what it must hold to be whole
+_CHECKED = re.compile(rb', "check": "([0-9]{1,9})/([0-9]{1,9}) ([0-9a-f]{8})"\}\s*$')
 
 
 class Observation(NamedTuple):
@@ -172,6 +177,7 @@ class Trajectory:
     def from_dict(cls, data: dict) -> Trajectory:
         """Inverse of `to_dict`; `ValueError` names a field that is unknown, missing, or of another type."""
         data = dict(data)
+        data.pop(CHECK, None)  # of its line in a file
         if "recipe" in data:  # the name of `origin` in earlier files
             data["origin"] = data.pop("recipe")
         data.setdefault("score", float(data.get("won") is True))
@@ -194,20 +200,81 @@ def share_done(left: float | None, first: float) -> float:
 
 
 def write_atomic(path: str | Path, text: str | bytes) -> Path:
-    """Write a file so that a reader sees the old content or the new one, never half of it."""
+    """Write a file so that a reader sees the old content or the new one, never half of it, also after a power cut.
+
+    Raises:
+        OSError: it cannot be written (a full disk, no right to), naming the file, which stays as it was.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = text.encode() if isinstance(text, str) else text
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or the new name could be on the disk before the content is
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):  # its folder may be gone
+                os.unlink(temporary)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise type(error)(error.errno, f"{error.strerror}; not written", str(path)) from error
         raise
     return path
+
+
+def write_checked(path: str | Path, content: dict) -> Path:
+    """Write JSON data, with a checksum as its last key, atomically. Returns the path."""
+    text = json.dumps(content)
+    check = f"{zlib.crc32(text.encode()):08x}"
+    return write_atomic(path, json.dumps({**content, CHECK: check}))
+
+
+def read_checked(path: str | Path) -> dict:
+    """What `write_checked` wrote; files from before there were checksums have none and are taken as they are.
+
+    Raises:
+        ValueError: the file is damaged or was altered, naming it.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError(f"expected keys and values, found {type(content).__name__}")
+        check = content.pop(CHECK, None)
+        if check not in (None, f"{zlib.crc32(json.dumps(content).encode()):08x}"):
+            raise ValueError("its checksum does not fit: it was altered after it was written")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+    return content
+
+
+def whole(path: Path) -> bool:
+    """Whether a file that `write_checked` wrote is there; a damaged one is set aside."""
+    if not path.exists():
+        return False
+    try:
+        read_checked(path)
+    except ValueError as error:
+        set_aside(path, error)
+        return False
+    return True
+
+
+def set_aside(path: Path, reason: object) -> Path:
+    """Rename a damaged file or folder to `damaged-<name>`, so that the rest can be read, and warn. Returns where it is
+    now."""
+    target = path.with_name(f"damaged-{path.name}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"damaged{number}-{path.name}")
+    path.rename(target)
+    warnings.warn(f"{path}: set aside as {target.name}: {reason}", stacklevel=2)
+    return target
 
 
 @contextlib.contextmanager
@@ -230,18 +297,63 @@ _WITHOUT_TOKENS = msgspec.json.Decoder(
 
 
 def write_trajectories(path: str | Path, trajectories: Iterable[Trajectory]) -> Path:
-    """Write trajectories as JSON lines, atomically. Returns the path."""
-    return write_atomic(path, "".join(json.dumps(t.to_dict()) + "\n" for t in trajectories))
+    """Write trajectories as JSON lines, atomically. Returns the path.
+
+    The last key of a line says which of how many it is, and has a checksum: `"check": "3/16 1a2b3c4d"`.
+    """
+    lines = [json.dumps(t.to_dict()) for t in trajectories]
+    return write_atomic(path, "".join(_signed(line, f"{n}/{len(lines)}") for n, line in enumerate(lines, 1)))
+
+
+def _signed(line: str, place: str) -> str:
+    body = line[:-1]
+    return f'{body}, "{CHECK}": "{place} {zlib.crc32((body + place).encode()):08x}"}}\n'
+
+
+def _check(line: bytes, number: int) -> int | None:
+    """How many lines the file of a line should have, None where the line does not say; `ValueError`: it is not as it
+    was written, or not in its place."""
+    found = _CHECKED.search(line, max(0, len(line) - 60))
+    if not found:
+        return None
+    place, total = b"%b/%b" % found.group(1, 2), int(found[2])
+    if zlib.crc32(place, zlib.crc32(memoryview(line)[: found.start()])) != int(found[3], 16):
+        raise ValueError("its checksum does not fit: it was altered after it was written")
+    if int(found[1]) != number:
+        raise ValueError(f"it was line {int(found[1])}: lines before it are missing, or there are more")
+    return total
+
+
+def _lines(data: bytes) -> list[bytes]:
+    return [line for line in data.split(b"\n") if line and not line.isspace()]
+
+
+def _check_end(totals: list[int | None]) -> None:
+    """`ValueError`: lines are missing after those whose `_check` is given, or one has lost its checksum."""
+    said = {total for total in totals if total is not None}
+    if said and None in totals:
+        raise ValueError(f"episode {totals.index(None) + 1} has no checksum, but others have")
+    if said and said != {len(totals)}:
+        raise ValueError(f"the file ends after line {len(totals)} of {max(said)}")
 
 
 def iter_trajectories(path: str | Path) -> Iterator[Trajectory]:
-    """Yield the trajectories of a JSON-lines file one by one; `ValueError` names a line that is none."""
-    with open(path, encoding="utf-8") as file:
+    """Yield the trajectories of a JSON-lines file one by one; `ValueError` names a line that is none, or that is not
+    as it was written, and, at its end, a file that ends too early (`salvage` reads the rest)."""
+    totals = []
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
             try:
+                totals.append(_check(line, len(totals) + 1))
                 yield Trajectory.from_dict(json.loads(line))
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: not a trajectory: {error}") from error
+    try:
+        _check_end(totals)
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged: {error}") from None
 
 
 def read_trajectories(path: str | Path, tokens: bool = True) -> list[Trajectory]:
@@ -253,14 +365,40 @@ def read_trajectories(path: str | Path, tokens: bool = True) -> list[Trajectory]
     with uncollected():
         try:
             decoder = _DECODER if tokens else _WITHOUT_TOKENS
-            found = decoder.decode_lines(Path(path).read_bytes())
+            data = Path(path).read_bytes()
+            found = decoder.decode_lines(data)
             found = found if tokens else [Trajectory(**msgspec.structs.asdict(row)) for row in found]
+            _check_end([_check(line, place) for place, line in enumerate(_lines(data), 1)])
             first = next(iter_trajectories(path), None)
             if found and (first if tokens else without_tokens(first)) == found[0]:
                 return found
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass  # numbers that are not finite, which JSON proper does not have; or no trajectory, which is named below
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            pass  # numbers that are not finite, which JSON proper does not have; or something that is named below
         return [t if tokens else without_tokens(t) for t in iter_trajectories(path)]
+
+
+def salvage(path: str | Path) -> list[Trajectory]:
+    """What can be read of a damaged file of trajectories. The file is set aside (`set_aside`), and what is whole is
+    written in its place; a file that is whole stays as it is."""
+    path, kept, wrong = Path(path), [], []
+    lines = _lines(path.read_bytes())
+    said = next((found for line in lines if (found := _CHECKED.search(line))), None)
+    for number, line in enumerate(lines, 1):
+        try:
+            place = _CHECKED.search(line)
+            if said and not place:
+                raise ValueError("it has no checksum, but others have")
+            _check(line, int(place[1]) if place else number)
+            kept.append(Trajectory.from_dict(json.loads(line)))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            wrong.append(f"line {number}: {error}")
+    missing = int(said[2]) - len(lines) if said else 0
+    if missing:
+        wrong.append(f"{missing} lines are missing")
+    if wrong:
+        set_aside(path, "; ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""))
+        write_trajectories(path, kept)
+    return kept
 
 
 def without_tokens(trajectory: Trajectory) -> Trajectory:

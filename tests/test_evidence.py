@@ -13,6 +13,7 @@ from sglib.experiments.evidence import fill, play_further
 from sglib.experiments.params import ParameterError
 from sglib.experiments.runs import repo_root
 from sglib.measure.power import minimum_detectable_effect
+from sglib.records import write_checked
 
 UNSEEN = "valid_unseen"
 TEXT = """
@@ -118,7 +119,7 @@ def test_several_evaluation_seeds_are_one_outcome_a_game(file, tmp_path):
     path.write_text(json.dumps(content | {"before": "0101", "after": "0134"}))
     assert evidence.read_evidence(cells, [folder]).outcomes("grpo")[1].tolist() == [0, 0.25, 0.75, 1]
     path.write_text(json.dumps(content | {"before": "0101", "after": "0135"}))
-    with pytest.raises(ValueError, match="after: not one outcome of 0 to 4"):
+    with pytest.warns(UserWarning, match="after: not one outcome of 0 to 4"):
         evidence.read_evidence(cells, [folder])
 
 
@@ -157,11 +158,29 @@ def test_a_damaged_file_is_named(file, tmp_path, change, what):
     written(cells[:1], folder, {"grpo": 0.5})
     path = folder / "grpo-seed1.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ValueError, match=f"grpo-seed1.json: not a cell of the evidence: [^§]*{what}"):
+    with pytest.warns(UserWarning, match=f"grpo-seed1.json: not a cell of the evidence: [^§]*{what}"):
         evidence.read_evidence(cells, [folder])
     path.write_text("{")
-    with pytest.raises(ValueError, match=r"grpo-seed1\.json: not a cell"):
+    with pytest.warns(UserWarning, match=r"grpo-seed1\.json: not a cell"):
         evidence.read_evidence(cells, [folder])
+
+
+def test_a_damaged_file_hides_no_other_and_is_made_again(file, tmp_path, monkeypatch):
+    cells = evidence.plan(file)
+    folder = evidence.folders(cells[0].params)[0]
+    written(cells, folder, dict.fromkeys(("grpo", "grpo_again", "guide"), 0.5))
+    path = write_checked(folder / "grpo-seed1.json", json.loads((folder / "grpo-seed1.json").read_text()))
+    assert evidence.read_evidence(cells).cells.keys() == {cell.name for cell in cells}
+    path.write_text(path.read_text().replace('"after": "1', '"after": "0').replace('"after": "01', '"after": "00'))
+    with pytest.warns(UserWarning, match=r"grpo-seed1\.json[^§]*checksum"):
+        found = evidence.read_evidence(cells)
+    assert found.missing == ["grpo-seed1"] and len(found.cells) == 7 and "1 damaged: grpo-seed1" in str(found)
+    asked = []
+    monkeypatch.setattr(evidence, "train_all", lambda waiting, *_, **__: asked.extend(waiting))
+    with pytest.warns(UserWarning, match=r"set aside as damaged-grpo-seed1\.json"):
+        evidence.fill(cells)
+    assert [cell.name for cell in asked] == ["grpo-seed1"] and (folder / "damaged-grpo-seed1.json").exists()
+    assert evidence.read_evidence(cells).unknown == []
 
 
 def test_means_over_seeds_say_how_many(file, tmp_path):
@@ -207,7 +226,7 @@ def test_other_rooms_are_read_beside_the_cells_of_the_same_training(file, tmp_pa
     path.write_text(json.dumps(played | {"configuration": "of another training"}))
     assert "grpo-seed1" in evidence.read_evidence(cells, [folder], UNSEEN).missing
     path.write_text(json.dumps(played | {"configuration": made, "after": "1"}))
-    with pytest.raises(ValueError, match="valid_unseen[^§]*after: not one outcome"):
+    with pytest.warns(UserWarning, match="valid_unseen[^§]*after: not one outcome"):
         evidence.read_evidence(cells, [folder], UNSEEN)
 
 
@@ -314,6 +333,7 @@ def test_cells_are_trained_once_and_go_on_where_they_were(file, outputs, monkeyp
     card = found.cells["grpo-seed1"]["card"]
     assert card["checkpoint"] == "last"
     assert card["episodes"] == {"started": 4, "finished": 4, "without_advantage": 4, "no_room": 0}
+    assert card["trouble"] == {"without_advantage": 1}
     assert card["env_steps"] == 12 and card["policy_tokens"] > 12
     assert card["threads"] == 1  # a cell is the same for any number of processes
     assert card["cpu_seconds"] > 0 and card["peak_memory_mb"] > 0

@@ -1,7 +1,13 @@
 """Experiments: several at a time in processes, resumable, complete ones kept, failures named."""
 
 import json
+import multiprocessing
+import os
+import platform
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +15,7 @@ import pytest
 from sglib.experiments import evidence, experiment, params, pool
 from sglib.experiments.experiment import Experiment
 from sglib.experiments.recipe import load_recipe
+from sglib.records import write_checked
 from sglib.rewards import Constant
 from sglib.training import checkpoint
 
@@ -100,6 +107,74 @@ def test_an_interrupted_one_goes_on_to_the_same_result(monkeypatch):
 def test_a_failing_one_says_why():
     with pytest.raises(RuntimeError, match="arm 'grpo' failed[^§]*neither 'new'"):
         pool.train_recipes(small(arms=["grpo"], model="base-none"), poll=0.2)
+
+
+def forked(monkeypatch, train):
+    """Workers that do `train` in place of a training, without the seconds that a new process takes."""
+    monkeypatch.setattr(Experiment, "_train", train)
+    monkeypatch.setattr(pool, "_context", lambda: multiprocessing.get_context("fork"))
+
+
+def test_a_killed_worker_is_replaced_and_counted(monkeypatch):
+    def dies_twice(self):
+        if self.replaced < 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_checked(self.folder / "done.json", {"replaced": self.replaced})
+
+    forked(monkeypatch, dies_twice)
+    one, ended = Experiment("grpo", small()), []
+    pool.train_all([one], lambda *end: ended.append(end), jobs=2, poll=0.01)
+    assert ended == [(0, None)] and one.done and one.replaced == 2
+    assert (one.folder / "killed.txt").read_text() == "Killed\nKilled\n"
+
+    forked(monkeypatch, lambda self: os.kill(os.getpid(), signal.SIGKILL))
+    other, ended = Experiment("grpo", small(seed=1)), []
+    pool.train_all([other], lambda *end: ended.append(end), jobs=2, poll=0.01)
+    assert ended == [(0, "exit code -9")] and other.replaced == pool.REPLACED
+
+
+def test_interrupted_the_workers_end_at_the_next_safe_point(monkeypatch):
+    def until_asked(self):
+        (self.folder / "began").touch()
+        while not (self.folder / experiment.STOP).exists():
+            os.kill(os.getpid(), signal.SIGINT)  # as a terminal does: it is the parent's to answer
+            time.sleep(0.01)
+        write_checked(self.folder / "saved.json", {})
+
+    forked(monkeypatch, until_asked)
+    one = Experiment("grpo", small())
+
+    def stop():
+        if (one.folder / "began").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.train_all([one], lambda *_: None, jobs=2, on_poll=stop, poll=0.01)
+    assert (one.folder / "saved.json").exists() and not (one.folder / "error.txt").exists()
+
+
+def test_the_worker_of_a_killed_process_is_waited_for(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    here = platform.node()
+    for parent, host, orphan in ((gone.pid, here, True), (os.getpid(), here, False), (gone.pid, "elsewhere", False)):
+        assert checkpoint.InUse(tmp_path, f"process 5 for process {parent} on {host}, since x").orphan == orphan
+    assert not checkpoint.InUse(tmp_path, f"process {gone.pid} on {here}, since x").orphan
+
+
+def test_what_is_damaged_is_made_again(caplog):
+    one = Experiment("grpo", small(iterations=1))
+    one.train()
+    whole = one.read()
+    for name in ("done.json", "base.json"):
+        file = one.folder / name
+        file.write_text(file.read_text().replace("0", "1", 1))
+    with pytest.raises(ValueError, match=r"(base|done)\.json: damaged"):
+        one.read()
+    with pytest.warns(UserWarning, match=r"set aside as damaged-(done|base)\.json"):
+        one.train()
+    assert one.read().curve == whole.curve and one.done
+    assert {path.name for path in one.folder.glob("damaged-*")} == {"damaged-done.json", "damaged-base.json"}
 
 
 def test_one_process_at_a_time(monkeypatch):

@@ -3,6 +3,9 @@
 import copy
 import dataclasses
 import json
+import os
+import shutil
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +16,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 import sglib
+from sglib.experiments.experiment import run_card
 from sglib.experiments.params import GRPOParams
-from sglib.measure.batch import batch_metrics
+from sglib.measure.batch import batch_metrics, trouble
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Constant, InverseReward, Outcome, SelfGuide, combine
 from sglib.training import forward, grpo
@@ -415,6 +419,64 @@ def test_a_gradient_that_is_not_finite_stops_before_the_checkpoint(tmp_path):
     with pytest.raises(FloatingPointError, match="iteration 0"):
         run(settings(checkpoint_every=1), run_dir=tmp_path, rollout_fn=broken)
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_ctrl_c_ends_after_an_iteration_with_a_checkpoint(tmp_path, capsys):
+    few = settings(iterations=4, games_per_iteration=1, checkpoint_every=0)
+
+    def press(row, _):
+        if row["iteration"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="3 of 4 iterations are kept in .*; the same call goes on from there"):
+        run(few, run_dir=tmp_path, on_iteration=press)
+    assert "with a checkpoint; again: at once" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) == before
+    policy, result = run(few, run_dir=tmp_path)
+    assert result.resumed_from == 3 and same(weights(policy), weights(run(few)[0]))
+    with pytest.raises(KeyboardInterrupt):  # nowhere to keep anything
+        run(few, on_iteration=press)
+
+
+def test_what_a_batch_suffers_from_is_named_once_and_counted(caplog):
+    """No spread in any group, no answer that could be read, no randomness left, no room: training goes on."""
+
+    def hopeless(policy, games, **kwargs):
+        trajectories = bandit_rollout(policy, games, **kwargs)
+        for t in trajectories:
+            t.won, t.no_room = False, True
+            for turn in t.turns:
+                turn.parse_error = "missing_action"
+        return trajectories
+
+    with caplog.at_level("WARNING"):
+        policy, result = run(settings(iterations=3), rollout_fn=hopeless)
+    names = [record.args[1] for record in caplog.records if record.name == "sglib.training.grpo"]
+    assert names == ["without_advantage", "unread", "no_room"]  # each once, in three iterations
+    assert same(weights(policy), weights(make_policy()))  # nothing was learned from it
+    rows = [*result.metrics, result.metrics[0] | {"entropy": 1e-4, "zero_advantage": 0.5, "parse_errors": 0.9}]
+    assert run_card(rows, "")["trouble"] == {"without_advantage": 3, "unread": 3, "no_room": 4, "collapsed": 1}
+    assert run_card(result.metrics, "")["episodes"]["without_advantage"] == 24
+    assert trouble({"zero_advantage": 0.0, "parse_errors": 0.0}) == []
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_result_is_the_same(tmp_path):
+    """Altered, cut off, or without a file: the run starts over, or from the checkpoint before."""
+    few = settings(games_per_iteration=1, checkpoint_every=1)
+    whole, _ = run(few)
+    run(few, run_dir=tmp_path / "half", stop=lambda: True)
+    for name, cut in (("weights.safetensors", None), ("optimizer.safetensors", -1), ("state.json", -1)):
+        folder = shutil.copytree(tmp_path / "half", tmp_path / name)
+        file = folder / "checkpoint-000001" / name
+        data = bytearray(file.read_bytes())
+        data[-20] ^= 1
+        file.write_bytes(data[:cut])
+        (folder / ".checkpoint-killed").mkdir()
+        with pytest.warns(UserWarning, match=r"checkpoint-000001: set aside as damaged-checkpoint-000001: .*damaged"):
+            policy, result = run(few, run_dir=folder)
+        assert result.resumed_from == 0 and same(weights(policy), weights(whole))
+        assert not (folder / ".checkpoint-killed").exists()
 
 
 def test_more_updates_per_batch_clip(spied):

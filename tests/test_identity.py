@@ -177,7 +177,8 @@ def test_no_committed_cell_is_stale():
     cells = evidence.plan(params_file("dense"))
     reference = evidence.folders(cells[0].params)[1]
     found = evidence.read_evidence(cells, [reference])
-    assert len(found.cells) == len(cells) == 163 and not (found.stale or found.missing or found.unknown)
+    assert len(found.cells) == len(cells) == 163
+    assert not (found.stale or found.missing or found.unknown or found.damaged)
     assert {json.loads(path.read_text())["key"] for path in reference.glob("*.json")} == {cell.key for cell in cells}
 
 

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sglib.records import Trajectory, Turn, iter_trajectories, read_trajectories, write_atomic, write_trajectories
+from sglib.records import (
+    Trajectory,
+    Turn,
+    iter_trajectories,
+    read_checked,
+    read_trajectories,
+    salvage,
+    whole,
+    write_atomic,
+    write_checked,
+    write_trajectories,
+)
 
 
 def test_round_trip(tmp_path, trajectory):
@@ -89,6 +100,64 @@ def test_write_atomic_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]  # no temporary file stays
+
+
+def damage(text: str) -> dict[str, str]:
+    lines = text.splitlines(keepends=True)
+    return {
+        "checksum does not fit": text.replace("put a mug", "put a jug", 1),
+        "not a trajectory": text[:-40],
+        "ends after line 2 of 3": "".join(lines[:2]),
+        "it was line 3": "".join([lines[0], lines[2]]),
+        "has no checksum": "".join([lines[0], lines[1].rpartition(', "check"')[0] + "}\n", lines[2]]),
+    }
+
+
+@pytest.mark.parametrize("what", damage("\n\n\n"))
+def test_a_damaged_file_is_named_set_aside_and_the_rest_read(tmp_path, trajectory, what):
+    three = [dataclasses.replace(trajectory, seed=seed) for seed in range(3)]
+    path = write_trajectories(tmp_path / "t.jsonl", three)
+    text = path.read_text()
+    assert salvage(path) == three and list(tmp_path.iterdir()) == [path]
+    path.write_text(hurt := damage(text)[what])
+    for tokens in (True, False):
+        with pytest.raises(ValueError, match=rf"t\.jsonl.*{what}"):
+            read_trajectories(path, tokens)
+    with pytest.warns(UserWarning, match=r"t\.jsonl: set aside as damaged-t\.jsonl: "):
+        rest = salvage(path)
+    assert len(rest) == 2 and all(t in three for t in rest) and read_trajectories(path) == rest
+    assert (tmp_path / "damaged-t.jsonl").read_text() == hurt
+
+
+def test_files_without_checksums_and_with_empty_lines_are_read(tmp_path, trajectory):
+    (tmp_path / "old.jsonl").write_text(f"\n{json.dumps(trajectory.to_dict())}\n" * 2)
+    assert read_trajectories(tmp_path / "old.jsonl") == [trajectory] * 2
+    path = write_trajectories(tmp_path / "new.jsonl", [trajectory] * 2)
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+    assert read_trajectories(path) == list(iter_trajectories(path)) == [trajectory] * 2
+
+
+@given(st.dictionaries(texts, st.none() | st.booleans() | st.integers() | st.floats() | texts, max_size=4), st.data())
+def test_a_changed_byte_of_a_checked_file_is_seen(tmp_path_factory, content, data):
+    content.pop("check", None)
+    path = write_checked(tmp_path_factory.mktemp("records") / "x.json", content)
+    assert json.dumps(read_checked(path)) == json.dumps(content)
+    raw = bytearray(path.read_bytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 6))
+    path.write_bytes(raw)
+    try:
+        left = list(read_checked(path).items())[: len(content)]  # the checksum's own name may be what has changed
+        assert json.dumps(dict(left)) == json.dumps(content)
+    except ValueError as error:
+        assert "x.json: damaged" in str(error)
+        with pytest.warns(UserWarning, match="set aside"):
+            assert not whole(path) and not path.exists()
+
+
+def test_write_atomic_says_what_went_wrong(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="not written: '.*/file/x'"):
+        write_atomic(tmp_path / "file" / "x", "1")
 
 
 def test_write_atomic_is_readable_by_others(tmp_path):

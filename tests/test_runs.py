@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import numpy as np
@@ -51,8 +52,60 @@ def test_a_complete_run_stays_until_another_is_complete(run):
     assert sorted(p.name for p in run.folder.iterdir()) == [".lock", "params.json", "run.json"]
 
 
+def test_killed_while_it_moves_the_earlier_run_away_nothing_is_lost(run, monkeypatch):
+    """At each of its renames and removals; the next start comes to the same folder."""
+    for name in ("notebook_source", "_git_commit", "versions"):  # slow, and not what this is about
+        monkeypatch.setattr(runs, name, lambda *_: {})
+    for name in ("a.json", "figures/b.json", "z.json"):
+        run.write_json(name, 1)
+    run.finish()
+    for _ in range(2):
+        runs.start_run("04_joint_grpo", run.params)  # an unfinished one on top, and earlier/
+    for number in range(1, 20):
+        begun = []
+
+        def killed(real, begun=begun, number=number):
+            def call(*args, **kwargs):
+                begun.append(1)
+                if len(begun) == number:
+                    raise KeyboardInterrupt
+                return real(*args, **kwargs)
+
+            return call
+
+        again = runs.start_run("04_joint_grpo", run.params)
+        again.write_json("new.json", number)
+        if number % 2:
+            again.finish()
+        with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+            patched.setattr(runs.Path, "rename", killed(runs.Path.rename))
+            patched.setattr(runs.shutil, "rmtree", killed(runs.shutil.rmtree))
+            runs.start_run("04_joint_grpo", run.params)
+        again = runs.start_run("04_joint_grpo", run.params)
+        names = [".lock", "earlier", "params.json", "run.json"]
+        assert sorted(p.name for p in again.folder.iterdir()) == names
+        kept = json.loads((again.folder / "earlier" / "run.json").read_text())
+        assert kept["state"] == "complete" and (again.folder / "earlier" / "params.json").exists()
+        if number % 2:
+            assert json.loads((again.folder / "earlier" / "new.json").read_text()) == number
+    assert len(begun) < number  # the last rounds were not interrupted any more
+
+
+def test_a_damaged_run_json_hides_no_other_run_and_costs_nothing(run):
+    run.write_json("result.json", 1)
+    run.finish()
+    other = runs.start_run("04_joint_grpo", run.params.model_copy(update={"seed": 4}))
+    other.finish()
+    (run.folder / "run.json").write_text('{"state": "comp')
+    with pytest.warns(UserWarning, match=r"left out: .*tiny-seed3/run\.json: damaged"):
+        assert [info["seed"] for info in runs.find_runs("04_joint_grpo")] == [4]
+    again = runs.start_run("04_joint_grpo", run.params)
+    assert (again.folder / "earlier" / "result.json").exists()
+
+
 def test_a_run_is_one_process_s(run):
-    with pytest.raises(RuntimeError, match=r"tiny-seed3 is in use by another run"), checkpoint.locked(run.folder):
+    message = r"tiny-seed3 is in use by another run \(process \d+ on .*since"
+    with pytest.raises(RuntimeError, match=message), checkpoint.locked(run.folder):
         pass
     run.finish()
     with checkpoint.locked(run.folder), pytest.raises(RuntimeError, match="in use by another run"):

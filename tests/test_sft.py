@@ -84,6 +84,14 @@ def test_masked_tokens_get_no_gradient():
     assert not torch.equal(a.model.model.norm.weight, make_policy().model.model.norm.weight)
 
 
+def test_numbers_that_are_not_finite_stop_it_by_name():
+    policy = make_policy()
+    with torch.no_grad():
+        policy.model.model.norm.weight[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"step 1: (loss|grad_norm) is nan; allowed: finite"):
+        sft(policy, successors(8), batch_size=4)
+
+
 def test_same_seed_same_weights_and_lora():
     from peft import LoraConfig, get_peft_model
 

@@ -1,6 +1,7 @@
 """WebShop: catalogues, pages, the reward, the site; and agents in it."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from sglib import envs
 from sglib.envs.base import Forkable, HasAnswer, HasExpert, HasPlan, HasProgress, task_hash
 from sglib.envs.webshop import Product, Purchase, Shop, ShopEnv, catalogue, site, terms
 from sglib.envs.webshop.catalogue import read_products
-from sglib.envs.webshop.engine import SEP, parse_action
+from sglib.envs.webshop.engine import SEP, Part, parse_action
 from sglib.envs.webshop.scores import type_factor
 from sglib.experiments.recipe import load_recipe
 from sglib.models.policy import Policy
@@ -296,6 +297,16 @@ def test_a_person_shops_in_a_browser(tmp_path):
     assert again.observation.text == recorded.final_observation
     assert task.asin in CARD.board(recorded, 1).text.replace(SEP, "")
     sglib.inspect([recorded], game=0, step=2)
+
+
+def test_hostile_products_are_shown_and_run_nothing(tmp_path):
+    attack = "<script>alert(1)</script>'\"><img src=x onerror=alert(1)>"
+    session = site.Session(TASKS[0], tmp_path, "s")
+    kinds = ("text", "button", "product", "option", "search")
+    session.env.parts = lambda: [Part(kind, attack, attack) for kind in kinds]
+    session.task = dataclasses.replace(TASKS[0], goal=attack)
+    page = session.page().decode()
+    assert "<script>" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 5
 
 
 def test_the_site_says_which_port_it_cannot_have():

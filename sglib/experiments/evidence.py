@@ -16,10 +16,11 @@ lie in a folder of its name.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,10 +35,11 @@ from sglib.experiments import params as parameters
 from sglib.experiments.experiment import Experiment, Result
 from sglib.experiments.pool import train_all
 from sglib.experiments.runs import output_root, repo_root
+from sglib.experiments.tables import printable
 from sglib.measure.intervals import success
 from sglib.measure.power import minimum_detectable_effect
 from sglib.models.policy import load_policy
-from sglib.records import write_atomic
+from sglib.records import read_checked, set_aside, write_atomic, write_checked
 
 FEWEST = 3  # paired seeds without which nothing is concluded
 # what a cell keeps of its training batches
@@ -88,12 +90,13 @@ class Found:
     missing: list[str] = field(default_factory=list)  # without a file
     stale: list[str] = field(default_factory=list)  # made with other settings, or on another panel than most
     failed: dict[str, str] = field(default_factory=dict)  # each one's error in one line
+    damaged: dict[str, str] = field(default_factory=dict)  # what is wrong with each one's file; they count as missing
     unknown: list[str] = field(default_factory=list)  # files that no planned cell has
 
     def __str__(self) -> str:
         planned = len(self.cells) + len(self.missing) + len(self.stale)
         text = f"{len(self.cells)} of {planned} cells"
-        for name in ("missing", "stale", "failed", "unknown"):
+        for name in ("missing", "stale", "failed", "damaged", "unknown"):
             if names := list(getattr(self, name)):
                 shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
                 text += f"; {len(names)} {name}: {shown}"
@@ -210,13 +213,18 @@ def read_evidence(cells: Sequence[Experiment], where: Sequence[Path] | None = No
         split: None reads the panel that training looks at. Of one of `further_splits` a cell's `before`, `after` and
             `panel` are those of `play_further`; a cell that was not played there is missing.
 
-    Raises:
-        ValueError: a file is damaged, naming it.
+    A damaged file is named in `Found.damaged` and in a warning, and the rest is read.
     """
     where = folders(cells[0].params) if where is None else where
     found, wanted = Found(), {cell.name: cell for cell in cells}
     for name, cell in wanted.items():
-        contents = [_read_cell(folder, cell, split) for folder in where if (folder / f"{name}.json").exists()]
+        contents = []
+        for folder in (folder for folder in where if (folder / f"{name}.json").exists()):
+            try:
+                contents.append(_read_cell(folder, cell, split))
+            except ValueError as error:
+                found.damaged[name] = str(error)
+                warnings.warn(f"left out: {error}", stacklevel=2)
         contents = [content for content in contents if content is not None]
         if fitting := [content for content in contents if content["key"] == cell.key]:
             found.cells[name] = fitting[0]
@@ -230,7 +238,8 @@ def read_evidence(cells: Sequence[Experiment], where: Sequence[Path] | None = No
         most = panels.most_common(1)[0][0]
         found.stale += [name for name, cell in found.cells.items() if cell["panel"] != most]
         found.cells = {name: cell for name, cell in found.cells.items() if cell["panel"] == most}
-    there = {path.stem for folder in where for path in folder.glob("*.json")}
+    there = {path.stem for folder in where for path in folder.glob("[!.]*.json")}
+    there = {name for name in there if not re.match(r"damaged\d*-", name)}
     found.unknown = sorted(there - set(wanted))
     return found
 
@@ -262,7 +271,7 @@ _CELL = pydantic.create_model(
 def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
     """A file's content, checked; `rest`: what it leaves to the cell's own file."""
     try:
-        content = (rest or {}) | json.loads(path.read_text(encoding="utf-8"))
+        content = (rest or {}) | read_checked(path)
         found = _CELL.model_validate(content)
         if (found.recipe, found.seed) != (cell.recipe, cell.seed):
             raise ValueError(f"it holds {found.recipe!r} with seed {found.seed}")
@@ -319,11 +328,14 @@ def fill(
     cells: Sequence[Experiment], jobs: int | None = None, on_update: Callable[[str], None] = lambda line: None
 ) -> tuple[int, dict[str, str]]:
     """Train the cells of a plan that have no file yet, in order, and write each when it is complete: how many were
-    trained, and the traceback of each that failed. `jobs` as for `train_all`; `on_update` is called with a line for
-    people when a cell ends."""
+    trained, and the traceback of each that failed. A damaged file of this machine is set aside and made again. `jobs`
+    as for `train_all`; `on_update` is called with a line for people when a cell ends."""
     found = read_evidence(cells)
     waiting = [cell for cell in cells if cell.name not in found.cells]
     target, failed, ended = folders(cells[0].params)[0], {}, []
+    for cell in (cell for cell in waiting if cell.name in found.damaged):
+        with contextlib.suppress(FileNotFoundError):  # it is a committed one, which stays for its owner to see
+            set_aside(target / f"{cell.name}.json", found.damaged[cell.name])
 
     def end(number: int, error: str | None):
         cell = waiting[number]
@@ -331,10 +343,10 @@ def fill(
         if error is not None:
             failed[cell.name] = error
             write_atomic(note, error)
-            on_update(f"{cell.name}: FAILED: {reason(error)}")
+            on_update(f"{cell.name}: FAILED: {printable(reason(error))}")
             return
         result = cell.read()
-        write_atomic(target / f"{cell.name}.json", json.dumps(cell_content(cell, result)))
+        write_checked(target / f"{cell.name}.json", cell_content(cell, result))
         note.unlink(missing_ok=True)
         ended.append(cell.name)
         rates = " -> ".join(f"{100 * np.mean(x):.1f}" for x in (result.before, result.after))
@@ -368,7 +380,7 @@ def play_further(
         before, after = cell.base(split, lambda: play(cell.params.model)), play(str(trained))  # noqa: B023 called at once
         named = {"recipe": cell.recipe, "seed": cell.seed, "configuration": made, "start": ""}
         result = named | {"panel": after["panel"], "before": before["outcomes"], "after": after["outcomes"]}
-        write_atomic(target / split / f"{cell.name}.json", json.dumps(result))
+        write_checked(target / split / f"{cell.name}.json", result)
         played += 1
         rates = " -> ".join(f"{100 * result[when].count('1') / len(result[when]):.1f}" for when in ("before", "after"))
         on_update(f"{cell.name}: {rates} % on {split}")
@@ -416,5 +428,5 @@ def command(
     found = read_evidence(cells)
     if only:
         found.unknown = []
-    print(found)
+    print(printable(found))
     return 1 if failed else 0

@@ -8,6 +8,7 @@ resumes there after an interruption, and is not run again when it is complete.
     policy/           the trained policy
     trajectories.jsonl  its first episodes on the panel
     trajectories/     the last training batch, with every reward and advantage as trained on
+    killed.txt        a line for each worker that was killed and replaced
     runs/             TensorBoard's events, with `report_to: [tensorboard]`
     done.json         the run card, written last
 """
@@ -21,6 +22,7 @@ import os
 import platform
 import resource
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +35,21 @@ from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.params import GRPOParams
 from sglib.experiments.recipe import Recipe, load_recipe
 from sglib.experiments.runs import cached, output_root, source_hash, versions
+from sglib.measure.batch import trouble
 from sglib.measure.evaluate import Report, evaluate
 from sglib.models.endpoint import check_trainable
 from sglib.models.policy import Policy, load_policy
 from sglib.play.episode import Options
-from sglib.records import Trajectory, read_trajectories, write_atomic, write_trajectories
+from sglib.records import (
+    Trajectory,
+    read_checked,
+    read_trajectories,
+    set_aside,
+    whole,
+    write_atomic,
+    write_checked,
+    write_trajectories,
+)
 from sglib.training.checkpoint import locked
 from sglib.training.grpo import GRPOSettings, train
 
@@ -49,6 +61,7 @@ SHARED = (
 )
 TRAINING_SEED = 10_000  # training tasks have the seeds from here on
 REPLICATE_SEED = 1_000_003  # a replicate's seed is so far from the seeds that people choose
+KILLED = "killed.txt"  # a line for each worker that was killed while it trained this one
 STOP = "stop"  # a file that asks a training to end after its present iteration
 SHOWN = 16  # episodes kept of the trained policy
 # parameters that change no result: other recipes, names and places, memory, what is written besides
@@ -143,8 +156,14 @@ class Experiment:
 
     @property
     def done(self) -> bool:
-        """Whether it is complete."""
-        return (self.folder / "done.json").exists()
+        """Whether it is complete. What was damaged since is set aside, and training goes on from what is whole."""
+        return whole(self.folder / "done.json")
+
+    @property
+    def replaced(self) -> int:
+        """How many of its workers were killed, and replaced."""
+        file = self.folder / KILLED
+        return len(file.read_text(encoding="utf-8").splitlines()) if file.exists() else 0
 
     def how(self, again: int = 0) -> dict:
         """How the panel is played (for the `again`-th time after the first): arguments of `evaluate`."""
@@ -158,8 +177,12 @@ class Experiment:
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
         key.append(source_hash(*sources(p.env)))
-        folder = cached(name, key, lambda f: write_atomic(f / "base.json", json.dumps(make())), p.output_dir)
-        return json.loads((folder / "base.json").read_text(encoding="utf-8"))
+        folder = cached(name, key, lambda f: write_checked(f / "base.json", make()), p.output_dir)
+        try:
+            return read_checked(folder / "base.json")
+        except (ValueError, FileNotFoundError) as error:
+            set_aside(folder, error)
+            return self.base(name, make)
 
     def evaluate(self, policy: Policy, split: str | None = None, truth: bool = False, again: int = 0) -> Report:
         """A policy on the panel of a split; None takes the one that is reported by default."""
@@ -189,12 +212,12 @@ class Experiment:
             write_trajectories(folder / "trajectories.jsonl", report.trajectories[:SHOWN])
             return report.numbers() | {"outcomes": report.outcomes}
 
-        if not (folder / "base.json").exists():
-            write_atomic(folder / "base.json", json.dumps(self.base("base", lambda: measure(policy))))
+        if not whole(folder / "base.json"):
+            write_checked(folder / "base.json", self.base("base", lambda: measure(policy)))
         if recipe.start is not None:  # again after an interruption: same seed, same weights
             recipe.start(policy, card=p.card, seed=p.seed, turns=p.turns, size=p.task_size)
-            if not (folder / "start.json").exists():
-                write_atomic(folder / "start.json", json.dumps(measure(policy)))
+            if not whole(folder / "start.json"):
+                write_checked(folder / "start.json", measure(policy))
         metrics = []
         if recipe.components:
             result = train(
@@ -215,8 +238,9 @@ class Experiment:
             "seconds": round(time.perf_counter() - began[0], 1),
             "cpu_seconds": round(time.process_time() - began[1], 1),
             "threads": torch.get_num_threads(),
+            "replaced": self.replaced,
         }
-        write_atomic(folder / "done.json", json.dumps(card))
+        write_checked(folder / "done.json", card)
 
     def settings(self, recipe: Recipe) -> GRPOSettings:
         """The trainer's settings: parameters of the same name as they are."""
@@ -235,7 +259,8 @@ class Experiment:
     def read(self) -> Result:
         """What it has written so far."""
         result = Result(self.recipe, self.folder)
-        files = {path.stem: json.loads(path.read_text()) for path in self.folder.glob("*.json")}
+        names = [name for name in ("base", "start", "done") if (self.folder / f"{name}.json").exists()]
+        files = {name: read_checked(self.folder / f"{name}.json") for name in names}
         result.card = files.get("done", {})
         if "base" in files:
             row = files["base"]
@@ -249,8 +274,8 @@ class Experiment:
         text = metrics.read_text() if metrics.exists() else ""
         for line in text.split("\n")[:-1]:  # a line without its end is still being written
             result.add(json.loads(line))
-        if "again" in files:
-            result.after = [wins / self.params.eval_seeds for wins in files["again"]]
+        if (again := self.folder / "again.json").exists():
+            result.after = [wins / self.params.eval_seeds for wins in json.loads(again.read_text())]
         return result
 
 
@@ -266,10 +291,10 @@ def run_card(metrics: Sequence[dict], source: str) -> dict:
     Returns:
         `checkpoint`: which policy is reported, always the last; `versions`, `machine`, `source` (hash of the code);
         `episodes`: started, finished, those without an advantage, which taught nothing, and those that ended since the
-        model's context was full; `env_steps` and
-        `policy_tokens` of training, and both per second of rollout; `peak_memory_mb` of the process. Evaluations and
-        what `start` played are not counted in these; they are in `seconds` and `cpu_seconds`, which are of the last
-        attempt where a run was interrupted.
+        model's context was full; `trouble`: how many batches suffered from what (`sglib.measure.batch.trouble`);
+        `env_steps` and `policy_tokens` of training, and both per second of rollout; `peak_memory_mb` of the process.
+        Evaluations and what `start` played are not counted in these; they are in `seconds` and `cpu_seconds`, which are
+        of the last attempt where a run was interrupted.
     """
     total = {name: sum(row["episodes"] * row[f"{name}_mean"] for row in metrics) for name in ("turns", "policy_tokens")}
     played = sum(row["rollout_seconds"] for row in metrics)
@@ -283,6 +308,7 @@ def run_card(metrics: Sequence[dict], source: str) -> dict:
         "source": source,
         "episodes": {"started": episodes, "finished": episodes, "without_advantage": round(silent),
                      "no_room": round(full)},
+        "trouble": dict(Counter(name for row in metrics for name in trouble(row))),
         "iterations": len(metrics),
         "env_steps": round(total["turns"]),
         "policy_tokens": round(total["policy_tokens"]),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
 import pydantic
 import yaml
 from pydantic_core import ArgsKwargs
+
+LONGEST, DEEPEST = 200_000, 50
 
 
 def repo_root() -> Path:
@@ -21,8 +25,8 @@ class ParameterError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:  # YAML's reader would take the last
+        keys = Counter(str(key.value) for key, _ in node.value)
+        if twice := [key for key, count in keys.items() if count > 1]:  # YAML's reader would take the last
             raise yaml.constructor.ConstructorError(problem=f"{twice[0]}: stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -34,8 +38,12 @@ def read_yaml(path: str | Path) -> dict:
         ParameterError: naming the file, which holds something else, or a key that stands twice in it.
     """
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        deepest = max(itertools.accumulate((c in "[{") - (c in "]}") for c in text), default=0)
+        if len(text) > LONGEST or deepest > DEEPEST:  # YAML's reader takes quadratic time over brackets in brackets
+            raise ValueError(f"at most {LONGEST:,} characters and {DEEPEST} brackets in one another are read")
+        content = yaml.load(text, _Loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # also numbers and nesting without end
         raise ParameterError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: expected keys and values, found {type(content).__name__}")

@@ -5,20 +5,26 @@ Two runs with one thread each finish more iterations an hour than one run with t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
 import multiprocessing.context
 import os
+import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from sglib.experiments.experiment import STOP, Experiment, Result
+from sglib.experiments.experiment import KILLED, STOP, Experiment, Result
 from sglib.experiments.params import GRPOParams
 from sglib.records import write_atomic
+from sglib.training.checkpoint import InUse
+
+REPLACED = 3  # how often a worker that was killed is started again
+PATIENCE = 60.0  # seconds that workers have to end by themselves
 
 
 @functools.cache
@@ -36,8 +42,15 @@ def _work(experiment: Experiment, threads: int, environment: dict[str, str]) -> 
     os.environ.clear()  # the server's is of the time when it was started
     os.environ.update(environment)
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent, which asks for a checkpoint
     try:
-        experiment.train()
+        while True:
+            try:
+                return experiment.train()
+            except InUse as error:
+                if not error.orphan:
+                    raise
+                time.sleep(1)  # the worker of a killed process ends after its present iteration, with a checkpoint
     except Exception:
         write_atomic(experiment.folder / "error.txt", traceback.format_exc())
         raise
@@ -52,7 +65,9 @@ def train_all(
     paused: Callable[[], bool] | None = None,
     threads: int | None = None,
 ) -> None:
-    """Train experiments, several at a time; those that are complete are not run again.
+    """Train experiments, several at a time; those that are complete are not run again. A worker that is killed is
+    replaced, up to `REPLACED` times for an experiment, and counted in its run card. Interrupted, the workers end after
+    their present iteration, with a checkpoint; interrupted again, at once.
 
     Args:
         on_end: called with each one's number when it is complete (None) or failed (its traceback); what it raises
@@ -92,12 +107,31 @@ def train_all(
                     waiting.insert(0, (number, experiment))
                     continue
                 error = experiment.folder / "error.txt"
+                if process.exitcode < 0 and experiment.replaced < REPLACED:
+                    with open(experiment.folder / KILLED, "a", encoding="utf-8") as file:
+                        file.write(f"{signal.strsignal(-process.exitcode)}\n")
+                    waiting.insert(0, (number, experiment))
+                    continue
                 reason = error.read_text() if error.exists() else f"exit code {process.exitcode}"
                 on_end(number, reason if process.exitcode else None)
             if on_poll:
                 on_poll()
     finally:
-        for process, _ in running.values():
+        _end(running.values())
+
+
+def _end(running: Iterable[tuple[multiprocessing.process.BaseProcess, Experiment]]) -> None:
+    """Let workers end after their present iteration, if that takes no longer than `PATIENCE`."""
+    processes = list(running)
+    try:
+        for _, experiment in processes:
+            with contextlib.suppress(OSError):
+                (experiment.folder / STOP).touch()
+        until = time.monotonic() + PATIENCE
+        for process, _ in processes:
+            process.join(max(0.0, until - time.monotonic()))
+    finally:
+        for process, _ in processes:
             process.terminate()
             process.join()
 

@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -73,10 +74,19 @@ class Run:
     info: dict[str, Any]  # what `run.json` holds
 
     def path(self, name: str) -> Path:
-        """A path inside the folder (ValueError for another); its parent exists."""
+        """A path inside the folder; its parent exists.
+
+        Raises:
+            ValueError: it is outside of the folder.
+            FileNotFoundError: the folder is gone, and what the run wrote before.
+        """
         path = Path(os.path.normpath(self.folder / name))
         if not path.is_relative_to(self.folder):
             raise ValueError(f"name={name!r}: allowed: a path inside the run's folder {self.folder}")
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: the run's folder was removed while it ran; begin the run again")
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"name={name!r}: leaves the run's folder {self.folder} by a link")
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -119,14 +129,7 @@ def start_run(notebook: str, params: parameters.Params) -> Run:
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(folder))
             _TAKEN[folder] = stack.pop_all()
-    if (folder / "run.json").exists():  # a folder without it is not ours to empty
-        target = Path(tempfile.mkdtemp(dir=folder, prefix=".old."))
-        complete = json.loads((folder / "run.json").read_text(encoding="utf-8"))["state"] == "complete"
-        for old in [path for path in folder.iterdir() if path.name not in (RUNNING, EARLIER, ".lock", target.name)]:
-            old.rename(target / old.name)
-        shutil.rmtree(folder / EARLIER if complete else target, ignore_errors=True)
-        if complete:
-            target.rename(folder / EARLIER)
+    _move_away(folder)
     info = {
         "notebook": notebook,
         "run": params.run_name,
@@ -146,13 +149,49 @@ def start_run(notebook: str, params: parameters.Params) -> Run:
     return run
 
 
+def _move_away(folder: Path) -> None:
+    """Empty the folder of a run that begins: a complete one's files go into `earlier/`, others are removed. Killed at
+    any point of it and called again, it comes to the same: `run.json`, which says what there is, is moved last."""
+    kept, gone = folder / ".old", folder / ".gone"
+    shutil.rmtree(gone, ignore_errors=True)
+    if not (folder / "run.json").exists() and not kept.exists():  # a folder without either is not ours to empty
+        return
+    try:
+        complete = kept.exists() or _read_info(folder / "run.json")["state"] == "complete"
+    except ValueError:
+        complete = True  # nobody can say any more, so it is kept
+    target = kept if complete else gone
+    target.mkdir(exist_ok=True)
+    names = {path.name for path in folder.iterdir()} - {RUNNING, EARLIER, ".lock", kept.name, gone.name}
+    for name in sorted(names, key=lambda name: name == "run.json"):
+        (folder / name).rename(target / name)
+    shutil.rmtree(folder / EARLIER if complete else gone, ignore_errors=True)
+    if complete:
+        kept.rename(folder / EARLIER)
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """A `run.json`; `ValueError` names one that is damaged."""
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(info, dict) or "state" not in info:
+            raise ValueError("it does not say how the run stands")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+    return info
+
+
 def find_runs(notebook: str, output_dir: str | Path = "outputs", reference: bool = False) -> list[dict[str, Any]]:
     """`run.json` of every complete run of a notebook ("04_joint_grpo"), oldest first, each with its `folder`; with
     `reference` of the committed ones in `outputs/reference/`."""
     root = repo_root() / "outputs" / "reference" if reference else output_root(output_dir)
     found = []
     for path in root.glob(f"{notebook}/*/run.json"):
-        info = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            info = _read_info(path)
+        except ValueError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
         if info["state"] == "complete":
             found.append({**info, "folder": path.parent})
     return sorted(found, key=lambda info: info["finished"])

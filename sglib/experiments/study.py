@@ -63,7 +63,8 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
     # the longest, which has processes of its own, first: what is short fits beside it
     waiting, running = sorted(names[len(kept) :], key=lambda name: jobs > 1 and name != "04_joint_grpo"), {}
     # processes, since the client of a kernel cannot be interrupted in a thread
-    pool = ProcessPoolExecutor(jobs, get_context("fork")) if jobs > 1 and len(waiting) > 1 else _Here()
+    several = jobs > 1 and len(waiting) > 1
+    pool = ProcessPoolExecutor(jobs, get_context("fork"), _end_with_parent) if several else _Here()
     with pool, tempfile.TemporaryDirectory(prefix="sglib-progress-") as progress, _relayed(Path(progress)):
         try:
             while waiting or running:
@@ -86,6 +87,16 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
         page = _as_html(report)
     print(f"Report: {page}")
     return report
+
+
+def _end_with_parent() -> None:
+    """Of a process that runs notebooks: it ends when the study is killed, and its kernel with it."""
+
+    def wait_for(parent):
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for, args=(parent_process(),), daemon=True).start()
 
 
 class _Here(Executor):

@@ -26,6 +26,11 @@ def escape(text: object) -> str:
     return _escape("".join(map(_visible, text)) if not text.isascii() or not text.isprintable() else text, quote=True)
 
 
+def printable(text: object) -> str:
+    """Text for a terminal or a log: what would move its cursor, change its colours or hide something is named."""
+    return "".join(map(_visible, str(text)))
+
+
 def _visible(character: str) -> str:
     if character in "\n\t" or not (unicodedata.category(character) in _UNSEEN or character in _SHAPELESS):
         return character

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -54,6 +54,26 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
         metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
         metrics["calibration/internal/auroc"] = internal_auroc(trajectories)
     return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}
+
+
+COLLAPSED = 1e-3  # nats a policy token
+
+
+def trouble(row: Mapping[str, float | None]) -> list[str]:
+    """What a row of metrics says that a batch suffered from; training goes on, and the run card counts them.
+
+    Returns:
+        Of these: "without_advantage" (no episode had one, so that nothing was learned), "unread" (no answer followed
+        the format), "collapsed" (an entropy below `COLLAPSED`: every episode of a group is the same), "no_room" (the
+        model's context ended an episode).
+    """
+    rules = {
+        "without_advantage": row["zero_advantage"] == 1,
+        "unread": row["parse_errors"] == 1,
+        "collapsed": row.get("entropy") is not None and row["entropy"] < COLLAPSED,
+        "no_room": (row.get("no_room") or 0) > 0,  # rows from before it was counted have none
+    }
+    return [name for name, holds in rules.items() if holds]
 
 
 def internal_auroc(trajectories: Sequence[Trajectory]) -> float | None:

@@ -157,6 +157,8 @@ class EndpointPolicy:
         if self._key:
             reason = reason.replace(self._key, "***")
         reason = reason if len(reason) <= 400 else f"{reason[:400]} …"
+        # it is printed: what commands a terminal is named instead
+        reason = "".join(c if c.isprintable() or c in "\n\t" else f"\\u{ord(c):04x}" for c in reason)
         hint = ""
         if status in (401, 403):
             hint = f" (the key is what OPENAI_API_KEY holds, which is {'set' if self._key else 'not set'})"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from sglib.models.template import OBSERVED, Template
 from sglib.records import Trajectory
 
 logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line of noise in every notebook
+
+SAFE = {"trust_remote_code": False}  # a model's folder holds data: without this, transformers asks whether to run code
 
 
 @dataclass
@@ -78,7 +81,16 @@ class Policy:
 
     def save(self, directory: str | Path) -> Path:
         """Write model (safetensors) and tokenizer; LoRA weights are merged in what is written, and the policy stays as
-        it is."""
+        it is. Each file is written whole or not at all, and none before all could be."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as temporary:
+            self._write(temporary)
+            for file in sorted(Path(temporary).iterdir()):
+                file.replace(directory / file.name)
+        return directory
+
+    def _write(self, directory: str) -> None:
         model, state, kept = unwrapped(self.model), None, {}
         if model is not self.model:  # merging rounds, and so would taking it back
             kept = {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if ".base_layer." in n}
@@ -93,7 +105,6 @@ class Policy:
                     for name, weight in kept.items():
                         model.get_parameter(name).copy_(weight)
         self.tokenizer.save_pretrained(directory)
-        return Path(directory)
 
 
 @contextlib.contextmanager
@@ -185,12 +196,13 @@ def _pretrained(path: str, dtype: torch.dtype, lora: dict | bool | None):
 
     adapter = find_adapter_config_file(path)
     if adapter is None:
-        tokenizer, config = AutoTokenizer.from_pretrained(path), AutoConfig.from_pretrained(path)
+        tokenizer, config = (kind.from_pretrained(path, **SAFE) for kind in (AutoTokenizer, AutoConfig))
         for part in (config, config.get_text_config()):  # some drop by functions that nobody can find and switch off
             for field, value in list(vars(part).items()):
                 if "drop" in field and isinstance(value, float):
                     setattr(part, field, 0.0)
-        return tokenizer, AutoModelForCausalLM.from_pretrained(path, config=config, use_safetensors=True, dtype=dtype)
+        more = {"config": config, "use_safetensors": True, "dtype": dtype}
+        return tokenizer, AutoModelForCausalLM.from_pretrained(path, **more, **SAFE)
     import peft
 
     if isinstance(lora, dict):
@@ -198,7 +210,7 @@ def _pretrained(path: str, dtype: torch.dtype, lora: dict | bool | None):
     base = peft.PeftConfig.from_pretrained(path).base_model_name_or_path
     tokenizer, model = _pretrained(base, dtype, None)
     with contextlib.suppress(OSError, ValueError):  # an adapter's folder may have a tokenizer of its own
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, **SAFE)
     model = peft.PeftModel.from_pretrained(model, path, is_trainable=bool(lora))
     return tokenizer, model if lora else model.merge_and_unload().requires_grad_(True)
 

@@ -65,6 +65,7 @@ def dpo(
 
     Raises:
         ValueError: for no pairs, a pair without a prompt or an answer (naming its index), or a number out of range.
+        FloatingPointError: a loss or a gradient is not finite, naming the step.
     """
     if not beta > 0:
         raise ValueError(f"beta: got {beta}; allowed: more than 0")

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +36,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sglib import envs, formats
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages, treatment
-from sglib.measure.batch import batch_metrics
+from sglib.measure.batch import batch_metrics, trouble
 from sglib.models.endpoint import check_trainable
 from sglib.play.episode import Options
 from sglib.play.rollout import rollout
@@ -43,6 +47,8 @@ from sglib.training import checkpoint, forward
 from sglib.training.settings import BatchSettings
 from sglib.training.shared import arguments, restore_after_training
 from sglib.training.trainer import TrajectoryGRPOTrainer
+
+log = logging.getLogger(__name__)
 
 
 def check_trackers(names: Sequence[str]) -> Sequence[str]:
@@ -225,6 +231,34 @@ class Bookkeeping(TrainerCallback):
     on_iteration: Callable | None
     stop: Callable | None
     trainer: Training = None
+    told: set[str] = field(default_factory=set)
+    interrupted: bool = False
+
+    @contextlib.contextmanager
+    def answering_interrupts(self):
+        """Ctrl-C, or a notebook's stop button, ends the training after its present iteration, with a checkpoint; the
+        second one at once. Where there is no folder for a checkpoint, so does the first."""
+        if self.result.run_dir is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.getsignal(signal.SIGINT)
+        if before in (signal.SIG_IGN, None):
+            yield
+            return
+
+        def answer(*_):
+            signal.signal(signal.SIGINT, before)
+            self.interrupted = True
+            print("Interrupted: ends after this iteration, with a checkpoint; again: at once", file=sys.stderr)
+
+        signal.signal(signal.SIGINT, answer)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if self.interrupted:
+            done = f"{self.trainer.iteration} of {self.trainer.settings.iterations} iterations"
+            raise KeyboardInterrupt(f"{done} are kept in {self.result.run_dir}; the same call goes on from there")
 
     def on_log(self, args, state, control, logs, **_):
         if "grad_norm" not in logs or state.global_step % self.trainer.num_iterations:
@@ -234,12 +268,15 @@ class Bookkeeping(TrainerCallback):
         if not math.isfinite(logs["grad_norm"]):
             raise FloatingPointError(f"iteration {done - 1}: the gradient norm is {logs['grad_norm']}")
         row = trainer.metrics(logs)
+        for name in (name for name in trouble(row) if name not in self.told):
+            self.told.add(name)
+            log.warning("iteration %d: batch %s, for the first time (see sglib.measure.batch.trouble)", done - 1, name)
         last = done == settings.iterations
 
         def due(every: int) -> bool:
             return bool(every) and done % every == 0
 
-        result.stopped = not last and self.stop is not None and self.stop()
+        result.stopped = not last and (self.interrupted or (self.stop is not None and self.stop()))
         if self.evaluate_fn is not None and (last or due(settings.eval_every)):
             with trainer.acting():
                 row |= {f"eval/{name}": value for name, value in self.evaluate_fn(result.policy).items()}
@@ -301,6 +338,7 @@ def train(
             with other settings (naming the first that differs).
         RuntimeError: if another run is using `run_dir`.
         FloatingPointError: if a gradient is not finite; the checkpoint before it stays as it was.
+        KeyboardInterrupt: after the iteration in which Ctrl-C came, and a checkpoint in `run_dir`.
     """
     check_trainable(policy)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -337,7 +375,8 @@ def train(
             )  # fmt: skip
             if found:  # after the reference was copied from the weights that training began with
                 checkpoint.load_weights(policy.model, found)
-            after.trainer.train()
+            with after.answering_interrupts():
+                after.trainer.train()
     return result
 
 

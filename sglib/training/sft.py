@@ -39,6 +39,7 @@ def sft(
     Raises:
         ValueError: for no examples, one whose parts differ in length or that has nothing to learn (naming its index),
             or numbers below 1.
+        FloatingPointError: a loss or a gradient is not finite, naming the step.
     """
     check_trainable(policy)
     if not examples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Iterator, Mapping
 
@@ -13,11 +14,12 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 @contextlib.contextmanager
 def restore_after_training(model) -> Iterator[None]:
-    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients, adapters
-    that it added for a reference, and a `forward` replaced on the instance, with which a copy of the model would still
-    call the original's weights."""
+    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients, the
+    configuration's `use_cache`, adapters that it added for a reference, and a `forward` replaced on the instance, with
+    which a copy of the model would still call the original's weights."""
     adapted = isinstance(model, PeftModel)
     patched = [(m, m.__dict__.get("forward")) for m in {model, model.get_base_model() if adapted else model}]
+    config, cached = model.config, getattr(model.config, "use_cache", None)
     adapters, training = set(model.peft_config) if adapted else set(), model.training
     try:
         yield
@@ -29,6 +31,8 @@ def restore_after_training(model) -> Iterator[None]:
                 module.forward = forward
         for name in set(model.peft_config) - adapters if adapted else ():
             model.delete_adapter(name)
+        if cached is not None:
+            config.use_cache = cached
         model.zero_grad(set_to_none=True)
         model.train(training)
 
@@ -85,7 +89,11 @@ def silence(trainer: Trainer) -> None:
 
 
 class StepHistory(TrainerCallback):
-    """`rows` gets a dict for each optimiser step, with `step` (from 1) and `names` (ours: the trainer's)."""
+    """`rows` gets a dict for each optimiser step, with `step` (from 1) and `names` (ours: the trainer's).
+
+    Raises:
+        FloatingPointError: a loss or a gradient is not finite, naming the step.
+    """
 
     def __init__(self, names: Mapping[str, str]):
         self.names, self.rows = names, []
@@ -98,4 +106,7 @@ class StepHistory(TrainerCallback):
     def on_log(self, args, state, control, logs, **_):
         if "grad_norm" in logs:  # not the summary at the end
             row = {name: logs[theirs] for name, theirs in self.names.items()}
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(row[name]):
+                    raise FloatingPointError(f"step {state.global_step}: {name} is {row[name]}; allowed: finite values")
             self.rows.append({"step": state.global_step} | row)

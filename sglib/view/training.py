@@ -117,6 +117,7 @@ class TrainingView(anywidget.AnyWidget):
             return await asyncio.shield(running)
         except (asyncio.CancelledError, KeyboardInterrupt):
             self._interrupted.set()
+            self._note = "interrupted: what is trained so far is kept; run this cell again to go on from there"
             await asyncio.wait([running])  # two trainings in one folder would overwrite each other's files
             raise
         finally:

@@ -100,17 +100,20 @@ def _parse_domain(text: str) -> Domain:
     expression = parse_sexpr(text)
     if expression[:2] != ["define", ["domain", "alfred"]]:
         raise UnsupportedGame(f"domain: begins with {expression[:2]}, expected (define (domain alfred) ...")
-    actions, predicates, types = {}, {}, []
-    for section in expression[2:]:
-        kind = section[0] if isinstance(section, list) and section else section
-        if kind == ":action":
-            actions[section[1]] = _meaning(section[2:])
-        elif kind == ":predicates":
-            predicates = {p[0]: tuple(t for _, t in typed_names(p[1:])) for p in section[1:]}
-        elif kind == ":types":
-            types = section[1:]
-        elif kind not in (":requirements", ":functions"):
-            raise UnsupportedGame(f"domain: section {kind!r} is not supported")
+    actions, predicates, types, kind = {}, {}, [], None
+    try:
+        for section in expression[2:]:
+            kind = section[0] if isinstance(section, list) and section else section
+            if kind == ":action":
+                actions[section[1]] = _meaning(section[2:])
+            elif kind == ":predicates":
+                predicates = {p[0]: tuple(t for _, t in typed_names(p[1:])) for p in section[1:]}
+            elif kind == ":types":
+                types = frozenset(section[1:])
+            elif kind not in (":requirements", ":functions"):
+                raise UnsupportedGame(f"domain: section {kind!r} is not supported")
+    except (TypeError, IndexError, RecursionError) as error:
+        raise UnsupportedGame(f"domain: section {str(kind)[:60]!r} is not written as in PDDL") from error
     return Domain(actions, predicates, frozenset(types), _MAKERS)
 
 

@@ -6,13 +6,14 @@ embedded catalogue (`generate`) is of the same form and read by the same code.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -179,33 +180,43 @@ def _json(folder: Path, pattern: str, kind: type) -> Any:
 def read_products(raw: Sequence[dict], told: Mapping[str, dict], rng: random.Random) -> list[Product]:
     """Products from `items_shuffle` (raw) and `items_ins_v2` (told), as the original loads them: of an id the first
     counts, ids longer than ten characters are left out, no price is 100 dollars, of a range the price is drawn once."""
-    found: dict[str, tuple[dict, list[float]]] = {}
+    found: dict[str, tuple[int, dict, list[float]]] = {}
     for number, item in enumerate(raw):
-        try:
+        with _named(number):
             asin = item["asin"]
             if asin != "nan" and len(asin) <= 10 and asin not in found:
-                found[asin] = item, _prices(item.get("pricing"))
+                found[asin] = number, item, _prices(item.get("pricing"))
                 item["name"], item["query"], item["category"], item["product_category"], item["full_description"]
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"product {number}: {reason}; allowed: WebShop's own fields") from error
     products = []
-    for asin, (item, prices) in found.items():
-        bullets = item.get("small_description") or ()
-        options = {
-            name.lower(): tuple(option["value"].strip().replace("/", " | ").lower() for option in values)
-            for name, values in (item.get("customization_options") or {}).items()
-            if values is not None
-        }
-        attributes = told.get(asin, {}).get("attributes", ["DUMMY_ATTR"])
-        price = rng.uniform(*prices[:2]) if len(prices) > 1 else prices[0]
-        tag = f"${prices[0]} to ${prices[1]}" if len(prices) > 1 else f"${prices[0]}"
-        products.append(Product(
-            asin, item["name"], item["category"], item["query"].lower().strip(), item["product_category"],
-            item["full_description"] or "", tuple(bullets if isinstance(bullets, list | tuple) else [bullets]),
-            tuple(attributes), price, tag, options,
-        ))  # fmt: skip
+    for asin, (number, item, prices) in found.items():
+        with _named(number):
+            products.append(_product(asin, item, prices, told.get(asin, {}).get("attributes", ["DUMMY_ATTR"]), rng))
     return products
+
+
+@contextlib.contextmanager
+def _named(number: int) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"product {number}: {reason}; allowed: WebShop's own fields") from error
+
+
+def _product(asin: str, item: Mapping, prices: list[float], attributes: Sequence[str], rng: random.Random) -> Product:
+    bullets = item.get("small_description") or ()
+    options = {
+        name.lower(): tuple(option["value"].strip().replace("/", " | ").lower() for option in values)
+        for name, values in (item.get("customization_options") or {}).items()
+        if values is not None
+    }
+    price = rng.uniform(*prices[:2]) if len(prices) > 1 else prices[0]
+    tag = f"${prices[0]} to ${prices[1]}" if len(prices) > 1 else f"${prices[0]}"
+    return Product(
+        asin, item["name"], item["category"], item["query"].lower().strip(), item["product_category"],
+        item["full_description"] or "", tuple(bullets if isinstance(bullets, list | tuple) else [bullets]),
+        tuple(attributes), price, tag, options,
+    )  # fmt: skip
 
 
 def _prices(pricing: str | None) -> list[float]:
