@@ -710,6 +710,16 @@ def table(rows: list[Row]) -> str:
     return "\n".join([*lines, f"{'all':{width}}  {total}"])
 
 
+def report(given: list[str], seed: int, seconds: float, rows: list[Row]) -> dict:
+    """The table as JSON data."""
+    return {
+        "command": f"python tests/chaos.py {' '.join(given)}", "seed": seed, "seconds": round(seconds),
+        "cores": os.cpu_count(), "system": platform.platform(), "trials": sum(r.trials for r in rows),
+        "survived": sum(r.survived for r in rows), "records_lost": sum(r.lost for r in rows),
+        "rows": [asdict(row) for row in rows],
+    }  # fmt: skip
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the parts; returns 0 where every trial ended as it should and no record was lost."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -731,15 +741,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{time.monotonic() - began:6.0f} s  {row.part}: {row.what}: {row.survived:,} of {row.trials:,}"
                       f", {row.lost} lost  {row.note[:300]}", flush=True)  # fmt: skip
             print(f"        {name}: {time.monotonic() - at:.0f} s", flush=True)
+            if o.out:  # after each part, so that one that is ended leaves what it has
+                write_atomic(o.out, json.dumps(report(given, o.seed, time.monotonic() - began, rows), indent=1) + "\n")
     print(table(rows))
-    if o.out:
-        about = {
-            "command": f"python tests/chaos.py {' '.join(given)}", "seed": o.seed,
-            "seconds": round(time.monotonic() - began), "cores": os.cpu_count(), "system": platform.platform(),
-            "trials": sum(r.trials for r in rows), "survived": sum(r.survived for r in rows),
-            "records_lost": sum(r.lost for r in rows), "rows": [asdict(row) for row in rows],
-        }  # fmt: skip
-        write_atomic(o.out, json.dumps(about, indent=1) + "\n")
     return int(any(row.survived < row.trials or row.lost for row in rows))
 
 

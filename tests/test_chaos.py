@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fuzzing
 import pytest
 
 
@@ -16,3 +17,10 @@ def test_nothing_is_lost(tmp_path):
     found = json.loads((tmp_path / "x.json").read_text())
     assert found["trials"] == found["survived"] > 1000 and found["records_lost"] == 0
     assert {row["part"] for row in found["rows"]} == {"kills", "disk", "two at once", "fuzz", "soak"}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (Path(__file__).parent / "corpus").iterdir()))
+def test_what_was_found_once_is_read_or_refused_by_name(name):
+    name = name.replace("_", " ")
+    found = {text: fuzzing.tried(fuzzing.targets()[name], text) for text in fuzzing.corpus(name)}
+    assert found and not any(found.values()), found

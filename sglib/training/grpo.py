@@ -270,7 +270,8 @@ class Bookkeeping(TrainerCallback):
         row = trainer.metrics(logs)
         for name in (name for name in trouble(row) if name not in self.told):
             self.told.add(name)
-            log.warning("iteration %d: batch %s, for the first time (see sglib.measure.batch.trouble)", done - 1, name)
+            level = logging.WARNING if name in ("unread", "collapsed") else logging.INFO  # the others are everyday
+            log.log(level, "iteration %d: batch %s, for the first time (sglib.measure.batch.trouble)", done - 1, name)
         last = done == settings.iterations
 
         def due(every: int) -> bool:
