@@ -130,7 +130,7 @@ recipes = list(dict.fromkeys(cell.recipe for cell in plan))
 print(found)
 panels = {cell["panel"] for cell in found.cells.values()}
 print(f"panel: {', '.join(panels) or 'none'}; versions of the code: {len(found.sources)}")
-print("(docs/how-to/run.md says how it was tried that they train the same; the checkpoint is always the last)")
+print("how it was tried that they train the same: docs/how-to/run.md; checkpoint: always the last")
 
 # %% [markdown]
 # ## The control that must fail: the same method twice

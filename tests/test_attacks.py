@@ -79,7 +79,7 @@ def test_the_environment_that_a_record_names_is_not_run(tmp_path, mark):
     "text",
     [
         "about: !!python/object/apply:os.mkdir [{}]", "about: !!python/object/new:os.mkdir [{}]",
-        "components: [!!python/name:os.mkdir , {}]", "!!python/module:os {}", "about: !!binary {}", "a: !own {}",
+        "components: [!!python/name:os.mkdir , {}]", "!!python/module:os {}", "a: !own {}",
     ],
 )  # fmt: skip
 def test_tags_of_a_yaml_file_make_nothing(tmp_path, mark, text):

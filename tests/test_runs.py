@@ -132,12 +132,14 @@ def test_tables(run):
     rows = [{"iteration": 0, "success": np.float32(0.25)}, {"iteration": 1, "success": 0.5}]
     for table in (rows, pd.DataFrame(rows)):
         for name, read in (("t.csv", pd.read_csv), ("t.parquet", pd.read_parquet)):
-            found = read(run.write_table(name, table))
+            run.write_table(name, table)
+            found = read(run.path(name))
             assert found.to_dict("records") == [{"iteration": 0, "success": 0.25}, {"iteration": 1, "success": 0.5}]
 
 
 def test_trajectories_and_figures(run, outputs, trajectory):
-    assert read_trajectories(run.write_trajectories("eval/t.jsonl", [trajectory])) == [trajectory]
+    run.write_trajectories("eval/t.jsonl", [trajectory])
+    assert read_trajectories(run.path("eval/t.jsonl")) == [trajectory]
     from sglib.view import bars, keep_figure
 
     keep_figure(run, "bars", bars(["a"], [0.5], [0.4], [0.6]))

@@ -25,6 +25,7 @@ from sglib.training.checkpoint import InUse
 
 REPLACED = 3  # how often a worker that was killed is started again
 PATIENCE = 60.0  # seconds that workers have to end by themselves
+ORPHANED = 900.0  # seconds that the worker of a killed process is waited for
 
 
 @functools.cache
@@ -43,12 +44,13 @@ def _work(experiment: Experiment, threads: int, environment: dict[str, str]) -> 
     os.environ.update(environment)
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by the parent, which asks for a checkpoint
+    until = time.monotonic() + ORPHANED
     try:
         while True:
             try:
                 return experiment.train()
             except InUse as error:
-                if not error.orphan:
+                if not error.orphan or time.monotonic() > until:
                     raise
                 time.sleep(1)  # the worker of a killed process ends after its present iteration, with a checkpoint
     except Exception:

@@ -90,19 +90,19 @@ class Run:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def write_json(self, name: str, value: Any) -> Path:
-        """Keep a result (dicts, lists, numbers, numpy) as JSON. Returns the path."""
-        return write_atomic(self.path(name), _json(value, indent=1) + "\n")
+    def write_json(self, name: str, value: Any) -> None:
+        """Keep a result (dicts, lists, numbers, numpy) as JSON. Returns nothing, which a cell's last line would show."""
+        write_atomic(self.path(name), _json(value, indent=1) + "\n")
 
-    def write_table(self, name: str, rows: list[dict] | pd.DataFrame) -> Path:
-        """Keep a table, one dict per row, as .csv or .parquet. Returns the path."""
+    def write_table(self, name: str, rows: list[dict] | pd.DataFrame) -> None:
+        """Keep a table, one dict per row, as .csv or .parquet."""
         table = pd.DataFrame(rows)
         data = table.to_parquet(index=False) if name.endswith(".parquet") else table.to_csv(index=False)
-        return write_atomic(self.path(name), data)
+        write_atomic(self.path(name), data)
 
-    def write_trajectories(self, name: str, trajectories: Iterable[Trajectory]) -> Path:
-        """Keep episodes as JSON lines (`sglib.read_trajectories` reads them). Returns the path."""
-        return write_trajectories(self.path(name), trajectories)
+    def write_trajectories(self, name: str, trajectories: Iterable[Trajectory]) -> None:
+        """Keep episodes as JSON lines (`sglib.read_trajectories` reads them)."""
+        write_trajectories(self.path(name), trajectories)
 
     def finish(self, **results: Any) -> None:
         """Mark the run complete and keep `results` (a few numbers) in run.json."""
