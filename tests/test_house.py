@@ -56,7 +56,7 @@ def test_eleven_rooms():
 
 def test_few_lines():
     """15,048 with two environments; the assay may cost 1,200, language models of any family 650, search QA 600,
-    ScienceWorld, with a Java process to look after, 800, WebShop with its site 1,250, checks of input 100; checksums, and
-    what is done with damage, interrupts and killed workers, 450."""
+    ScienceWorld, with a Java process to look after, 800, WebShop with its site 1,250, checks of input 100; checksums,
+    and what is done with damage, interrupts and killed workers, 450."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
     assert lines < 20_150
