@@ -297,8 +297,8 @@ def kills(s: Setting) -> Iterator[Row]:
 
 
 def commands(s: Setting) -> Iterator[Row]:
-    """In the long form the same of whole commands, whose processes are killed one and all or the first alone: what is left of the others
-    must not stop the next start."""
+    """In the long form the same of whole commands, whose processes are killed one and all or the first alone: what is
+    left of the others must not stop the next start."""
     if s.short:
         return
     rng, regime = random.Random(f"commands {s.seed}"), s.folder / "mini.yaml"
