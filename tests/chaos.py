@@ -294,14 +294,14 @@ def kills(s: Setting) -> Iterator[Row]:
             shutil.rmtree(folder, ignore_errors=True)
         row.note = row.note or f"{len(whole)} records each; undisturbed {took:.0f} s"
         yield row
-    if not s.short:
-        yield from commands(s, rng)
 
 
-def commands(s: Setting, rng: random.Random) -> Iterator[Row]:
-    """The same of whole commands, whose processes are killed one and all or the first alone: what is left of the others
-    must not stop the next start."""
-    regime = s.folder / "mini.yaml"
+def commands(s: Setting) -> Iterator[Row]:
+    """In the long form the same of whole commands, whose processes are killed one and all or the first alone: what is
+    left of the others must not stop the next start."""
+    if s.short:
+        return
+    rng, regime = random.Random(f"commands {s.seed}"), s.folder / "mini.yaml"
     regime.write_text(
         "env: alfworld\nsize: mini\nseed: 1\ngrpo: {iterations: 3, games_per_iteration: 2, group_size: 2, "
         "eval_games: 4, eval_every: 1, max_turns: 3, checkpoint_every: 1}\n"
@@ -313,7 +313,7 @@ def commands(s: Setting, rng: random.Random) -> Iterator[Row]:
         "the study (papermill)": (["study", "--params", smoke, "--only", "01_pilot_study"], "01_pilot_study", 3),
     }
     for name, (arguments, results, wanted) in given.items():
-        whole_folder, row, began = s.folder / f"{results}-whole", Row("kills", name), time.monotonic()
+        whole_folder, row, began = s.folder / f"{results}-whole", Row("commands", name), time.monotonic()
         status, said = command(arguments, whole_folder)
         took, whole = time.monotonic() - began, records(whole_folder / results)
         if status or not whole:
@@ -697,7 +697,7 @@ def _episodes(name: str, wanted: int, seconds: float, seed: int) -> tuple[int, f
 
 # -- all --------------------------------------------------------------------------------------------------------------
 
-PARTS = {"kills": kills, "disk": disk, "two": concurrency, "fuzz": fuzz, "soak": soak}
+PARTS = {"kills": kills, "commands": commands, "disk": disk, "two": concurrency, "fuzz": fuzz, "soak": soak}
 NAMES = {"two": "two at once"}
 
 

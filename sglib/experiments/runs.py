@@ -91,7 +91,7 @@ class Run:
         return path
 
     def write_json(self, name: str, value: Any) -> None:
-        """Keep a result (dicts, lists, numbers, numpy) as JSON. Returns nothing, which a cell's last line would show."""
+        """Keep a result (dicts, lists, numbers, numpy) as JSON. Nothing is returned: a cell would show it."""
         write_atomic(self.path(name), _json(value, indent=1) + "\n")
 
     def write_table(self, name: str, rows: list[dict] | pd.DataFrame) -> None:
