@@ -304,7 +304,7 @@ def test_hostile_products_are_shown_and_run_nothing(tmp_path):
     session = site.Session(TASKS[0], tmp_path, "s")
     kinds = ("text", "button", "product", "option", "search")
     session.env.parts = lambda: [Part(kind, attack, attack) for kind in kinds]
-    session.task = dataclasses.replace(TASKS[0], goal=attack)
+    session.task = dataclasses.replace(TASKS[0], goal=f"{attack}!")
     page = session.page().decode()
     assert "<script>" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 5
 
