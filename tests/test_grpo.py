@@ -421,18 +421,25 @@ def test_a_gradient_that_is_not_finite_stops_before_the_checkpoint(tmp_path):
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_ctrl_c_ends_after_an_iteration_with_a_checkpoint(tmp_path, capsys):
+@pytest.fixture
+def interruptible():
+    """SIGINT as a terminal's processes have it: one that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_ends_after_an_iteration_with_a_checkpoint(tmp_path, capsys, interruptible):
     few = settings(iterations=4, games_per_iteration=1, checkpoint_every=0)
 
     def press(row, _):
         if row["iteration"] == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="3 of 4 iterations are kept in .*; the same call goes on from there"):
         run(few, run_dir=tmp_path, on_iteration=press)
     assert "with a checkpoint; again: at once" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     policy, result = run(few, run_dir=tmp_path)
     assert result.resumed_from == 3 and same(weights(policy), weights(run(few)[0]))
     with pytest.raises(KeyboardInterrupt):  # nowhere to keep anything
