@@ -26,7 +26,10 @@ class Game:
     """One running episode as TRL wants it: `reset`, the tool `act`, and `get_reward`."""
 
     def __init__(self, card: Environment, tasks: Sequence[Task], turns: int):
-        self._plan = Plan(card, tasks, "act", turns, 1.0, 0, 1, Options(), False, 0)
+        self._plan = Plan(
+            card, tasks, format="act", turns=turns, temperature=1.0, seed=0, group=1, options=Options(), compact=False,
+            answer_tokens=0,
+        )  # fmt: skip
         self._episode: Episode | None = None
 
     @property
