@@ -115,10 +115,11 @@ class Found:
 
     def outcomes(self, recipe: str, when: str = "after", games: slice = slice(None)) -> dict[int, np.ndarray]:
         """seed -> (games,) outcomes of a recipe, 0..1; `when`: "before", "start" or "after". With "training" each game
-        has the mean over all evaluations but that before training: the area under the learning curve. Cells that do
-        not have it are left out."""
+        has the mean over all evaluations but that before training: the area under the learning curve; without
+        reinforcement the policy is the same all along. Cells that do not have it are left out."""
         if when == "training":
-            tables = {seed: _table(cell["during"][1:]) for seed, cell in self.seeds(recipe).items() if cell["during"]}
+            cells = self.seeds(recipe).items()
+            tables = {seed: _table(cell["during"][1:] or cell["during"]) for seed, cell in cells if cell["during"]}
             return {seed: table.mean(0)[games] for seed, table in tables.items()}
         cells = self.seeds(recipe).items()
         return {seed: _table([cell[when]])[0][games] / _most(cell, when) for seed, cell in cells if cell[when]}
