@@ -193,6 +193,7 @@ class Environment:
         answers: names of `HasAnswer`.
         bridge: what stands before such a text where a policy is asked how likely it finds it.
         pretraining: recipe of its small model, see `sglib.training.pretrain`; empty where it has none.
+        further_pretraining: name of another small model -> its recipe.
         failures: name -> share (0..1) of a way to fail, from recorded episodes.
         keeps_unnamed: whether episodes that were recorded before they named their environment are its own.
     """
@@ -211,6 +212,7 @@ class Environment:
     answers: tuple[str, ...] = ()
     bridge: str = "Guidance:"
     pretraining: Mapping[str, Any] = {}
+    further_pretraining: Mapping[str, Mapping[str, Any]] = {}
     failures: Mapping[str, Callable[[Sequence[Trajectory]], float]] = {}
     keeps_unnamed: bool = False
 

@@ -1,6 +1,6 @@
 """Build an environment's base model: next-token prediction on transcripts of its imperfect demonstrators.
 
-    python -m sglib.training.pretrain --env NAME
+    python -m sglib.training.pretrain --env NAME [--name whole_rooms]
 
 Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what the policy writes, less on observations
 (where copying names out of the context is learned first) and 0 on attempts that the demonstrator itself should not have
@@ -184,17 +184,20 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", required=True, help="name of an environment, or a Python file with its card")
-    parser.add_argument("--out", type=Path, help="(default: models/base in the environment's folder)")
+    parser.add_argument("--name", default="base", help="a key of the card's further_pretraining (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="(default: models/<name> in the environment's folder)")
     parser.add_argument("--stop", type=int, help="steps, in place of the recipe's")
     parser.add_argument("--seed", type=int, help="in place of the recipe's")
     parser.add_argument("--games", type=int, default=128, help="of the panel, for the curve; 0: no evaluation")
     options = parser.parse_args()
     card = envs.get(options.env)
-    if not card.pretraining:
-        parser.error(f"--env {options.env}: its card has no recipe for pre-training")
+    recipes = {"base": card.pretraining, **card.further_pretraining}
+    if not recipes.get(options.name):
+        having = ", ".join(name for name, recipe in recipes.items() if recipe) or "none: its card has no recipe"
+        parser.error(f"--env {options.env} --name {options.name}: allowed: {having}")
     changes = {name: value for name in ("stop", "seed") if (value := getattr(options, name)) is not None}
-    out = options.out or card.folder / "models" / "base"
-    pretrain(options.env, {**card.pretraining, **changes}, out, games=options.games)
+    out = options.out or card.folder / "models" / options.name
+    pretrain(options.env, {**recipes[options.name], **changes}, out, games=options.games)
 
 
 if __name__ == "__main__":

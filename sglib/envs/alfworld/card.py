@@ -27,6 +27,15 @@ PRETRAINING = base.PRETRAINING | {  # of base, and with seed 1 of base_seed1
     "habits": {"ordered": 0.7, "noise": 0.3, "impossible": 0.1, "again": 0.3, "wrong_label": 0.3, "wrong_subgoal": 0.1},
 }  # fmt: skip
 
+# whole rooms, for ALFWorld's own games: demonstrators that look where most things lie first and err less
+WHOLE_ROOMS = PRETRAINING | {
+    "steps": 1000, "stop": 1000, "max_turns": 50, "size": 60,
+    "formats": {"act": 0.8, "guide": 0.2}, "with_example": 0.0,
+    "habits": {"likely": 0.8, "ordered": 0.5, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.05, "again": 0.2,
+               "wrong_label": 0.1, "wrong_subgoal": 0.05},
+    "model": {"hidden": 256, "layers": 4, "heads": 8, "kv_heads": 4},
+}  # fmt: skip
+
 
 class Alfworld(Environment):
     """Household tasks in text. `size`: most receptacles of a generated room, 4..60 (a whole room has up to 54); or
@@ -45,6 +54,7 @@ class Alfworld(Environment):
     experts = tuple(EXPERTS)
     answers = ("facts",)
     pretraining = PRETRAINING
+    further_pretraining = {"whole_rooms": WHOLE_ROOMS}
     failures = FAILURES
     keeps_unnamed = True
 

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 
 from sglib.envs.alfworld.fast import FastAlfworld
 from sglib.envs.alfworld.games import PROCESSOR, Game
+from sglib.envs.alfworld.generate import CAPACITY
 from sglib.envs.alfworld.world import PROCESSES
 from sglib.envs.base import Demonstration, true_label
 from sglib.records import LABELS
 
+ROOM_FOR = {kind.lower(): weight for kind, weight in CAPACITY.items()}
 VERB = {"SinkBasin": "clean", "Microwave": "heat", "Fridge": "cool"}
 
 
@@ -31,12 +33,14 @@ class Habits:
     """How an episode's demonstrator behaves; every value is a probability.
 
     Attributes:
-        ordered: receptacles are searched in the order in which the room lists them, else at random; once an episode.
+        likely: receptacles are searched where most things lie first (large, open surfaces: `ROOM_FOR`); else
+        ordered: in the order in which the room lists them; else at random. Both are drawn once an episode.
         noise: upper end of the uniform share of random admissible actions (the share is drawn once an episode).
         impossible: share of attempts at something inadmissible.
         again: that such an attempt is made once more, each time.
         wrong_label: share of labels that are drawn at random; what they say is followed nevertheless.
         wrong_subgoal: share of new sub-goals that name a random place.
+        noise_taught: that random actions are learned, too (drawn once an episode); else they only lead elsewhere.
     """
 
     ordered: float = 0.7
@@ -45,6 +49,8 @@ class Habits:
     again: float = 0.3
     wrong_label: float = 0.3
     wrong_subgoal: float = 0.1
+    likely: float = 0.0
+    noise_taught: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Plan:
 class Explorer:
     """A scripted agent that knows only what it has seen."""
 
-    def __init__(self, env: FastAlfworld, game: Game, rng: random.Random, ordered: bool):
+    def __init__(self, env: FastAlfworld, game: Game, rng: random.Random, ordered: bool, likely: bool = False):
         self.env, self.world, self.rng = env, env.world, rng
         params = game.traj_data["pddl_params"]
         self.wanted, self.target = params["object_target"].lower(), params["parent_target"].lower()
@@ -76,6 +82,9 @@ class Explorer:
         self.order = list(self.world.receptacles)
         if not ordered:
             rng.shuffle(self.order)
+        if likely:
+            shut = self.world.openable
+            self.order.sort(key=lambda r: (r in shut) / 2 - ROOM_FOR.get(self.kind(r), 1.0))
 
     def kind(self, id_: str) -> str:
         return self.world.names[id_].split()[0]
@@ -197,14 +206,17 @@ def demonstrate(
 ) -> tuple[list[Demonstration], bool]:
     """Play one game; returns the steps and whether it was won."""
     observation = env.reset(game)
-    explorer = Explorer(env, game, rng, ordered=rng.random() < habits.ordered)
+    likely = habits.likely > 0 and rng.random() < habits.likely  # no draw where it is off: older recipes stay the same
+    explorer = Explorer(env, game, rng, ordered=likely or rng.random() < habits.ordered, likely=likely)
+    taught = habits.noise_taught == 1 or rng.random() < habits.noise_taught
     noise = rng.random() * habits.noise
     first = distance = env.distance()
-    label, steps, repeated = "neutral", [], None
+    label, valid, steps, repeated = "neutral", True, [], None
     while not observation.done and len(steps) < max_turns:
         # what comes out of a failed attempt is shown as it should be
-        failed = bool(steps) and not steps[-1].imitate
+        failed = not valid
         stated = rng.choice(LABELS) if steps and not failed and rng.random() < habits.wrong_label else label
+        imitate = True
         if repeated is not None and rng.random() < habits.again:
             action, goal = repeated
         else:
@@ -215,11 +227,11 @@ def demonstrate(
                 action, goal = repeated = action, explorer.stated(action)
             elif rng.random() < noise:
                 action = rng.choice([a for a in observation.admissible if a not in ("help", "inventory", "look")])
-                goal = explorer.stated(action) or goal
+                goal, imitate = explorer.stated(action) or goal, taught
         valid = action in observation.admissible
         repeated = None if valid else repeated
         progress = 10 * round(10 * max(0.0, 1 - distance / max(first, 1)))
-        steps.append(Demonstration(observation.text, action, goal, stated, progress, valid))
+        steps.append(Demonstration(observation.text, action, goal, stated, progress, valid and imitate))
         observation = env.step(action)
         if valid:
             explorer.note(action)
