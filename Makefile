@@ -10,7 +10,8 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # pip gets the same versions everywhere; torch first, so that a wheel for this machine's kind (CPU or CUDA) is chosen alone
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off -c constraints.txt
+# (nothing is compiled ahead: of 25,000 files few are ever imported)
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off --no-compile -c constraints.txt
 
 export PIP_NO_INPUT = 1
 export TOKENIZERS_PARALLELISM = false

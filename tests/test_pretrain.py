@@ -71,6 +71,31 @@ def test_weights_cover_answers_only(format):
     assert "You arrive at" not in answered
 
 
+def test_likely_places_are_looked_into_first():
+    (game,) = CARD.tasks(1, seed=3, size=60)
+    habits = dict.fromkeys(CARD.pretraining["habits"], 0.0) | {"likely": 1.0}
+    steps, _ = CARD.demonstrate(CARD.make(), game, random.Random(0), habits, 30)
+    looked = [step.action.split()[2] for step in steps if step.action.startswith("go to")]
+    assert looked[0] in ("countertop", "diningtable", "desk", "coffeetable", "bed", "sofa", "dresser", "sinkbasin")
+    plain, _ = CARD.demonstrate(CARD.make(), game, random.Random(0), habits | {"likely": 0.0, "ordered": 1.0}, 30)
+    assert [s.action for s in plain] != [s.action for s in steps]
+
+
+def test_random_actions_can_be_shown_without_being_taught():
+    (game,) = CARD.tasks(1, seed=3, size=60)
+    habits = dict.fromkeys(CARD.pretraining["habits"], 0.0) | {"noise": 1.0, "ordered": 1.0}
+    taught, _ = CARD.demonstrate(CARD.make(), game, random.Random(0), habits, 30)
+    shown, _ = CARD.demonstrate(CARD.make(), game, random.Random(0), habits | {"noise_taught": 0.0}, 30)
+    assert all(step.imitate for step in taught) and not all(step.imitate for step in shown)
+
+
+def test_a_name_that_the_card_does_not_have(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["pretrain", "--env", "alfworld", "--name", "whole_room"])
+    with pytest.raises(SystemExit):
+        pretrain.main()
+    assert "allowed: base, whole_rooms" in capsys.readouterr().err
+
+
 def test_the_same_number_draws_the_same_transcripts():
     policy = load_policy("new")
     assert pretrain.draw_transcripts(policy, CARD, TINY, 3, 4) == pretrain.draw_transcripts(policy, CARD, TINY, 3, 4)

@@ -98,23 +98,6 @@ def test_it_runs(name, folder, monkeypatch):
     assert not missing, f"{sorted(str(p.relative_to(run)) for p in run.rglob('*') if p.is_file())}"
 
 
-def test_other_recipes_train_through_papermill(tmp_path, monkeypatch):
-    """As on papermill's command line, where lists are text (every recipe in process: tests/test_recipes.py)."""
-    monkeypatch.setenv("SGLIB_OUTPUT", str(tmp_path))
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    papermill.execute_notebook(
-        jupytext.read(NAMES["04_joint_grpo"]),
-        str(tmp_path / "recipes.ipynb"),
-        parameters={"size": "smoke", "run": "recipes", "arms": "[igpo, oracle]", "eval_games": 2, "iterations": 1},
-        progress_bar=False,
-        extra_arguments=["--log-level=ERROR"],
-    )
-    run = tmp_path / "04_joint_grpo" / "recipes"
-    assert json.loads((run / "run.json").read_text())["state"] == "complete"
-    assert {path.name for path in (run / "batches").iterdir()} == {"igpo.jsonl", "oracle.jsonl"}
-
-
 def _config():
     from jupytext.config import load_jupytext_config
 
