@@ -30,13 +30,12 @@ from sglib.experiments.runs import source_hash, versions
 from sglib.training.checkpoint import InUse
 
 REACHED = 10.0  # seconds that a scheduler, and then its first worker, is waited for
-POLL = 2.0  # seconds between two looks at whether there are workers, and at whether a training is still wanted
+POLL = 1.0  # seconds between two looks at whether there are workers, and at whether a training is still wanted
 # what Dask runs in a worker of this machine at its start: Ctrl-C is answered by the process that asked
 UNINTERRUPTED = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-
-
 # two trainings in one process would draw from the same random numbers
 SEVERAL = "worker {worker}: {threads} threads; allowed: 1 (dask worker ... --nthreads 1 --nworkers 4)"
+SAME = "use the same version on both, and start the worker anew"
 
 
 class Unfit(RuntimeError):
@@ -68,16 +67,16 @@ def _train(
     """
     import distributed
 
-    if (threads := distributed.get_worker().state.nthreads) != 1:
-        raise Unfit(SEVERAL.format(worker=distributed.get_worker().address, threads=threads))
-    experiment = Experiment(recipe, params)  # a new one, whose folder is here
+    worker, experiment = distributed.get_worker(), Experiment(recipe, params)  # a new one, whose folder is here
+    if worker.state.nthreads != 1:
+        raise Unfit(SEVERAL.format(worker=worker.address, threads=worker.state.nthreads))
     for what, asked, here in (
         ("code", source, _source(experiment.params.env)),
         ("files on disk", source, source_hash(*sources(experiment.params.env))),  # newer than what is loaded
         (f"recipe, model or environment of {experiment.name}", key, experiment.key),
     ):
         if asked != here:
-            raise Unfit(f"{what}: {here} there, {asked} here; use the same version on both, and start it anew")
+            raise Unfit(f"worker {worker.address}: {what}: {here} there, {asked} here; {SAME}")
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # as in the pool: the number decides the last bits of sums
     experiment.folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +86,7 @@ def _train(
         while not experiment.done and not (experiment.folder / STOP).exists():
             try:
                 experiment.train()
+                break
             except InUse:  # by a worker of this machine that the scheduler has lost, and that will end
                 if time.monotonic() > until:
                     raise
@@ -187,10 +187,7 @@ def check_workers(client, scheduler: str, env: str) -> list[str]:
                 f"version of sglib as here, {mine['source']}, and an environment of your own at the same path"
             )
         if found["source"] != mine["source"]:
-            raise Unfit(
-                f"worker {address}: code {found['source']} there, {mine['source']} here; "
-                "use the same version on both, and start the worker anew"
-            )
+            raise Unfit(f"worker {address}: code: {found['source']} there, {mine['source']} here; {SAME}")
         both = {name: (found["versions"].get(name), version) for name, version in mine["versions"].items()}
         others = [f"{name} {there} ({here} here)" for name, (there, here) in both.items() if there != here]
         notes += [f"worker {address}: {', '.join(others)}: the last digits may differ"] if others else []
