@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("evidence", "tight", "train every recipe of the study over many seeds, one small file a cell")
     command.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
     command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
+    command.add_argument("--scheduler", help="train on Dask's workers: its scheduler's address, or local for one here")
     command.add_argument("--unseen", action="store_true", help="let what was trained play the further panels, and stop")
     command.add_argument("--status", action="store_true", help="print what is there and stop")
     command.add_argument("--store", action="store_true", help="copy complete cells to outputs/reference/ and stop")
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         if o.command == "evidence":
             from sglib.experiments import evidence
 
-            return evidence.command(o.params, o.only, o.jobs, o.unseen, o.status, o.store)
+            return evidence.command(o.params, o.only, o.jobs, o.unseen, o.status, o.store, o.scheduler)
         if o.command == "assay":
             from sglib.experiments import assay
             from sglib.view import card

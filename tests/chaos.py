@@ -1,11 +1,12 @@
 """Does anything get lost? Kills, full disks, two at once, hostile inputs and long runs, in bounded time: `make chaos`.
 
     python tests/chaos.py --short            # 40 seconds, what the suite runs
-    python tests/chaos.py --out chaos.json   # the long form, about 20 minutes on two slow cores
+    python tests/chaos.py --out chaos.json   # the long form, about 20 minutes on two idle cores
     python tests/chaos.py --only kills fuzz --seed 3
 
-Each part is repeated with random moments and inputs that follow from the seed. The table says how many trials there
-were, how many of them ended as they should, and how many records were lost or altered, which must be none.
+Each part is repeated with random moments and inputs that follow from the seed, and has a time after which it ends with
+the trials that it has, so that other work on the machine does not keep it for hours. The table says how many trials
+there were, how many of them ended as they should, and how many records were lost or altered, which must be none.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ SMALL = {
 }  # fmt: skip
 TIMED = ("second", "machine", "started", "finished", "elapsed", "peak_memory", "replaced", "git")  # differ every time
 LONGEST = 900.0  # seconds that a child may take before it counts as hanging
+# seconds after which a row of the long form begins no further round, about twice what it takes on two idle cores
+LIMIT = {
+    "pre-training": 60, "supervised training": 60, "GRPO with an internal reward": 180, "the evidence runner": 180,
+    "the study (papermill)": 180, "Dask's workers": 180, "workers": 90,
+}  # fmt: skip
 
 
 @dataclass
@@ -91,6 +97,16 @@ class Setting:
 
     def of(self, short: int, long: int) -> int:
         return short if self.short else long
+
+
+def rounds(row: Row, wanted: int, seconds: float) -> Iterator[int]:
+    """1, 2, ... until a row has the trials that are wanted, or so many seconds are over, which its note then says."""
+    until, number = time.monotonic() + seconds, 0
+    while row.trials < wanted:
+        if time.monotonic() > until:
+            row.note = f"{row.note}; ended after its {seconds:.0f} s, {wanted} trials were wanted".strip("; ")
+            return
+        yield (number := number + 1)
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -270,10 +286,7 @@ def kills(s: Setting) -> Iterator[Row]:
             row.count(f"the undisturbed run failed: {log.read_text()[-300:]}", len(whole) or 1)
             yield row
             continue
-        wanted = s.of(1, 25 if of_grpo else 12)
-        number = 0
-        while row.trials < wanted:
-            number += 1
+        for number in rounds(row, s.of(1, 25 if of_grpo else 12), LIMIT[name]):
             folder = s.folder / f"{name}-{number}"
             wrong, killed = None, 0
             for _ in range(rng.randint(1, 3)):
@@ -292,7 +305,7 @@ def kills(s: Setting) -> Iterator[Row]:
             for trial in range(killed):
                 row.count(wrong, lost if trial == 0 else 0)
             shutil.rmtree(folder, ignore_errors=True)
-        row.note = row.note or f"{len(whole)} records each; undisturbed {took:.0f} s"
+        row.note = f"{len(whole)} records each; undisturbed {took:.0f} s; {row.note}".strip("; ")
         yield row
 
 
@@ -320,9 +333,7 @@ def commands(s: Setting) -> Iterator[Row]:
             row.count(f"the undisturbed run failed: {said[-300:]}", 1)
             yield row
             continue
-        number = 0
-        while row.trials < wanted:
-            number += 1
+        for number in rounds(row, wanted, LIMIT[name]):
             folder, killed, wrong = s.folder / f"{results}-{number}", 0, None
             for _ in range(rng.randint(1, 2)):
                 status, said = command(arguments, folder, rng.uniform(0.2 * took, took), rng.random() < 0.5)
@@ -335,17 +346,49 @@ def commands(s: Setting) -> Iterator[Row]:
             wrong = wrong or (f"exit status {status}: {said[-300:]}" if status else differs)
             for trial in range(killed):
                 row.count(wrong, lost if trial == 0 else 0)
-        row.note = row.note or f"{len(whole)} records each; undisturbed {took:.0f} s"
+        row.note = f"{len(whole)} records each; undisturbed {took:.0f} s; {row.note}".strip("; ")
         yield row
+        if results == "evidence":
+            yield dask_workers(s, [*arguments, "--scheduler", "local"], whole)
+
+
+def dask_workers(s: Setting, arguments: list[str], whole: dict[str, str]) -> Row:
+    """Dask's workers are killed while they train the evidence's cells, which end as those of the pool."""
+    rng, row = random.Random(f"dask {s.seed}"), Row("commands", "Dask's workers")
+    for number in rounds(row, 6, LIMIT[row.what]):
+        folder, log, killed, most = s.folder / f"dask-{number}", s.folder / "dask.log", 0, rng.randint(1, 3)
+        with open(log, "w") as said:
+            running = start(arguments, folder, stdout=said)
+        began = time.monotonic()
+        while running.poll() is None and time.monotonic() - began < LONGEST:
+            time.sleep(rng.uniform(0.05, 0.6))
+            if killed < most and (training := trainers(folder / "cache", running.pid)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    rng.choice(training).kill()
+                    killed += 1
+        status = running.poll()
+        if status is None:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+        differs, lost = compared(whole, records(folder / "evidence"))
+        wrong = f"exit status {status}: {log.read_text()[-300:]}" if status != 0 else damage(folder) or differs
+        for trial in range(killed):
+            row.count(wrong, lost if trial == 0 else 0)
+    return row
+
+
+def trainers(folder: Path, parent: int | None = None) -> list[psutil.Process]:
+    """The processes below `parent` (this one) that train something in folders below `folder`."""
+    locks = [path.read_text() for path in folder.glob("*/.training")]
+    with contextlib.suppress(psutil.Error):
+        children = psutil.Process(parent).children(recursive=True)
+        return [child for child in children if any(f"process {child.pid} " in lock for lock in locks)]
+    return []
 
 
 def command(arguments: list[str], folder: Path, kill_after: float | None = None, alone: bool = True) -> tuple[int, str]:
     """Exit status and words of `python -m sglib ...`; killed after so many seconds, `alone` or with its group."""
-    environment = os.environ | {"SGLIB_OUTPUT": str(folder), "PYTHONPATH": str(repo_root())}
-    running = subprocess.Popen(
-        [sys.executable, "-m", "sglib", *arguments], env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=repo_root(),
-    )  # fmt: skip
+    running = start(arguments, folder, stdout=subprocess.PIPE)
     try:
         said, _ = running.communicate(timeout=kill_after or LONGEST)
         return running.returncode, said
@@ -354,6 +397,14 @@ def command(arguments: list[str], folder: Path, kill_after: float | None = None,
         running.wait()
         running.stdout.close()
         return -signal.SIGKILL, ""
+
+
+def start(arguments: list[str], folder: Path, stdout) -> subprocess.Popen:
+    environment = os.environ | {"SGLIB_OUTPUT": str(folder), "PYTHONPATH": str(repo_root())}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sglib", *arguments], env=environment, text=True, start_new_session=True,
+        stdout=stdout, stderr=subprocess.STDOUT, cwd=repo_root(),
+    )  # fmt: skip
 
 
 # -- disk -------------------------------------------------------------------------------------------------------------
@@ -478,7 +529,6 @@ def _full(s: Setting, small: Path, mounted: bool, how: str) -> Iterator[Row]:
 def concurrency(s: Setting) -> Iterator[Row]:
     """Two processes on one run: the second says who has it and leaves; a dead owner keeps nothing; readers of a file
     that is written all the time see whole ones; several that make the same thing make it once."""
-    log = s.folder / "two.log"
     lock, folder = Row("two at once", "one run, a second process, a dead owner"), s.folder / "locked"
     for _ in range(s.of(2, 10)):
         ready = s.folder / "ready"
@@ -548,12 +598,12 @@ def concurrency(s: Setting) -> Iterator[Row]:
         return
     workers = Row("two at once", "workers killed in the middle are replaced and counted")
     with output(s.folder / "workers"):
-        for _ in range(2):
-            workers.count(*_killed_workers(s, log))
+        for _ in rounds(workers, 2, LIMIT["workers"]):
+            workers.count(*_killed_workers(s))
     yield workers
 
 
-def _killed_workers(s: Setting, log: Path) -> tuple[str | None, int]:
+def _killed_workers(s: Setting) -> tuple[str | None, int]:
     p = params.check("grpo", {**SMALL, "arms": ["grpo"], "seed": s.seed, "iterations": 8})
     one, shot, ended = Experiment("grpo", p), [], []
     shutil.rmtree(one.folder, ignore_errors=True)
@@ -561,13 +611,10 @@ def _killed_workers(s: Setting, log: Path) -> tuple[str | None, int]:
     def look():
         rows = one.folder / "metrics.jsonl"
         if len(shot) < 3 and rows.exists() and len(rows.read_text().splitlines()) > len(shot):
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    owner = (one.folder / ".training").read_text()
-                    if f"process {process.pid} " in owner:
-                        process.kill()
-                        shot.append(process.pid)
-                        return
+            for process in trainers(one.folder.parent)[:1]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+                    shot.append(process.pid)
 
     pool.train_all([one], lambda number, error: ended.append(error), jobs=1, on_poll=look, poll=0.05, threads=1)
     if ended != [None]:
@@ -590,7 +637,7 @@ def fuzz(s: Setting) -> Iterator[Row]:
         for text in fuzzing.corpus(name):
             row.count(fuzzing.tried(target, text))
         # the cheap ones get most inputs: the others have as much time
-        count, wrong = fuzzing.fuzz(name, per_target, s.of(1, 12), s.seed)
+        count, wrong = fuzzing.fuzz(name, per_target, s.of(1, 8), s.seed)
         row.trials, row.survived = row.trials + count, row.survived + count - len(wrong)
         row.note = "; ".join(f"{found} <- {text[:200]!r}" for found, text in wrong.values())
         if target.grows and not s.short:
@@ -661,7 +708,7 @@ def soak(s: Setting) -> Iterator[Row]:
             row.note = f"memory grew: {row.note}"
         yield row
     row, policy = Row("soak", "rollouts of the small model"), sglib.load_policy("base", env="alfworld")
-    tasks, seen, until = sglib.panel("alfworld", n=16), [], time.monotonic() + s.of(1, 60)
+    tasks, seen, until = sglib.panel("alfworld", n=16), [], time.monotonic() + s.of(1, 30)
     while time.monotonic() < until or len(seen) < 3:
         row.trials += len(sglib.rollout(policy, tasks, turns=6, seed=len(seen)))
         gc.collect()

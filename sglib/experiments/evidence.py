@@ -2,6 +2,7 @@
 
     python -m sglib evidence --params params/regimes/tight.yaml        # fill in what is missing, on every core
     python -m sglib evidence --only grpo igpo --jobs 1                 # some recipes only
+    python -m sglib evidence --scheduler tcp://10.0.0.1:8786           # on Dask's workers, which may be other machines
     python -m sglib evidence --unseen                                  # what was trained, on the further panels
     python -m sglib evidence --status                                  # what is there
 
@@ -31,6 +32,7 @@ import pydantic
 import torch
 from scipy import stats
 
+from sglib.experiments import cluster
 from sglib.experiments import params as parameters
 from sglib.experiments.experiment import Experiment, Result
 from sglib.experiments.pool import train_all
@@ -121,13 +123,16 @@ class Found:
             cells = self.seeds(recipe).items()
             tables = {seed: _table(cell["during"][1:] or cell["during"]) for seed, cell in cells if cell["during"]}
             return {seed: table.mean(0)[games] for seed, table in tables.items()}
-        cells = self.seeds(recipe).items()
-        return {seed: _table([cell[when]])[0][games] / _most(cell, when) for seed, cell in cells if cell[when]}
+        return {seed: _outcomes(cell, when)[games] for seed, cell in self.seeds(recipe).items() if cell[when]}
 
 
 def _most(cell: Mapping, when: str) -> int:
     """How often each of the panel's games was played."""
     return cell["params"].get("eval_seeds", 1) if when == "after" else 1
+
+
+def _outcomes(cell: Mapping, when: str) -> np.ndarray:
+    return _table([cell[when]])[0] / _most(cell, when)
 
 
 def _table(bits: Sequence[str]) -> np.ndarray:
@@ -272,7 +277,14 @@ _CELL = pydantic.create_model(
 def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
     """A file's content, checked; `rest`: what it leaves to the cell's own file."""
     try:
-        content = (rest or {}) | read_checked(path)
+        return _valid((rest or {}) | read_checked(path), cell)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a cell of the evidence: {error}") from error
+
+
+def _valid(content: dict, cell: Experiment) -> dict:
+    """A cell's content, checked; `ValueError`: it is none, or another cell's."""
+    try:
         found = _CELL.model_validate(content)
         if (found.recipe, found.seed) != (cell.recipe, cell.seed):
             raise ValueError(f"it holds {found.recipe!r} with seed {found.seed}")
@@ -287,7 +299,7 @@ def _checked(path: Path, cell: Experiment, rest: dict | None = None) -> dict:
         if len({len(column) for column in found.batches.values()}) > 1:
             raise ValueError("batches: columns of different lengths")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not a cell of the evidence: {error}") from error
+        raise ValueError(str(error)) from error
     return content
 
 
@@ -325,12 +337,21 @@ def _short(value):
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def made(cell: Experiment) -> dict:
+    """What is kept of a complete experiment that lies on this machine."""
+    return cell_content(cell, cell.read())
+
+
 def fill(
-    cells: Sequence[Experiment], jobs: int | None = None, on_update: Callable[[str], None] = lambda line: None
+    cells: Sequence[Experiment],
+    jobs: int | None = None,
+    on_update: Callable[[str], None] = lambda line: None,
+    scheduler: str | None = None,
 ) -> tuple[int, dict[str, str]]:
     """Train the cells of a plan that have no file yet, in order, and write each when it is complete: how many were
     trained, and the traceback of each that failed. A damaged file of this machine is set aside and made again. `jobs`
-    as for `train_all`; `on_update` is called with a line for people when a cell ends."""
+    as for `train_all`; with `scheduler` Dask's workers train (`sglib.experiments.cluster`), and their cells are checked
+    and written here. `on_update` is called with a line for people when a cell ends."""
     found = read_evidence(cells)
     waiting = [cell for cell in cells if cell.name not in found.cells]
     target, failed, ended = folders(cells[0].params)[0], {}, []
@@ -338,24 +359,33 @@ def fill(
         with contextlib.suppress(FileNotFoundError):  # it is a committed one, which stays for its owner to see
             set_aside(target / f"{cell.name}.json", found.damaged[cell.name])
 
-    def end(number: int, error: str | None):
+    def end(number: int, error: str | None, content: dict | None = None):
         cell = waiting[number]
         note = target / f"{cell.name}.failed.txt"
+        if error is None:
+            try:
+                content = _valid(made(cell) if content is None else content, cell)
+                if content["key"] != cell.key:
+                    raise ValueError(f"key: {content['key']}, asked for {cell.key}")
+            except ValueError as wrong:
+                error = f"ValueError: not a cell of the evidence: {wrong}"
         if error is not None:
             failed[cell.name] = error
             write_atomic(note, error)
             on_update(f"{cell.name}: FAILED: {printable(reason(error))}")
             return
-        result = cell.read()
-        write_checked(target / f"{cell.name}.json", cell_content(cell, result))
+        write_checked(target / f"{cell.name}.json", content)
         note.unlink(missing_ok=True)
         ended.append(cell.name)
-        rates = " -> ".join(f"{100 * np.mean(x):.1f}" for x in (result.before, result.after))
+        rates = " -> ".join(f"{100 * np.mean(_outcomes(content, when)):.1f}" for when in ("before", "after"))
         left = len(waiting) - len(ended) - len(failed)
-        on_update(f"{cell.name}: {rates} %, {result.card['seconds']:.0f} s; {left} to go")
+        on_update(f"{cell.name}: {rates} %, {content['card']['seconds']:.0f} s; {left} to go")
 
-    # One thread each, however many processes: sums over more round differently, and a cell should not depend on `jobs`.
-    train_all(waiting, end, jobs, threads=None if torch.cuda.is_available() else 1)
+    if scheduler is not None and waiting:
+        cluster.train_all(scheduler, waiting, made, end, jobs, on_update)
+    else:
+        # One thread each, however many processes: sums over more round differently, and a cell must not depend on jobs.
+        train_all(waiting, end, jobs, threads=None if torch.cuda.is_available() else 1)
     return len(ended), failed
 
 
@@ -401,7 +431,8 @@ def store(cells: Sequence[Experiment], on_update: Callable[[str], None] = print)
 
 
 def command(
-    file: str | Path, only: Sequence[str] | None, jobs: int | None, unseen: bool, status: bool, keep: bool
+    file: str | Path, only: Sequence[str] | None, jobs: int | None, unseen: bool, status: bool, keep: bool,
+    scheduler: str | None = None,
 ) -> int:
     """The command `python -m sglib evidence`; returns its exit status.
 
@@ -414,6 +445,10 @@ def command(
         raise parameters.ParameterError(f"--only {unknown[0]}: no such recipe in {file}; there are: {names}")
     if jobs is not None and jobs < 1:
         raise parameters.ParameterError(f"--jobs {jobs}: must be at least 1")
+    if scheduler is not None and (unseen or status or keep):
+        raise parameters.ParameterError(f"--scheduler {scheduler}: only to train, not with --unseen, --status, --store")
+    if scheduler not in (None, "local") and jobs is not None:
+        raise parameters.ParameterError(f"--jobs {jobs}: not with --scheduler {scheduler}, whose workers decide that")
     cells = [cell for cell in cells if not only or cell.recipe in only]
 
     say = functools.partial(print, flush=True)
@@ -425,7 +460,7 @@ def command(
             played, absent = play_further(cells, split, say)
             say(f"{split}: {played} cells played" + (f"; trained elsewhere: {', '.join(absent)}" if absent else ""))
         return 0
-    _, failed = (0, {}) if status else fill(cells, jobs, say)
+    _, failed = (0, {}) if status else fill(cells, jobs, say, scheduler)
     found = read_evidence(cells)
     if only:
         found.unknown = []

@@ -39,6 +39,11 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
+def at_once(jobs: int | None) -> int:
+    """How many trainings at a time: what is asked for, or one a core without a GPU and one with."""
+    return jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+
+
 def _work(experiment: Experiment, threads: int, environment: dict[str, str]) -> None:
     os.environ.clear()  # the server's is of the time when it was started
     os.environ.update(environment)
@@ -81,7 +86,7 @@ def train_all(
         threads: of each process, which also decide the last bits of its sums; None takes one, or all of torch's for a
             process alone.
     """
-    jobs = jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    jobs = at_once(jobs)
     threads = threads or (torch.get_num_threads() if jobs == 1 else 1)
     waiting = list(enumerate(experiments))
     running: dict[int, tuple[multiprocessing.process.BaseProcess, Experiment]] = {}
