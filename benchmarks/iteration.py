@@ -88,7 +88,7 @@ def main() -> None:
     results = []
     ways = (("alone", 2, 1), ("1 thread", 1, 1), ("by side", 1, 2))
     for recipe in recipes:
-        for name, threads, at_once in ways[::2] if options.quick else ways:
+        for name, threads, at_once in ways[2:] if options.quick else ways:
             entries = run(recipe, threads, at_once, iterations, episodes)
             totals = [sum(entry.values()) for entry in entries]
             middle, parts = median(totals), [median(entry[part] for entry in entries) for part in PARTS]
