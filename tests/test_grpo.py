@@ -23,7 +23,7 @@ from sglib.records import Trajectory, Turn
 from sglib.rewards import Constant, InverseReward, Outcome, SelfGuide, combine
 from sglib.training import forward, grpo
 from sglib.training.grpo import GRPOSettings, draw_games, train
-from sglib.training.trainer import split_by_length
+from sglib.training.trainer import by_length, split
 
 VOCABULARY, PAD, EOS, BEGIN, LOOK, GOOD = 16, 0, 1, 2, 3, range(4, 10)
 
@@ -579,7 +579,7 @@ def test_games_are_drawn_without_replacement():
     assert draw_games(10, 3, seed=2, iteration=0) != drawn[0]
 
 
-def test_split_by_length_moves_rows_left_and_keeps_every_token():
+def test_split_moves_rows_left_and_keeps_every_token():
     """Prompts [7], [7 8], [9], [7 8] and completions of 3, 9, 1, 5 tokens numbered by their row."""
     lengths = torch.tensor([3, 9, 1, 5])
     mask = (torch.arange(9) < lengths[:, None]).long()
@@ -589,12 +589,13 @@ def test_split_by_length_moves_rows_left_and_keeps_every_token():
         "completion_ids": torch.arange(10, 14)[:, None] * mask, "completion_mask": mask, "tool_mask": mask,
         "advantages": torch.arange(36.0).reshape(4, 9), "num_items_in_batch": torch.tensor(18),
     }  # fmt: skip
-    first, second = split_by_length(batch, 2)
+    first, second = split(batch, by_length(batch).chunk(2))
     assert first["prompt_ids"].tolist() == [[7, 8], [7, 8]] and second["prompt_ids"].tolist() == [[7], [9]]
     assert first["completion_ids"].tolist() == [[11] * 9, [13] * 5 + [0] * 4]
     assert second["completion_ids"].tolist() == [[10, 10, 10], [12, 0, 0]]
     assert second["advantages"].tolist() == [[0, 1, 2], [18, 19, 20]] and second["num_items_in_batch"] == 18
-    mixed = split_by_length(batch, 1)[0]  # rows 1, 3, 0, 2: the prompts' second token joins the completion, untrained
+    # rows 1, 3, 0, 2: the prompts' second token joins the completion, untrained
+    mixed = split(batch, [by_length(batch)])[0]
     assert mixed["prompt_ids"].tolist() == [[7], [7], [7], [9]] and mixed["prompt_mask"].all()
     assert mixed["completion_ids"][:2, :2].tolist() == [[8, 11], [8, 13]]
     assert mixed["tool_mask"].sum(1).tolist() == [9, 5, 3, 1]

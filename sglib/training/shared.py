@@ -11,6 +11,8 @@ import torch
 from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from sglib.models import processes
+
 
 @contextlib.contextmanager
 def restore_after_training(model) -> Iterator[None]:
@@ -37,10 +39,15 @@ def restore_after_training(model) -> Iterator[None]:
         model.train(training)
 
 
-def arguments(policy, batch_size: int, micro_batch_size: int, bf16: bool | None = None) -> dict:
-    """Keywords of TRL's three configurations: nothing is printed or saved; an optimiser step takes a batch and is
-    logged. `bf16` None means yes on a GPU that supports it, no on CPU."""
-    micro = max(size for size in range(1, min(micro_batch_size, batch_size) + 1) if batch_size % size == 0)
+def arguments(
+    policy, batch_size: int, micro_batch_size: int, bf16: bool | None = None, gradient_checkpointing: bool = False
+) -> dict:
+    """Keywords of TRL's three configurations: nothing is printed or saved; an optimiser step takes a batch, of which
+    each process has the same share, and is logged. `bf16` None means yes on a GPU that supports it, no on CPU."""
+    if batch_size % (count := processes.count()):
+        raise ValueError(f"batch_size: got {batch_size}; allowed with {count} processes: a multiple of {count}")
+    share = batch_size // count
+    micro = max(size for size in range(1, min(micro_batch_size, share) + 1) if share % size == 0)
     cuda = torch.device(policy.device).type == "cuda"
     return {
         "save_strategy": "no",
@@ -48,8 +55,8 @@ def arguments(policy, batch_size: int, micro_batch_size: int, bf16: bool | None 
         "disable_tqdm": True,
         "logging_steps": 1,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": batch_size // micro,
-        "gradient_checkpointing": False,  # TRL's default is True; micro-batches already bound the memory
+        "gradient_accumulation_steps": share // micro,
+        "gradient_checkpointing": gradient_checkpointing,  # TRL's default is True
         "bf16": bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
         "use_cpu": not cuda,
         "dataloader_pin_memory": False,
