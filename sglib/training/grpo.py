@@ -35,7 +35,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sglib import envs, formats
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages, treatment
-from sglib.measure.batch import batch_metrics, trouble
+from sglib.measure.batch import batch_metrics, cut_answers, trouble
 from sglib.models import processes
 from sglib.models.endpoint import check_trainable
 from sglib.play.episode import Options
@@ -218,6 +218,7 @@ class Training(TrajectoryGRPOTrainer):
         row = {"iteration": iteration, "u": u}
         row |= {f"lambda/{component.name}": component.schedule(u) for component in self.components}
         row |= batch_metrics(self.batch)
+        row["cut_answers"] = cut_answers(self.batch, ends) if (ends := getattr(self.policy, "stop_ids", ())) else None
         for component in self.components:
             if component.last_accuracy is not None:
                 row[f"reward/{component.name}/accuracy"] = component.last_accuracy
