@@ -381,12 +381,14 @@ def command(file: str | Path, arm: str, seed: int | None) -> int:
         done = f"{row['iteration'] + 1} of {p.iterations}"
         say(f"{done}: {100 * row['success']:.1f} % of the batch won{held_out}, {seconds:.1f} s")
 
+    if processes.first():
+        (experiment.folder / STOP).unlink(missing_ok=True)
     say(f"{experiment.name}, processes: {processes.count()}, in {experiment.folder}")
     experiment.train(tell)
     result = experiment.read()
     if not result.card:
-        say("Stopped; the same command goes on from there")
-        return 1
+        say("Stopped, as it was asked to; the same command goes on from the last checkpoint")
+        return 0
     before, after = (100 * sum(x) / len(x) for x in (result.before, result.after))
     say(f"{before:.1f} -> {after:.1f} % of {len(result.after)} held-out games, {result.card['seconds']:.0f} s")
     return 0

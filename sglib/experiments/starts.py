@@ -46,6 +46,8 @@ class Stage(Part):
 
     def check_processes(self) -> None:
         """`ValueError` where the processes cannot train this together (`sglib.models.processes`)."""
+        if processes.in_pieces():
+            raise ValueError("start: with FSDP or DeepSpeed; allowed: processes that have the whole model each")
         if self.batch_size % (count := processes.count()):
             allowed = f"allowed with {count} processes: a multiple of {count}"
             raise ValueError(f"start: batch_size: got {self.batch_size}; {allowed}")
@@ -106,6 +108,7 @@ class Preference(Stage):
     kind: Literal["preference"] = "preference"
 
     def check_processes(self) -> None:
+        super().check_processes()
         if processes.count() > 1:
             raise ValueError(f"start: kind {self.kind!r} with {processes.count()} processes; allowed: one")
 

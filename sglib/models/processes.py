@@ -37,6 +37,11 @@ def first() -> bool:
     return rank() == 0
 
 
+def in_pieces() -> bool:
+    """Whether accelerate was told to lay a model, or its optimiser, out over the processes in pieces."""
+    return any(os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() == "true" for kind in ("FSDP", "DEEPSPEED"))
+
+
 def orphaned() -> bool:
     """Whether the launcher is gone, so that nobody waits for these processes any more."""
     return count() > 1 and os.getppid() != _LAUNCHER

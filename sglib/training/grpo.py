@@ -206,7 +206,7 @@ class Training(TrajectoryGRPOTrainer):
         # Stage 5: loss. Eq 9 by TRL, which calls stage 4. Where no token has an advantage there is no gradient, so the
         # forward pass alone will do. One micro-batch of a step must have a backward pass all the same, or the optimiser
         # would see no gradients instead of zeros.
-        learns = self.beta or self.opens or bool(micro_batch["advantages"].any())
+        learns = self.beta or self.opens or self.pieces or bool(micro_batch["advantages"].any())
         with contextlib.nullcontext() if learns else torch.no_grad():
             loss = GRPOTrainer._compute_loss(self, model, micro_batch)
         return loss if learns else loss.requires_grad_()
@@ -269,6 +269,8 @@ class Bookkeeping(TrainerCallback):
             signal.signal(signal.SIGINT, before)
         if self.interrupted:
             done = f"{self.trainer.iteration} of {self.trainer.settings.iterations} iterations"
+            if self.trainer.zero:
+                raise KeyboardInterrupt(f"{done} are lost: with DeepSpeed the same call starts over")
             raise KeyboardInterrupt(f"{done} are kept in {self.result.run_dir}; the same call goes on from there")
 
     def on_log(self, args, state, control, logs, **_):
@@ -296,14 +298,17 @@ class Bookkeeping(TrainerCallback):
             with trainer.acting():
                 row |= {f"eval/{name}": value for name, value in self.evaluate_fn(result.policy).items()}
         result.metrics.append(row)
+        save = run_dir is not None and (last or result.stopped or due(settings.checkpoint_every))
+        save &= last or not trainer.zero  # without its optimiser's state a run could not go on to the same result
+        state = (trainer.player(), trainer.optimizer_tensors()) if save else ()
         if run_dir is not None and processes.first():
             with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             if due(settings.save_trajectories_every):
                 write_trajectories(run_dir / "trajectories" / f"{done - 1:06d}.jsonl", trainer.batch)
-            if last or result.stopped or due(settings.checkpoint_every):
+            if save:
                 new = {"iteration": done, "fingerprint": self.fingerprint, "metrics": result.metrics}
-                checkpoint.write(run_dir, new, trainer.model, trainer.optimizer_tensors())
+                checkpoint.write(run_dir, new, *state)
         if self.on_iteration is not None and processes.first():
             self.on_iteration(row, trainer.batch)
         # trackers are called with the same `logs` after this; they show what begins with eval_ apart
@@ -337,7 +342,8 @@ def train(
 
     Started in several processes (`accelerate launch`), each with the same arguments, these play and learn a share each
     of one batch, the one that a single process would have; the first writes the files. Each process's `policy` ends
-    with the same weights.
+    with the same weights. With FSDP2 or DeepSpeed's ZeRO-2, as accelerate is configured, `policy` plays, and a copy in
+    pieces is trained; with DeepSpeed there is no checkpoint before the last iteration.
 
     Args:
         policy: has `model` (a causal language model, PEFT-wrapped or not), `tokenizer` and `device`.
@@ -393,9 +399,11 @@ def train(
                 run_dir=result.run_dir,
             )  # fmt: skip
             if found:  # after the reference was copied from the weights that training began with
-                checkpoint.load_weights(policy.model, found)
+                for model in {policy.model, after.trainer.model}:
+                    checkpoint.load_weights(model, found)
             with after.answering_interrupts():
                 after.trainer.train()
+            after.trainer.player()
     return result
 
 

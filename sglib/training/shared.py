@@ -16,11 +16,13 @@ from sglib.models import processes
 
 @contextlib.contextmanager
 def restore_after_training(model) -> Iterator[None]:
-    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients, the
-    configuration's `use_cache`, adapters that it added for a reference, and a `forward` replaced on the instance, with
-    which a copy of the model would still call the original's weights."""
+    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients and their
+    checkpoints, the configuration's `use_cache`, adapters that it added for a reference, and a `forward` replaced on
+    the instance, with which a copy of the model would still call the original's weights."""
     adapted = isinstance(model, PeftModel)
-    patched = [(m, m.__dict__.get("forward")) for m in {model, model.get_base_model() if adapted else model}]
+    base = model.get_base_model() if adapted else model
+    checkpointing = base.is_activation_checkpointing
+    patched = [(m, m.__dict__.get("forward")) for m in {model, base}]
     config, cached = model.config, getattr(model.config, "use_cache", None)
     adapters, training = set(model.peft_config) if adapted else set(), model.training
     try:
@@ -33,6 +35,9 @@ def restore_after_training(model) -> Iterator[None]:
                 module.forward = forward
         for name in set(model.peft_config) - adapters if adapted else ():
             model.delete_adapter(name)
+        if base.is_activation_checkpointing and not checkpointing:
+            base.activation_checkpointing_disable()
+            base.disable_input_require_grads()
         if cached is not None:
             config.use_cache = cached
         model.zero_grad(set_to_none=True)

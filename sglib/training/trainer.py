@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
+from accelerate import DistributedType
 from peft import PeftModel
+from torch.distributed.tensor import DTensor, distribute_tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
@@ -81,6 +83,8 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         self._start, self._optimizer_state, self._linear = start, optimizer_state, linear
         self._rows, self._tokens = micro_batch_size, tokens_per_micro_batch
         self._last_logps, self._gap, self._counts = None, [0.0, 0], []
+        # Where weights or optimiser lie in pieces (FSDP, DeepSpeed), a copy is trained, and the model itself plays.
+        self._player, model = model, copy.deepcopy(model) if processes.in_pieces() else model
         self.opens = True  # whether the micro-batch that is read now is the first of its step
         self._wanted = None  # the policy's tokens (B, C) in the micro-batch that is read now
         # TRL loads a reference by its name, which a model in memory need not have. An adapter it copies itself.
@@ -94,8 +98,13 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         silence(self)
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature, outputs=("log_probs", "entropy"))
-            self.ref_model, self.beta = self.accelerator.prepare_model(reference, evaluation_mode=True), beta
-        plain = not (self.args.bf16 or self.args.fp16 or self.args.gradient_checkpointing)
+            self.ref_model, self.beta = reference.to(self.accelerator.device), beta
+        kind = self.accelerator.distributed_type
+        self.zero = kind == DistributedType.DEEPSPEED
+        self.pieces = self.zero or kind == DistributedType.FSDP
+        if self.pieces != processes.in_pieces():
+            raise ValueError(f"accelerate: got FSDP or DeepSpeed, but {kind.value} here; allowed: on GPUs")
+        plain = not (self.args.bf16 or self.args.fp16 or self.args.gradient_checkpointing or self.pieces)
         self.lean = plain and forward.readable(self.model)
 
     @property
@@ -114,13 +123,25 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
     def acting(self) -> Iterator[None]:
         """The model as rollouts need it: in eval mode, and with its own forward. Accelerate's, under autocast, returns
         keys and values of another type than the weights have, which a cache of the weights' type does not take."""
-        forward = self.model.__dict__.pop("forward", None)
+        model = self.player()
+        forward = model.__dict__.pop("forward", None)
         try:
-            with eval_mode(self.model):
+            with eval_mode(model):
                 yield
         finally:
             if forward is not None:
-                self.model.forward = forward
+                model.forward = forward
+
+    @torch.no_grad()
+    def player(self):
+        """The model with all its weights as they are now, in every process; asked by all of them."""
+        if self.pieces:
+            for (name, mine), (other, trained) in zip(
+                self._player.named_parameters(), self.model.named_parameters(), strict=True
+            ):
+                assert name == other
+                mine.copy_(_whole(trained))
+        return self._player
 
     def _init_training_state(self, *args, **kwargs):
         found = super()._init_training_state(*args, **kwargs)
@@ -173,8 +194,9 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        loss = super().training_step(self.model, inputs, num_items_in_batch)
-        processes.average(p.grad for p in self.model.parameters() if p.grad is not None)
+        loss = super().training_step(model if self.zero else self.model, inputs, num_items_in_batch)
+        if not self.pieces:
+            processes.average(p.grad for p in self.model.parameters() if p.grad is not None)
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -183,9 +205,10 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         for number, micro_batch in enumerate(inputs, 1):
             self.opens = number == 1
             loss = self._compute_loss(model, micro_batch)
+            self.accelerator.gradient_state._set_sync_gradients(number == len(inputs))
             if number == len(inputs):
                 return loss + total
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.zero else {}))
             total += loss.detach()
 
     def log(self, logs, start_time=None):
@@ -232,27 +255,48 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model)
+        if not self.pieces:
+            self._restore(optimizer)
+        return optimizer
+
+    def _restore(self, optimizer) -> None:
         if self._optimizer_state is not None:
-            names = _parameter_order(self.model, optimizer)
+            names, tensors = _parameter_order(self.model, optimizer), dict(self.model.named_parameters())
             state = {i: {} for i in range(len(names))}
             for key, tensor in self._optimizer_state.items():
                 slot, name = key.split("|", 1)
-                state[names.index(name)][slot] = tensor
+                state[names.index(name)][slot] = _as_pieces(tensor, tensors[name])
             optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
             self._optimizer_state = None
-        return optimizer
 
     def create_scheduler(self, num_training_steps, optimizer=None):
+        self._restore(optimizer or self.optimizer)  # here its parameters are what they will be
         optimizer, done = optimizer or self.optimizer, self.state.global_step
         rate = (lambda step: max(0.0, 1 - (done + step) / num_training_steps)) if self._linear else (lambda step: 1.0)
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         return self.lr_scheduler
 
     def optimizer_tensors(self) -> dict[str, torch.Tensor]:
-        """AdamW's state as flat tensors, named "<slot>|<parameter>": no pickle is needed to store it."""
+        """AdamW's state as flat tensors, named "<slot>|<parameter>": no pickle is needed to store it. Asked by every
+        process. Empty under DeepSpeed, whose optimiser has flat pieces of many parameters together."""
+        if self.zero:
+            return {}
         names = _parameter_order(self.model, self.optimizer)
         state = self.optimizer.state_dict()["state"]
-        return {f"{slot}|{names[i]}": t.detach().cpu().contiguous() for i, s in state.items() for slot, t in s.items()}
+        tensors = {f"{slot}|{names[i]}": _whole(t) for i, slots in state.items() for slot, t in slots.items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of which each process may have a piece, all of it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _as_pieces(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A tensor as the parameter that it belongs to: a piece in each process, where that is."""
+    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        return tensor
+    return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def _parameter_order(model, optimizer) -> list[str]:
