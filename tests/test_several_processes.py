@@ -28,7 +28,7 @@ from sglib.training import forward
 
 ROOT = Path(__file__).parents[1]
 
-TOLERANCE = {"atol": 2e-5, "rtol": 0}  # of weights, whose steps are 8e-4 and 1e-2 long: sums in another order
+TOLERANCE = {"atol": 1e-4, "rtol": 0}  # of weights, whose steps are 8e-4 and 1e-2 long: sums in another order
 
 
 def launch(outputs: Path, *command) -> subprocess.Popen:
@@ -135,6 +135,7 @@ def test_supervised_steps_have_the_same_examples(two):
         assert_close(weights, load_file(two / f"supervised{rank}.safetensors"))
 
 
+@pytest.mark.skipif("SGLIB_LONG" not in os.environ, reason="takes a minute; SGLIB_LONG=1 runs it")
 def test_killed_and_started_again_ends_the_same(two, tmp_path):
     """SIGKILL of the launcher and of both processes after the first checkpoint; then one process can go on, too."""
     mine = experiment("grpo")
