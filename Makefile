@@ -23,13 +23,14 @@ export OMP_WAIT_POLICY = PASSIVE
 
 help:
 	@echo "make study    run the whole study (notebooks 00 to 08 and the report) with $(PARAMS) into outputs/"
-	@echo "make evidence  train what is missing of params/regimes/tight.yaml: recipes over many seeds, hours on every core, resumable"
+	@echo "make evidence  train what is missing of params/regimes/tight.yaml: recipes over many seeds, hours on every core, resumable;"
+	@echo "              ARGS='--scheduler tcp://10.0.0.1:8786' has Dask's workers train, on many machines (docs/how-to/cluster.md)"
 	@echo "make assay RECIPE=mine.yaml  judge a recipe, also one of your own, against the controls (about 15 minutes)"
 	@echo "make test     install what the tests need and run them"
-	@echo "make chaos    kill, fill the disk, run two at once, fuzz and soak (about 20 minutes); ARGS=--short takes 40 seconds"
+	@echo "make chaos    kill, fill the disk, run two at once, fuzz and soak (about 20 idle minutes, bounded); ARGS=--short takes 40 seconds"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
-	@echo "              BENCHMARK=rollout, update, scoring, iteration or inspector (see benchmarks/README.md)"
+	@echo "              BENCHMARK=rollout, update, scoring, iteration, evidence_workers or inspector (see benchmarks/README.md)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model of ENV=$(ENV) again"
@@ -56,7 +57,8 @@ $(VENV)/installed-test: $(VENV)/installed
 study: $(VENV)/installed
 	@$(BIN)/python -m sglib study --params $(PARAMS) $(ARGS)
 
-# ARGS=--status prints what is there, ARGS='--only grpo igpo' trains some recipes only, ARGS=--store keeps the cells for a commit
+# ARGS=--status prints what is there, ARGS='--only grpo igpo' trains some recipes only, ARGS=--store keeps the cells for a commit,
+# ARGS='--scheduler tcp://...' has Dask's workers train
 evidence: $(VENV)/installed
 	@$(BIN)/python -m sglib evidence $(ARGS)
 

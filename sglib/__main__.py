@@ -1,7 +1,8 @@
-"""The commands: `python -m sglib study | store | evidence | assay | smollm2 | webshop | verdicts`."""
+"""The commands: `python -m sglib study | store | train | evidence | assay | smollm2 | webshop | verdicts`."""
 
 import argparse
 import functools
+import os
 import sys
 
 from sglib.experiments.files import params_file
@@ -24,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--jobs", type=int, help="notebooks at a time (default: 2; with a model of your own 1)")
     command = add("store", "reference", "keep a finished study in notebooks/ and outputs/reference/")
     command.add_argument("--only", nargs="+", metavar="NOTEBOOK", help="only these")
+    command = add("train", "cpu", "train one recipe, in one process or in several that `accelerate launch` starts")
+    command.add_argument("--arm", required=True, metavar="RECIPE", help="its name, or a YAML file's path")
+    command.add_argument("--seed", type=int, help="(default: the file's)")
     command = add("evidence", "tight", "train every recipe of the study over many seeds, one small file a cell")
     command.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
     command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
@@ -49,6 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
     o = parser().parse_args(arguments)
     try:
         # imported here: each command loads what it needs, which takes seconds
+        from sglib.models import processes
+
+        if o.command == "train":
+            from sglib.experiments import experiment
+
+            return experiment.command(o.params, o.arm, o.seed)
+        if processes.count() > 1:
+            raise ValueError(f"{o.command}: started in {processes.count()} processes; allowed: one, or train")
         if o.command in ("study", "store"):
             from sglib.experiments import study
 
@@ -84,11 +96,17 @@ def main(arguments: list[str] | None = None) -> int:
 
         return verdicts.write_results()
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"\n{printable(error)}", file=sys.stderr)
+        print(f"\n{_speaker()}{printable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted: what was complete is kept, and the same command goes on from there", file=sys.stderr)
+        print(f"\n{_speaker()}Interrupted: what was complete is kept, and the same command goes on from there",
+              file=sys.stderr)  # fmt: skip
         return 130
+
+
+def _speaker() -> str:
+    """Who says something, where there are several."""
+    return f"Process {os.environ['RANK']}: " if "RANK" in os.environ else ""
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def forked(monkeypatch, train):
 
 
 def test_a_killed_worker_is_replaced_and_counted(monkeypatch):
-    def dies_twice(self):
+    def dies_twice(self, *_):
         if self.replaced < 2:
             os.kill(os.getpid(), signal.SIGKILL)
         write_checked(self.folder / "done.json", {"replaced": self.replaced})
@@ -127,14 +127,14 @@ def test_a_killed_worker_is_replaced_and_counted(monkeypatch):
     assert ended == [(0, None)] and one.done and one.replaced == 2
     assert (one.folder / "killed.txt").read_text() == "Killed\nKilled\n"
 
-    forked(monkeypatch, lambda self: os.kill(os.getpid(), signal.SIGKILL))
+    forked(monkeypatch, lambda self, *_: os.kill(os.getpid(), signal.SIGKILL))
     other, ended = Experiment("grpo", small(seed=1)), []
     pool.train_all([other], lambda *end: ended.append(end), jobs=2, poll=0.01)
     assert ended == [(0, "exit code -9")] and other.replaced == pool.REPLACED
 
 
 def test_interrupted_the_workers_end_at_the_next_safe_point(monkeypatch):
-    def until_asked(self):
+    def until_asked(self, *_):
         (self.folder / "began").touch()
         while not (self.folder / experiment.STOP).exists():
             os.kill(os.getpid(), signal.SIGINT)  # as a terminal does: it is the parent's to answer

@@ -325,6 +325,10 @@ def test_a_full_context_ends_episodes_by_name(caplog):
     full = sglib.rollout(policy, games, turns=12)
     assert any(t.no_room for t in full) and not any(t.no_room for t in free)
     assert "episodes ended early, the model's context being full" in caplog.text
+    few, policy.limit = policy.limit, 10_000
+    again = sglib.rollout(policy, games, turns=12, options=sglib.Options(max_tokens=few))
+    assert [t.to_dict() for t in again] == [t.to_dict() for t in full]
+    assert all(len(t.prompt_ids) + len(t.completion_ids) <= few for t in full)
     policy.limit = 20
     with pytest.raises(ValueError, match=r"llama: the prompt of .* has \d+ tokens and an answer may .*allowed: 20"):
         sglib.rollout(policy, games)

@@ -18,12 +18,12 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 import sglib
 from sglib.experiments.experiment import run_card
 from sglib.experiments.params import GRPOParams
-from sglib.measure.batch import batch_metrics, trouble
+from sglib.measure.batch import batch_metrics, cut_answers, trouble
 from sglib.records import Trajectory, Turn
 from sglib.rewards import Constant, InverseReward, Outcome, SelfGuide, combine
 from sglib.training import forward, grpo
 from sglib.training.grpo import GRPOSettings, draw_games, train
-from sglib.training.trainer import split_by_length
+from sglib.training.trainer import by_length, micro_batch_sizes, split, spread
 
 VOCABULARY, PAD, EOS, BEGIN, LOOK, GOOD = 16, 0, 1, 2, 3, range(4, 10)
 
@@ -221,6 +221,62 @@ def test_micro_batches_do_not_change_the_update():
             assert torch.allclose(a, b, atol=1e-4), name
 
 
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo"])
+def test_micro_batches_by_tokens_do_not_change_the_update(spied, loss_type):
+    """Of unequal numbers of sequences: both losses are normalised over the batch, not over the micro-batch."""
+    few = {"iterations": 1, "loss_type": loss_type, "updates_per_batch": 2, "beta": 0.1, "learning_rate": 1e-3}
+    whole, expected = run(settings(micro_batch_size=8, **few))
+    assert len(spied) == 2 and len(spied[0][0]["advantages"]) == 8
+    parts, found = run(settings(tokens_per_micro_batch=20, **few))
+    read = [inputs for inputs, _, _ in spied[2:]]
+    sizes = [len(inputs["advantages"]) for inputs in read]
+    assert len(set(sizes)) > 1 and sum(sizes) == 16 and max(sizes) < 8
+    widths = [inputs["prompt_ids"].shape[1] + inputs["completion_ids"].shape[1] for inputs in read]
+    assert all(n == 1 or n * width <= 20 for n, width in zip(sizes, widths, strict=True))
+    for name in ("loss", "grad_norm", "entropy", "kl", "clip_ratio"):
+        assert found.metrics[0][name] == pytest.approx(expected.metrics[0][name], rel=1e-4, abs=1e-6), name
+    for (name, a), b in zip(weights(whole).items(), weights(parts).values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5), name
+
+
+def test_sizes_of_micro_batches():
+    """Lengths 9 8 3 3 3 | 7 2 (the last two learn nothing): at most 16 tokens with padding, a longer one alone."""
+    lengths = [9, 8, 3, 3, 3, 7, 2]
+    assert micro_batch_sizes(lengths, 99, 16) == [1, 2, 2, 2] and micro_batch_sizes(lengths, 1, 5) == [1] * 7
+    assert micro_batch_sizes(lengths, 99, 999) == [7] and micro_batch_sizes([5] * 6, 4, None) == [3, 3]
+    assert spread([1, 4, 2], 5) == [1, 1, 1, 2, 2] and spread([2, 2], 2) == [2, 2]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_gradient_checkpointing_computes_layers_again_and_the_same(monkeypatch, lora):
+    monkeypatch.setattr(forward, "readable", lambda model: False)
+    plain, _ = run(settings(iterations=1, lora=lora))
+    counts, part = [], type(make_policy().model.model.layers[0].mlp)
+    original = part.forward
+
+    def counted(self, x):
+        counts.append(self.training)
+        return original(self, x)
+
+    monkeypatch.setattr(part, "forward", counted)
+    run(settings(iterations=1, lora=lora))
+    once, counts[:] = sum(counts), []
+    policy, _ = run(settings(iterations=1, lora=lora, gradient_checkpointing=True))
+    assert sum(counts) == 2 * once > 0
+    base = policy.model.get_base_model() if lora else policy.model
+    assert not base.is_activation_checkpointing and not getattr(base, "_require_grads_hooks", None)
+    assert not lora or any(tensor.any() for name, tensor in weights(policy).items() if "lora_B" in name)
+    for (name, a), b in zip(weights(plain).items(), weights(policy).values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+def test_answers_without_their_end_are_counted():
+    t = Trajectory("g", "pick", "goal", "act", completion_ids=[5, 1, 9, 5, 6], mask=[1, 1, 0, 1, 1])
+    t.turns = [Turn("o", "r", "a", True, span=(0, 2)), Turn("o", "r", "a", True, span=(3, 5))]
+    assert cut_answers([t], [1, 2]) == 0.5 and cut_answers([t], [1, 6]) == 0
+    assert cut_answers([Trajectory("g", "pick", "goal", "act", turns=[Turn("o", "r", "a", True)])], [1]) is None
+
+
 @pytest.mark.parametrize("lean", [True, False])
 @pytest.mark.parametrize("updates", [1, 2])
 def test_update_equals_one_written_in_plain_pytorch(monkeypatch, lean, updates):
@@ -256,7 +312,7 @@ def test_update_equals_one_written_in_plain_pytorch(monkeypatch, lean, updates):
         assert torch.allclose(a, b, atol=1e-4), name
     assert (result.metrics[0]["clip_ratio"] > 0) == (updates > 1)
     if updates == 1:
-        assert result.metrics[0]["entropy"] == pytest.approx(entropy, rel=0.05)  # TRL's mean is over micro-batches
+        assert result.metrics[0]["entropy"] == pytest.approx(entropy, rel=1e-4)
 
 
 def first_game_won(policy, games, *, group, **kwargs):
@@ -579,7 +635,7 @@ def test_games_are_drawn_without_replacement():
     assert draw_games(10, 3, seed=2, iteration=0) != drawn[0]
 
 
-def test_split_by_length_moves_rows_left_and_keeps_every_token():
+def test_split_moves_rows_left_and_keeps_every_token():
     """Prompts [7], [7 8], [9], [7 8] and completions of 3, 9, 1, 5 tokens numbered by their row."""
     lengths = torch.tensor([3, 9, 1, 5])
     mask = (torch.arange(9) < lengths[:, None]).long()
@@ -589,12 +645,13 @@ def test_split_by_length_moves_rows_left_and_keeps_every_token():
         "completion_ids": torch.arange(10, 14)[:, None] * mask, "completion_mask": mask, "tool_mask": mask,
         "advantages": torch.arange(36.0).reshape(4, 9), "num_items_in_batch": torch.tensor(18),
     }  # fmt: skip
-    first, second = split_by_length(batch, 2)
+    first, second = split(batch, by_length(batch).chunk(2))
     assert first["prompt_ids"].tolist() == [[7, 8], [7, 8]] and second["prompt_ids"].tolist() == [[7], [9]]
     assert first["completion_ids"].tolist() == [[11] * 9, [13] * 5 + [0] * 4]
     assert second["completion_ids"].tolist() == [[10, 10, 10], [12, 0, 0]]
     assert second["advantages"].tolist() == [[0, 1, 2], [18, 19, 20]] and second["num_items_in_batch"] == 18
-    mixed = split_by_length(batch, 1)[0]  # rows 1, 3, 0, 2: the prompts' second token joins the completion, untrained
+    # rows 1, 3, 0, 2: the prompts' second token joins the completion, untrained
+    mixed = split(batch, [by_length(batch)])[0]
     assert mixed["prompt_ids"].tolist() == [[7], [7], [7], [9]] and mixed["prompt_mask"].all()
     assert mixed["completion_ids"][:2, :2].tolist() == [[8, 11], [8, 13]]
     assert mixed["tool_mask"].sum(1).tolist() == [9, 5, 3, 1]

@@ -15,6 +15,7 @@ resumes there after an interruption, and is not run again when it is complete.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -23,7 +24,7 @@ import platform
 import resource
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,15 +32,18 @@ import torch
 
 from sglib import envs
 from sglib.envs.panels import panel
+from sglib.experiments import params as parameters
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.experiments.params import GRPOParams
 from sglib.experiments.recipe import Recipe, load_recipe
-from sglib.experiments.runs import cached, output_root, source_hash, versions
+from sglib.experiments.runs import cache_folder, cached, output_root, source_hash, versions
 from sglib.measure.batch import trouble
 from sglib.measure.evaluate import Report, evaluate
+from sglib.models import processes
 from sglib.models.endpoint import check_trainable
 from sglib.models.policy import Policy, load_policy
 from sglib.play.episode import Options
+from sglib.play.rollout import shared
 from sglib.records import (
     Trajectory,
     read_checked,
@@ -51,7 +55,7 @@ from sglib.records import (
     write_trajectories,
 )
 from sglib.training.checkpoint import locked
-from sglib.training.grpo import GRPOSettings, train
+from sglib.training.grpo import GRPOSettings, check_processes, train
 
 ROOMS = ("formats", "models", "play", "rewards", "advantages", "measure", "training")
 SHARED = (
@@ -65,7 +69,10 @@ KILLED = "killed.txt"  # a line for each worker that was killed while it trained
 STOP = "stop"  # a file that asks a training to end after its present iteration
 SHOWN = 16  # episodes kept of the trained policy
 # parameters that change no result: other recipes, names and places, memory, what is written besides
-WITHOUT = ("arms", "run", "size", "output_dir", "env", "win_reward", "batch_size", "report_to", "checkpoint_every")
+WITHOUT = (
+    "arms", "run", "size", "output_dir", "env", "win_reward", "batch_size", "report_to", "checkpoint_every",
+    "tokens_per_micro_batch", "gradient_checkpointing",
+)  # fmt: skip
 
 
 def sources(env: str) -> tuple[str | Path, ...]:
@@ -176,30 +183,54 @@ class Experiment:
         with it alike; `name` is of the folder in the cache."""
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
-        key.append(source_hash(*sources(p.env)))
-        folder = cached(name, key, lambda f: write_checked(f / "base.json", make()), p.output_dir)
-        try:
-            return read_checked(folder / "base.json")
-        except (ValueError, FileNotFoundError) as error:
-            set_aside(folder, error)
-            return self.base(name, make)
+        key += [p.show_actions, p.max_tokens, source_hash(*sources(p.env))]
+        folder = cache_folder(name, key, p.output_dir)
+
+        def look() -> dict | None:
+            try:
+                return read_checked(folder / "base.json")
+            except (ValueError, FileNotFoundError) as error:
+                if folder.exists():
+                    set_aside(folder, error)
+
+        found = processes.told(look)
+        if found is None:
+            found = make()
+            if processes.first():
+                cached(name, key, lambda f: write_checked(f / "base.json", found), p.output_dir)
+        return found
 
     def evaluate(self, policy: Policy, split: str | None = None, truth: bool = False, again: int = 0) -> Report:
         """A policy on the panel of a split; None takes the one that is reported by default."""
         p = self.params
         tasks = panel(p.env, split, p.eval_games, p.task_size)
-        options = Options(batch_size=p.batch_size, truth=truth, show_actions=p.show_actions)
-        return evaluate(policy, tasks, **self.how(again), options=options)
+        options = Options(
+            batch_size=p.batch_size, truth=truth, show_actions=p.show_actions, max_tokens=p.max_tokens
+        )  # fmt: skip
+        return evaluate(policy, tasks, **self.how(again), options=options, play=shared())
 
-    def train(self) -> None:
-        """Train, going on from what is there, to the end or until a file `stop` lies in the folder; RuntimeError where
-        another process does."""
-        if not self.done:
-            with locked(self.folder, ".training"):  # also what comes before and after reinforcement
-                self._train()
+    def train(self, on_iteration: Callable[[dict, list[Trajectory]], None] | None = None) -> None:
+        """Train, going on from what is there, to the end or until a file `stop` lies in the folder. `on_iteration` as
+        for `sglib.training.grpo.train`. Several processes (`sglib.models.processes`) work together: what is written is
+        what one would write.
 
-    def _train(self) -> None:
-        p, folder, recipe = self.params, self.folder, self.load()
+        Raises:
+            RuntimeError: another training has the folder.
+            ValueError: a number of processes that does not divide a batch, or with which a start cannot be trained.
+        """
+        check_processes(self.params.games_per_iteration)
+        if start := self.load().start:
+            start.check_processes()
+        processes.join()
+        if processes.told(lambda: self.done):
+            return
+        # also what comes before and after reinforcement
+        with locked(self.folder, ".training") if processes.first() else contextlib.nullcontext():
+            self._train(on_iteration)
+            processes.told(lambda: None)  # nobody leaves before all is written
+
+    def _train(self, on_iteration) -> None:
+        p, folder, recipe, first = self.params, self.folder, self.load(), processes.first()
         began = time.perf_counter(), time.process_time()
         lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
         policy = load_policy(p.model, env=p.env, lora=lora)
@@ -209,27 +240,36 @@ class Experiment:
 
         def measure(policy: Policy) -> dict:
             report = self.evaluate(policy, truth=recipe.format != "act")
-            write_trajectories(folder / "trajectories.jsonl", report.trajectories[:SHOWN])
+            if first:
+                write_trajectories(folder / "trajectories.jsonl", report.trajectories[:SHOWN])
             return report.numbers() | {"outcomes": report.outcomes}
 
-        if not whole(folder / "base.json"):
-            write_checked(folder / "base.json", self.base("base", lambda: measure(policy)))
+        def write_once(name: str, make: Callable[[], dict]) -> None:
+            if not processes.told(lambda: whole(folder / name)):
+                made = make()
+                if first:
+                    write_checked(folder / name, made)
+
+        write_once("base.json", lambda: self.base("base", lambda: measure(policy)))
         if recipe.start is not None:  # again after an interruption: same seed, same weights
             recipe.start(policy, card=p.card, seed=p.seed, turns=p.turns, size=p.task_size)
-            if not whole(folder / "start.json"):
-                write_checked(folder / "start.json", measure(policy))
+            write_once("start.json", lambda: measure(policy))
         metrics = []
         if recipe.components:
             result = train(
                 policy, tasks, self.settings(recipe), recipe.components, recipe.estimator, evaluate_fn=measure,
-                run_dir=folder, stop=lambda: _asked_to_stop(folder),
+                on_iteration=on_iteration, run_dir=folder, stop=lambda: _asked_to_stop(folder),
             )  # fmt: skip
             if result.stopped:
                 return
             metrics = result.metrics
         if p.eval_seeds > 1:
-            wins = [self.read().during[-1], *(self.evaluate(policy, again=k).outcomes for k in range(1, p.eval_seeds))]
-            write_atomic(folder / "again.json", json.dumps([sum(each) for each in zip(*wins, strict=True)]))
+            wins = [processes.told(lambda: self.read().during[-1])]
+            wins += [self.evaluate(policy, again=k).outcomes for k in range(1, p.eval_seeds)]
+            if first:
+                write_atomic(folder / "again.json", json.dumps([sum(each) for each in zip(*wins, strict=True)]))
+        if not first:
+            return
         policy.save(folder / "policy")
         card = run_card(metrics, source_hash(*sources(p.env))) | {
             "recipe": self.recipe,
@@ -238,6 +278,7 @@ class Experiment:
             "seconds": round(time.perf_counter() - began[0], 1),
             "cpu_seconds": round(time.process_time() - began[1], 1),
             "threads": torch.get_num_threads(),
+            "processes": processes.count(),
             "replaced": self.replaced,
         }
         write_checked(folder / "done.json", card)
@@ -280,9 +321,9 @@ class Experiment:
 
 
 def _asked_to_stop(folder: Path) -> bool:
-    """Whether a file says so, or nobody waits for this process any more (its kernel was restarted or killed)."""
+    """Whether a file says so, or nobody waits for this process any more (its kernel or launcher was killed)."""
     parent = multiprocessing.parent_process()
-    return (folder / STOP).exists() or (parent is not None and not parent.is_alive())
+    return (folder / STOP).exists() or processes.orphaned() or (parent is not None and not parent.is_alive())
 
 
 def run_card(metrics: Sequence[dict], source: str) -> dict:
@@ -316,3 +357,38 @@ def run_card(metrics: Sequence[dict], source: str) -> dict:
         "policy_tokens_per_second": round(total["policy_tokens"] / played, 1) if played else None,
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
+
+
+def command(file: str | Path, arm: str, seed: int | None) -> int:
+    """The command `python -m sglib train`: one recipe of a parameters file, in the folder and in the way in which
+    notebook 04 trains it. Returns its exit status.
+
+    Raises:
+        ParameterError: naming the parameter that is wrong.
+    """
+    content = parameters.load_file(file)
+    given = parameters.common(content) | {"grpo": content.get("grpo", {}) | {"arms": [arm]}}
+    p = parameters.check("grpo", given | ({} if seed is None else {"seed": seed}))
+    experiment = Experiment(p.arms[0], p)
+
+    def say(text: str) -> None:
+        if processes.first():
+            print(text, flush=True)
+
+    def tell(row: dict, _) -> None:
+        seconds = sum(row[f"{what}_seconds"] for what in ("rollout", "reward", "update"))
+        held_out = f", held out {100 * row['eval/success']:.1f} %" if "eval/success" in row else ""
+        done = f"{row['iteration'] + 1} of {p.iterations}"
+        say(f"{done}: {100 * row['success']:.1f} % of the batch won{held_out}, {seconds:.1f} s")
+
+    if processes.first():
+        (experiment.folder / STOP).unlink(missing_ok=True)
+    say(f"{experiment.name}, processes: {processes.count()}, in {experiment.folder}")
+    experiment.train(tell)
+    result = experiment.read()
+    if not result.card:
+        say("Stopped, as it was asked to; the same command goes on from the last checkpoint")
+        return 0
+    before, after = (100 * sum(x) / len(x) for x in (result.before, result.after))
+    say(f"{before:.1f} -> {after:.1f} % of {len(result.after)} held-out games, {result.card['seconds']:.0f} s")
+    return 0

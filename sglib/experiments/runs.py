@@ -197,14 +197,19 @@ def find_runs(notebook: str, output_dir: str | Path = "outputs", reference: bool
     return sorted(found, key=lambda info: info["finished"])
 
 
+def cache_folder(name: str, key: Any, output_dir: str | Path = "outputs") -> Path:
+    """Where `cached` keeps what it makes."""
+    digest = hashlib.sha256(_json(key, sort_keys=True).encode()).hexdigest()[:12]
+    return output_root(output_dir) / "cache" / f"{name}-{digest}"
+
+
 def cached(name: str, key: Any, make: Callable[[Path], None], output_dir: str | Path = "outputs") -> Path:
     """A folder that several notebooks need, `outputs/cache/<name>-<hash>`, made once; delete it to have it made again.
 
     `key` is JSON data that decides the content: parameters, `source_hash(...)` of the code that makes it. `make` is
     called with an empty folder to fill; if it fails, nothing is kept.
     """
-    digest = hashlib.sha256(_json(key, sort_keys=True).encode()).hexdigest()[:12]
-    folder = output_root(output_dir) / "cache" / f"{name}-{digest}"
+    folder = cache_folder(name, key, output_dir)
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,9 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from sglib.envs.base import Environment
+from sglib.models import processes
 from sglib.models.policy import Policy
-from sglib.play.rollout import rollout
+from sglib.play.rollout import shared
 from sglib.rewards import repro, step_agent
 from sglib.rewards.component import KNOWS
 from sglib.rewards.fields import Count, Part, Positive, Rate, Warmth
@@ -43,6 +44,14 @@ class Stage(Part):
         """Train the policy in place; same seed, same weights."""
         raise NotImplementedError
 
+    def check_processes(self) -> None:
+        """`ValueError` where the processes cannot train this together (`sglib.models.processes`)."""
+        if processes.in_pieces():
+            raise ValueError("start: with FSDP or DeepSpeed; allowed: processes that have the whole model each")
+        if self.batch_size % (count := processes.count()):
+            allowed = f"allowed with {count} processes: a multiple of {count}"
+            raise ValueError(f"start: batch_size: got {self.batch_size}; {allowed}")
+
     def how(self, seed: int) -> dict[str, Any]:
         """Arguments of the training."""
         return {"learning_rate": self.learning_rate, "batch_size": self.batch_size, "seed": seed}
@@ -65,7 +74,7 @@ class Warmup(Stage):
 
     def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
         games = card.tasks(self.games, seed=GAMES_SEED + seed, size=size)
-        played = rollout(policy, games, format="progress", turns=turns, temperature=self.temperature, seed=seed)
+        played = shared()(policy, games, format="progress", turns=turns, temperature=self.temperature, seed=seed)
         sft(policy, repro.warmup_examples(policy, played, answer=self.answer), epochs=self.epochs, **self.how(seed))
 
 
@@ -98,6 +107,11 @@ class Preference(Stage):
     beta: Positive = 0.1
     kind: Literal["preference"] = "preference"
 
+    def check_processes(self) -> None:
+        super().check_processes()
+        if processes.count() > 1:
+            raise ValueError(f"start: kind {self.kind!r} with {processes.count()} processes; allowed: one")
+
     def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
         games = card.tasks(self.games * self.cycles, seed=GAMES_SEED + seed, size=size)
         for cycle in range(self.cycles):
@@ -121,6 +135,10 @@ class Stages(Part):
     @property
     def knows(self) -> str:
         return max((stage.knows for stage in self.stages), key=KNOWS.index)
+
+    def check_processes(self) -> None:
+        for stage in self.stages:
+            stage.check_processes()
 
     def __call__(self, policy: Policy, *, card: Environment, seed: int, turns: int, size: Any) -> None:
         for stage in self.stages:

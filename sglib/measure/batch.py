@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -54,6 +54,13 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float | None]
         metrics |= {f"calibration/{name}": value for name, value in calibrate(trajectories).items()}
         metrics["calibration/internal/auroc"] = internal_auroc(trajectories)
     return metrics | {f"probe/{name}": value for name, value in probe(trajectories).items()}
+
+
+def cut_answers(trajectories: Sequence[Trajectory], ends: Collection[int]) -> float | None:
+    """Share of turns whose answer had no room for its end: it reached the most tokens that an answer may have, without
+    one of the token ids `ends`. What was written is read as it is. None without tokens."""
+    last = [t.completion_ids[turn.span[1] - 1] for t in trajectories for turn in t.turns if turn.span[1] > turn.span[0]]
+    return mean(token not in ends for token in last)
 
 
 COLLAPSED = 1e-3  # nats a policy token

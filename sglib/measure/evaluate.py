@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sglib import envs
@@ -121,14 +121,15 @@ def summarize(trajectories: Sequence[Trajectory]) -> Report:
 
 def evaluate(
     policy: Policy, tasks: Sequence, *, format: str = "act", temperature: float = 0.4, turns: int | None = None,
-    seed: int = 0, options: Options | None = None,
+    seed: int = 0, options: Options | None = None, play: Callable[..., list[Trajectory]] = rollout,
 ) -> Report:  # fmt: skip
     """Play each task exactly once (arguments as for `sglib.rollout`) and sum up; the result does not depend on the
-    order of the tasks, and none may be there twice."""
+    order of the tasks, and none may be there twice. `play` is another function with the signature of `rollout`, such as
+    `sglib.play.rollout.shared()`."""
     if not tasks:
         raise ValueError("tasks: none to evaluate on")
     panel = panel_hash(tasks)
-    played = rollout(policy, tasks, format=format, temperature=temperature, turns=turns, seed=seed, options=options)
+    played = play(policy, tasks, format=format, temperature=temperature, turns=turns, seed=seed, options=options)
     return dataclasses.replace(summarize(played), panel=panel)
 
 

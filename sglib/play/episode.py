@@ -45,6 +45,9 @@ class Options:
     # Tokens that an answer may have; None takes what the format and the environment need (200 for models to which
     # formats are explained in words).
     max_new_tokens: int | None = None
+    # Tokens that an episode may have, prompt included; None is the model's context. An episode that has no room for
+    # another whole answer ends before it (`Trajectory.no_room`).
+    max_tokens: int | None = None
     example: str | None = None  # a worked example shown before each episode (`sglib.formats.example_message`)
     # (episode index, turn number) -> how the answer begins, in place of the format's own prefix
     answer_prefix: Callable[[int, int], str] | None = None

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sglib import formats
+from sglib.models import processes
 from sglib.models.decoder import is_small
 from sglib.models.endpoint import without_thought
 from sglib.models.generate import Continuation, generate_into
@@ -34,7 +35,8 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     # A large model's weights are best read by all cores together; and below some rows Python is all that a thread does.
     threads = torch.get_num_threads() if is_small(policy.model) else 1
     size = max(1, min(plan.options.batch_size, max(FEWEST, -(-total // threads))))
-    quiet = multiprocessing.parent_process() is not None  # a worker's bar would be drawn over its parent's
+    # a worker's bar would be drawn over its parent's, and those of several processes over each other
+    quiet = multiprocessing.parent_process() is not None or not processes.first()
     bar = progress_bar(desc=policy.name, total=total, unit="episode", leave=False, delay=10, disable=quiet)
     streams = streams_of(plan)
     lock = threading.Lock()  # not every engine is safe in threads, and Python would run them in turn anyway
@@ -90,11 +92,12 @@ class _Row(Continuation):
         self.prefix = self._prefix()
         trajectory.prompt_ids = policy.prompt_ids(episode.opening(), self.prefix)
         super().__init__(trajectory.prompt_ids, np.random.default_rng(stream))
+        self.limit = min(policy.limit, plan.options.max_tokens or policy.limit)
         forks, asked = plan.options.forks, len(trajectory.prompt_ids)
-        if forks is None and asked + plan.answer_tokens > policy.limit:
+        if forks is None and asked + plan.answer_tokens > self.limit:
             raise ValueError(
                 f"{policy.name}: the prompt of {trajectory.game_id!r} has {asked} tokens and an answer may have "
-                f"{plan.answer_tokens}; allowed: {policy.limit} together, the model's context"
+                f"{plan.answer_tokens}; allowed: {self.limit} together, the model's context or max_tokens"
             )
         self.over = forks is not None and not self._fork(forks[trajectory.group])
 
@@ -150,7 +153,7 @@ class _Row(Continuation):
         stopped = answer[-1] in policy.stop_ids
         between = policy.between_ids(episode.shown(), self.prefix, stopped)
         used = len(trajectory.prompt_ids) + len(trajectory.completion_ids) + len(between)
-        if used + plan.answer_tokens > policy.limit:
+        if used + plan.answer_tokens > self.limit:
             trajectory.no_room = True
             return False
         trajectory.completion_ids += between

@@ -6,12 +6,16 @@ An episode is played by one machine (`sglib.play.episode`), whatever writes its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from numbers import Integral
+
+import msgspec
 
 from sglib import envs, formats
 from sglib.envs.base import Task
 from sglib.formats.two_stage import NAME as TWO_STAGE
+from sglib.models import processes
 from sglib.models.endpoint import EndpointPolicy
 from sglib.models.policy import Policy
 from sglib.play import local, remote, two_stage
@@ -60,8 +64,11 @@ def rollout(
             raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}")
     if not 0 <= temperature <= 10:
         raise ValueError(f"temperature={temperature!r}: must be in 0..10")
-    if options.max_new_tokens is not None and options.max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={options.max_new_tokens!r}: must be at least 1, or None")
+    for name in ("max_new_tokens", "max_tokens"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"{name}={value!r}: must be at least 1, or None")
+    if options.max_tokens and (format == TWO_STAGE or isinstance(policy, EndpointPolicy)):
+        raise ValueError(f"max_tokens={options.max_tokens!r}: allowed: with models that are loaded here, in one text")
     if options.show_actions and policy.compact:
         raise ValueError("show_actions=True: the small models have never read such a list; allowed: with other models")
     if options.forks is not None:
@@ -90,3 +97,24 @@ def _check_forks(forks: Sequence[Fork], policy, tasks: Sequence[Task], format: s
             )
         if fork.turn >= turns:
             raise ValueError(f"forks: turn={fork.turn}: must be below turns={turns}")
+
+
+def shared(play: Callable[..., list[Trajectory]] = rollout) -> Callable[..., list[Trajectory]]:
+    """A rollout function by which all processes (`sglib.models.processes`) play together: each its share of the tasks,
+    all `group` episodes of them, and all get all episodes. They are those that one process plays, since an episode's
+    random numbers follow from the seed and its task alone. ValueError: a task that is there twice."""
+    return play if processes.count() == 1 else functools.partial(_share, play)
+
+
+def _share(play, policy, tasks, *, group: int = 1, **how) -> list[Trajectory]:
+    if len({task.id for task in tasks}) < len(tasks):
+        raise ValueError(f"tasks: one is there twice; allowed with {processes.count()} processes: each once")
+    mine = processes.share(tasks)
+    played = play(policy, mine, group=group, **how) if mine else []
+    if len(played) != len(mine) * group:
+        raise ValueError(f"rollout: returned {len(played)} trajectories; expected {len(mine) * group}")
+    parts = processes.gathered(msgspec.json.encode(played))
+    found = [t for part in parts for t in msgspec.json.decode(part, type=list[Trajectory])]
+    for place, trajectory in enumerate(found):
+        trajectory.group = place // group
+    return found

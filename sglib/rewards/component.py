@@ -35,6 +35,8 @@ class Component(Part):
     # what it is computed from, besides what the policy itself reads and writes: one of `KNOWS`
     knows: ClassVar[str] = "nothing"
     needs_format: ClassVar[str | None] = None  # the only format that writes what it reads
+    # whether it is costly and pays each episode whatever else is in the batch: then several processes share the work
+    apart: ClassVar[bool] = False
     # (name of the alarm, share that rises, AUROC that falls, what the share is): see `sglib.measure.hacking.alarms`
     inflation: ClassVar[tuple[str, str, str, str] | None] = None
 

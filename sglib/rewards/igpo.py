@@ -74,6 +74,10 @@ class InformationGain(Component):
     def knows(self) -> str:
         return {"shuffled": "nothing", "answer": "the true answer"}.get(self.target, "the hidden state")
 
+    @property
+    def apart(self) -> bool:
+        return self.target != "shuffled"  # which takes facts of the batch's other games
+
     def lacks(self, card: Environment) -> str | None:
         if self.target == "plan":
             return None if card.offers("plan") else "a plan (target 'plan')"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from sglib.envs.base import Environment
+from sglib.models import processes
 from sglib.records import Trajectory
 from sglib.rewards.component import Component
 
@@ -24,7 +26,9 @@ def combine(
 ) -> list[float]:
     """R(tau; u) = sum over components and turns of weight * lambda(u) * value (Self-Guide, arXiv 2604.03098, Eq 6).
 
-    A plain sum: no discount. For each component, `turn.rewards[name]` is set to its raw value and
+    A plain sum: no discount. Several processes share the work of components that are `apart`.
+
+    For each component, `turn.rewards[name]` is set to its raw value and
     `turn.rewards[name + "/weighted"]` to what entered the return; `trajectory.total_return` is set to the return. A
     component whose weight * lambda(u) is 0 is evaluated and recorded, but nothing is added for it, so the returns are
     bit for bit those without it.
@@ -42,7 +46,8 @@ def combine(
         turn.rewards = {key: value for key, value in turn.rewards.items() if not key.endswith("/weighted")}
     for component in components:
         coefficient = component.weight * component.schedule(u)
-        values = component(trajectories, policy, games)
+        together = component.apart and processes.count() > 1
+        values = (functools.partial(_share, component) if together else component)(trajectories, policy, games)
         if [len(v) for v in values] != [len(t) for t in trajectories]:
             raise ValueError(f"component {component.name!r}: returned values that are not one float per turn")
         if component.shuffled:
@@ -59,6 +64,17 @@ def combine(
     for trajectory, total in zip(trajectories, returns, strict=True):
         trajectory.total_return = total
     return returns
+
+
+def _share(component: Component, trajectories: Sequence[Trajectory], policy, games) -> list[list[float]]:
+    """What a component pays and writes into turns, of which each process finds out a share."""
+    mine = processes.share(trajectories)
+    values = component(mine, policy, games) if mine else []
+    parts = processes.everyone([values, [[(turn.rewards, turn.label) for turn in t.turns] for t in mine]])
+    written = [turn for _, notes in parts for episode in notes for turn in episode]
+    for turn, (rewards, label) in zip((turn for t in trajectories for turn in t.turns), written, strict=True):
+        turn.rewards, turn.label = rewards, label
+    return [episode for values, _ in parts for episode in values]
 
 
 def shuffled(values: Sequence[Sequence[float]], seeds: Sequence[int]) -> list[list[float]]:

@@ -99,6 +99,8 @@ class RePro(Component):
     seed: Seed = 0
     name: Literal["repro"] = "repro"
 
+    apart: ClassVar = True
+
     def __post_init__(self):
         if not self.terms or len(set(self.terms)) < len(self.terms):
             raise ValueError(f"terms = {self.terms!r}: allowed: at least one, each once")

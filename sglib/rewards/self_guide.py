@@ -77,6 +77,10 @@ class SelfGuide(Component):
         """The format that writes the labels; None (any but `guide`) where a side reading is hidden from the actor."""
         return None if self.hidden else "guide"
 
+    @property
+    def apart(self) -> bool:
+        return bool(self.hidden or self.frozen)  # else there is nothing to read
+
     def useless(self, format: str, estimator: str) -> str | None:
         if self.hidden and format == "guide":
             return f"format = 'guide': {self.name}: hidden needs an actor that writes none"

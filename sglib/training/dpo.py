@@ -15,6 +15,7 @@ from datasets import Dataset
 from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
+from sglib.models import processes
 from sglib.rewards.step_agent import Pair
 from sglib.training.shared import StepHistory, epoch_arguments, restore_after_training
 
@@ -64,13 +65,16 @@ def dpo(
         whole answers), `grad_norm` (before clipping to 1), `learning_rate`.
 
     Raises:
-        ValueError: for no pairs, a pair without a prompt or an answer (naming its index), or a number out of range.
+        ValueError: for no pairs, a pair without a prompt or an answer (naming its index), a number out of range, or
+            several processes (`sglib.models.processes`).
         FloatingPointError: a loss or a gradient is not finite, naming the step.
     """
     if not beta > 0:
         raise ValueError(f"beta: got {beta}; allowed: more than 0")
     if not pairs:
         raise ValueError("pairs: got none; allowed: at least one")
+    if processes.count() > 1:
+        raise ValueError(f"dpo: started in {processes.count()} processes; allowed: one")
     rows = [_row(i, pair) for i, pair in enumerate(pairs)]
     config = DPOConfig(
         **epoch_arguments(policy, epochs, batch_size, micro_batch_size, learning_rate, seed),

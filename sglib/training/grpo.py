@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import shutil
 import signal
 import sys
@@ -36,10 +35,11 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sglib import envs, formats
 from sglib.advantages.estimators import GRPO, Estimator, set_advantages, treatment
-from sglib.measure.batch import batch_metrics, trouble
+from sglib.measure.batch import batch_metrics, cut_answers, trouble
+from sglib.models import processes
 from sglib.models.endpoint import check_trainable
 from sglib.play.episode import Options
-from sglib.play.rollout import rollout
+from sglib.play.rollout import rollout, shared
 from sglib.records import Trajectory, write_atomic, write_trajectories
 from sglib.rewards import Component, check_environment, combine
 from sglib.rewards.fields import Count, Float, Int, Seed, Warmth
@@ -114,13 +114,21 @@ def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> lis
     return order[position * per_iteration : (position + 1) * per_iteration].tolist()
 
 
+def check_processes(games_per_iteration: int) -> None:
+    """`ValueError` where the processes cannot have as many games each: a game's episodes are played by one of them."""
+    if games_per_iteration % (count := processes.count()):
+        allowed = f"allowed with {count} processes: a multiple of {count}"
+        raise ValueError(f"games_per_iteration: got {games_per_iteration}; {allowed}")
+
+
 def training_arguments(policy, settings: GRPOSettings, run_dir: Path | None) -> GRPOConfig:
     """TRL's arguments for a run; trackers that write files write into `run_dir`."""
     batch = settings.games_per_iteration * settings.group_size
     same_names = {"learning_rate", "weight_decay", "max_grad_norm", "epsilon", "epsilon_high", "beta", "loss_type"}
     return GRPOConfig(
         # trackers are callbacks that come after `Bookkeeping`, which adds our numbers
-        **arguments(policy, batch, settings.micro_batch_size, settings.bf16),
+        # a process's whole part: micro-batches are the trainer's own
+        **arguments(policy, batch, batch // processes.count(), settings.bf16, settings.gradient_checkpointing),
         **settings.model_dump(include=same_names | {"temperature", "seed"}),
         # only TensorBoard's events are written there: checkpoints are ours
         output_dir=str(run_dir or tempfile.gettempdir()),
@@ -144,13 +152,15 @@ class Training(TrajectoryGRPOTrainer):
     def __init__(
         self, policy, games, settings, components=(), estimator=None, rollout_fn=rollout, *, run_dir=None, **kwargs
     ):
-        self.policy, self.games, self.settings, self.rollout = policy, games, settings, rollout_fn
+        self.policy, self.games, self.settings, self.rollout = policy, games, settings, shared(rollout_fn)
         self.components, self.estimator = components, estimator or GRPO()
         rows = settings.iterations * settings.games_per_iteration
         super().__init__(
             model=policy.model,
             args=training_arguments(policy, settings, run_dir),
             linear=settings.lr_schedule == "linear",
+            micro_batch_size=settings.micro_batch_size,
+            tokens_per_micro_batch=settings.tokens_per_micro_batch,
             # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout.
             train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
             processing_class=policy.tokenizer,
@@ -167,7 +177,7 @@ class Training(TrajectoryGRPOTrainer):
         seed = int(np.random.SeedSequence([s.seed, iteration]).generate_state(1)[0])
         self.batch = self.rollout(
             self.policy, games, format=s.format, turns=s.max_turns, temperature=s.temperature, seed=seed,
-            group=s.group_size, **({"options": Options(show_actions=True)} if s.show_actions else {}),
+            group=s.group_size, options=Options(show_actions=s.show_actions, max_tokens=s.max_tokens),
         )  # fmt: skip
         played = time.perf_counter()
 
@@ -196,8 +206,7 @@ class Training(TrajectoryGRPOTrainer):
         # Stage 5: loss. Eq 9 by TRL, which calls stage 4. Where no token has an advantage there is no gradient, so the
         # forward pass alone will do. One micro-batch of a step must have a backward pass all the same, or the optimiser
         # would see no gradients instead of zeros.
-        first = self._step % self.args.steps_per_generation == 0
-        learns = self.beta or first or bool(micro_batch["advantages"].any())
+        learns = self.beta or self.opens or self.pieces or bool(micro_batch["advantages"].any())
         with contextlib.nullcontext() if learns else torch.no_grad():
             loss = GRPOTrainer._compute_loss(self, model, micro_batch)
         return loss if learns else loss.requires_grad_()
@@ -209,6 +218,7 @@ class Training(TrajectoryGRPOTrainer):
         row = {"iteration": iteration, "u": u}
         row |= {f"lambda/{component.name}": component.schedule(u) for component in self.components}
         row |= batch_metrics(self.batch)
+        row["cut_answers"] = cut_answers(self.batch, ends) if (ends := getattr(self.policy, "stop_ids", ())) else None
         for component in self.components:
             if component.last_accuracy is not None:
                 row[f"reward/{component.name}/accuracy"] = component.last_accuracy
@@ -249,7 +259,8 @@ class Bookkeeping(TrainerCallback):
         def answer(*_):
             signal.signal(signal.SIGINT, before)
             self.interrupted = True
-            print("Interrupted: ends after this iteration, with a checkpoint; again: at once", file=sys.stderr)
+            if processes.first():
+                print("Interrupted: ends after this iteration, with a checkpoint; again: at once", file=sys.stderr)
 
         signal.signal(signal.SIGINT, answer)
         try:
@@ -258,6 +269,8 @@ class Bookkeeping(TrainerCallback):
             signal.signal(signal.SIGINT, before)
         if self.interrupted:
             done = f"{self.trainer.iteration} of {self.trainer.settings.iterations} iterations"
+            if self.trainer.zero:
+                raise KeyboardInterrupt(f"{done} are lost: with DeepSpeed the same call starts over")
             raise KeyboardInterrupt(f"{done} are kept in {self.result.run_dir}; the same call goes on from there")
 
     def on_log(self, args, state, control, logs, **_):
@@ -277,20 +290,26 @@ class Bookkeeping(TrainerCallback):
         def due(every: int) -> bool:
             return bool(every) and done % every == 0
 
-        result.stopped = not last and (self.interrupted or (self.stop is not None and self.stop()))
+        # what one process is told, all do
+        told = processes.everyone([self.interrupted, self.stop is not None and bool(self.stop())])
+        self.interrupted = any(interrupted for interrupted, _ in told)
+        result.stopped = not last and any(map(any, told))
         if self.evaluate_fn is not None and (last or due(settings.eval_every)):
             with trainer.acting():
                 row |= {f"eval/{name}": value for name, value in self.evaluate_fn(result.policy).items()}
         result.metrics.append(row)
-        if run_dir is not None:
+        save = run_dir is not None and (last or result.stopped or due(settings.checkpoint_every))
+        save &= last or not trainer.zero  # without its optimiser's state a run could not go on to the same result
+        state = (trainer.player(), trainer.optimizer_tensors()) if save else ()
+        if run_dir is not None and processes.first():
             with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             if due(settings.save_trajectories_every):
                 write_trajectories(run_dir / "trajectories" / f"{done - 1:06d}.jsonl", trainer.batch)
-            if last or result.stopped or due(settings.checkpoint_every):
+            if save:
                 new = {"iteration": done, "fingerprint": self.fingerprint, "metrics": result.metrics}
-                checkpoint.write(run_dir, new, trainer.model, trainer.optimizer_tensors())
-        if self.on_iteration is not None:
+                checkpoint.write(run_dir, new, *state)
+        if self.on_iteration is not None and processes.first():
             self.on_iteration(row, trainer.batch)
         # trackers are called with the same `logs` after this; they show what begins with eval_ apart
         logs |= {k.replace("eval/", "eval_", 1): v for k, v in row.items() if type(v) in (int, float)}
@@ -321,6 +340,11 @@ def train(
     same arguments after an interruption, training goes on from the last checkpoint and ends with the same weights as
     if it had not been interrupted.
 
+    Started in several processes (`accelerate launch`), each with the same arguments, these play and learn a share each
+    of one batch, the one that a single process would have; the first writes the files. Each process's `policy` ends
+    with the same weights. With FSDP2 or DeepSpeed's ZeRO-2, as accelerate is configured, `policy` plays, and a copy in
+    pieces is trained; with DeepSpeed there is no checkpoint before the last iteration.
+
     Args:
         policy: has `model` (a causal language model, PEFT-wrapped or not), `tokenizer` and `device`.
         games: what to play; at least `settings.games_per_iteration`.
@@ -328,22 +352,22 @@ def train(
         estimator: of the advantages; None is Eq 8.
         evaluate_fn: called with the policy every `eval_every` iterations and after the last one; its numbers join the
             metrics as "eval/<name>".
-        on_iteration: called with the metrics and the trajectories of each finished iteration.
+        on_iteration: called, in the first process, with the metrics and the trajectories of each finished iteration.
         resume: continue from a checkpoint in `run_dir`; False starts over and replaces what is there.
         stop: asked after each iteration; True ends the call there, after a checkpoint to continue from (in `run_dir`,
             which it needs).
         rollout_fn: plays the games, with the signature of `sglib.play.rollout.rollout`.
 
     Raises:
-        ValueError: for too few games, a rollout that does not fit, more than one process, or a checkpoint that was made
-            with other settings (naming the first that differs).
+        ValueError: for too few games, a rollout that does not fit, a number of processes that does not divide
+            `games_per_iteration`, or a checkpoint that was made with other settings (naming the first that differs).
         RuntimeError: if another run is using `run_dir`.
         FloatingPointError: if a gradient is not finite; the checkpoint before it stays as it was.
         KeyboardInterrupt: after the iteration in which Ctrl-C came, and a checkpoint in `run_dir`.
     """
     check_trainable(policy)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(f"WORLD_SIZE: got {os.environ['WORLD_SIZE']}; allowed: 1 (one process)")
+    check_processes(settings.games_per_iteration)
+    processes.join()
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
     for name in {game.env for game in games}:
         check_environment(components, envs.get(name))
@@ -356,7 +380,7 @@ def train(
         "estimator": checkpoint.described(estimator or GRPO()),
     }
     after = Bookkeeping(result, fingerprint, evaluate_fn, on_iteration, stop)
-    with contextlib.nullcontext() if run_dir is None else checkpoint.locked(result.run_dir):
+    with checkpoint.locked(result.run_dir) if run_dir is not None and processes.first() else contextlib.nullcontext():
         found = _last_checkpoint(result, fingerprint, resume) if run_dir is not None else None
         if settings.lora and not isinstance(policy.model, peft.PeftModel):
             torch.manual_seed(settings.seed)  # the adapter starts from random numbers
@@ -375,19 +399,27 @@ def train(
                 run_dir=result.run_dir,
             )  # fmt: skip
             if found:  # after the reference was copied from the weights that training began with
-                checkpoint.load_weights(policy.model, found)
+                for model in {policy.model, after.trainer.model}:
+                    checkpoint.load_weights(model, found)
             with after.answering_interrupts():
                 after.trainer.train()
+            after.trainer.player()
     return result
 
 
 def _last_checkpoint(result: TrainingResult, fingerprint: dict, resume: bool) -> Path | None:
     """The checkpoint to go on from, whose metrics go into `result` and `metrics.jsonl`; None to start over."""
-    found = checkpoint.find(result.run_dir, fingerprint) if resume else None
+
+    def look() -> str | None:
+        found = checkpoint.find(result.run_dir, fingerprint) if resume else None
+        for old in () if resume else result.run_dir.glob("checkpoint-*"):
+            shutil.rmtree(old)
+        return found and str(found)
+
+    found = processes.told(look)
     if found:
-        state = checkpoint.read_state(found)
+        state = checkpoint.read_state(Path(found))
         result.metrics, result.resumed_from = state["metrics"], state["iteration"]
-    for old in () if resume else result.run_dir.glob("checkpoint-*"):
-        shutil.rmtree(old)
-    write_atomic(result.run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in result.metrics))
-    return found
+    if processes.first():
+        write_atomic(result.run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in result.metrics))
+    return found and Path(found)

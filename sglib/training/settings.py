@@ -26,6 +26,13 @@ class BatchSettings(pydantic.BaseModel):
             within each episode, then over episodes. "dapo": every policy token of the batch counts the same, so that
             lost episodes, which are about twice as long as won ones, weigh more.
         micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
+        tokens_per_micro_batch: instead, as many sequences as have at most this many tokens, padding included; a
+            longer one is alone, and never cut.
+        gradient_checkpointing: keep few activations for the backward pass and compute the others again: less memory,
+            about a third more time, nothing else changes. Not with an own forward pass as the small models have: theirs
+            is left out then.
+        max_tokens: of an episode, prompt included; None is the model's context. One without room for another whole
+            answer ends before it (`no_room` counts them): nothing is cut off.
         bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
         show_actions: list what can be done now after each observation, as the papers' prompts do; for other models than
             the shipped ones.
@@ -44,6 +51,9 @@ class BatchSettings(pydantic.BaseModel):
     beta: Coefficient = 0.0
     loss_type: Literal["grpo", "dapo"] = "grpo"
     micro_batch_size: Count = 8
+    tokens_per_micro_batch: Count | None = None
+    gradient_checkpointing: Flag = False
+    max_tokens: Count | None = None
     bf16: Flag | None = None
     show_actions: Flag = False
     lora: Flag = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTConfig, SFTTrainer
 
+from sglib.models import processes
 from sglib.models.endpoint import check_trainable
 from sglib.rewards.repro import IGNORE
 from sglib.training.shared import StepHistory, epoch_arguments, restore_after_training
@@ -22,7 +25,8 @@ def sft(
     micro_batch_size: int = 8,
     seed: int = 0,
 ) -> list[dict]:
-    """Train `policy.model` in place to predict the labelled tokens, by AdamW at a constant rate.
+    """Train `policy.model` in place to predict the labelled tokens, by AdamW at a constant rate. Several processes
+    (`sglib.models.processes`), each with the same examples, take a share of each step's.
 
     Args:
         examples: dicts with `input_ids`, a list of n token ids, and `labels`, n values of which `IGNORE` (-100) is not
@@ -38,7 +42,7 @@ def sft(
 
     Raises:
         ValueError: for no examples, one whose parts differ in length or that has nothing to learn (naming its index),
-            or numbers below 1.
+            numbers below 1, or a number of processes that does not divide `batch_size`.
         FloatingPointError: a loss or a gradient is not finite, naming the step.
     """
     check_trainable(policy)
@@ -48,10 +52,12 @@ def sft(
     common = epoch_arguments(policy, epochs, batch_size, micro_batch_size, learning_rate, seed)
     # The rows are ready: no tokenising, and TRL must not drop or rebuild what is there.
     config = SFTConfig(**common, dataset_kwargs={"skip_prepare_dataset": True})
+    if processes.count() > 1:  # each has the same number of them: what is missing at the end teaches nothing
+        rows.append({"input_ids": rows[0]["input_ids"][:2], "labels": [IGNORE] * 2})
     history = StepHistory({name: name for name in ("loss", "grad_norm", "learning_rate")})
     with restore_after_training(policy.model):
         history.train(
-            SFTTrainer(
+            _Trainer(
                 model=policy.model,
                 args=config,
                 train_dataset=Dataset.from_list(rows),
@@ -59,6 +65,31 @@ def sft(
             )
         )
     return history.rows
+
+
+class _Trainer(SFTTrainer):
+    """An order of examples that the number of processes does not change: theirs goes by the size of one's share."""
+
+    def _get_train_sampler(self, train_dataset=None):
+        return _Order([len(ids) for ids in self.train_dataset["input_ids"]], self.args)
+
+
+class _Order(Sampler):
+    """Places of examples, much of a length together, as transformers' `LengthGroupedSampler` draws them; for several
+    processes, so often the last one, which is none, that each has as many micro-batches."""
+
+    def __init__(self, lengths: Sequence[int], args):
+        self.together = args.train_batch_size * processes.count()
+        self.batch = self.together * args.gradient_accumulation_steps
+        self.lengths = lengths[:-1] if processes.count() > 1 else lengths
+        self.more = -len(self.lengths) % self.together if processes.count() > 1 else 0
+
+    def __len__(self) -> int:
+        return len(self.lengths) + self.more
+
+    def __iter__(self) -> Iterator[int]:
+        yield from processes.told(lambda: list(LengthGroupedSampler(self.batch, lengths=self.lengths)))
+        yield from [len(self.lengths)] * self.more
 
 
 def _row(index: int, example: dict) -> dict:

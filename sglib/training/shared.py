@@ -11,14 +11,18 @@ import torch
 from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from sglib.models import processes
+
 
 @contextlib.contextmanager
 def restore_after_training(model) -> Iterator[None]:
-    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients, the
-    configuration's `use_cache`, adapters that it added for a reference, and a `forward` replaced on the instance, with
-    which a copy of the model would still call the original's weights."""
+    """Restores everything that a TRL trainer changes on a model, except the weights: the mode, gradients and their
+    checkpoints, the configuration's `use_cache`, adapters that it added for a reference, and a `forward` replaced on
+    the instance, with which a copy of the model would still call the original's weights."""
     adapted = isinstance(model, PeftModel)
-    patched = [(m, m.__dict__.get("forward")) for m in {model, model.get_base_model() if adapted else model}]
+    base = model.get_base_model() if adapted else model
+    checkpointing = base.is_activation_checkpointing
+    patched = [(m, m.__dict__.get("forward")) for m in {model, base}]
     config, cached = model.config, getattr(model.config, "use_cache", None)
     adapters, training = set(model.peft_config) if adapted else set(), model.training
     try:
@@ -31,16 +35,24 @@ def restore_after_training(model) -> Iterator[None]:
                 module.forward = forward
         for name in set(model.peft_config) - adapters if adapted else ():
             model.delete_adapter(name)
+        if base.is_activation_checkpointing and not checkpointing:
+            base.activation_checkpointing_disable()
+            base.disable_input_require_grads()
         if cached is not None:
             config.use_cache = cached
         model.zero_grad(set_to_none=True)
         model.train(training)
 
 
-def arguments(policy, batch_size: int, micro_batch_size: int, bf16: bool | None = None) -> dict:
-    """Keywords of TRL's three configurations: nothing is printed or saved; an optimiser step takes a batch and is
-    logged. `bf16` None means yes on a GPU that supports it, no on CPU."""
-    micro = max(size for size in range(1, min(micro_batch_size, batch_size) + 1) if batch_size % size == 0)
+def arguments(
+    policy, batch_size: int, micro_batch_size: int, bf16: bool | None = None, gradient_checkpointing: bool = False
+) -> dict:
+    """Keywords of TRL's three configurations: nothing is printed or saved; an optimiser step takes a batch, of which
+    each process has the same share, and is logged. `bf16` None means yes on a GPU that supports it, no on CPU."""
+    if batch_size % (count := processes.count()):
+        raise ValueError(f"batch_size: got {batch_size}; allowed with {count} processes: a multiple of {count}")
+    share = batch_size // count
+    micro = max(size for size in range(1, min(micro_batch_size, share) + 1) if share % size == 0)
     cuda = torch.device(policy.device).type == "cuda"
     return {
         "save_strategy": "no",
@@ -48,8 +60,8 @@ def arguments(policy, batch_size: int, micro_batch_size: int, bf16: bool | None 
         "disable_tqdm": True,
         "logging_steps": 1,
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": batch_size // micro,
-        "gradient_checkpointing": False,  # TRL's default is True; micro-batches already bound the memory
+        "gradient_accumulation_steps": share // micro,
+        "gradient_checkpointing": gradient_checkpointing,  # TRL's default is True
         "bf16": bf16 if bf16 is not None else cuda and torch.cuda.is_bf16_supported(),  # default: True
         "use_cpu": not cuda,
         "dataloader_pin_memory": False,
