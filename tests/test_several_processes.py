@@ -41,7 +41,7 @@ def launch(outputs: Path, *command) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen, seconds: float = 120) -> str:
+def finish(process: subprocess.Popen, seconds: float = 300) -> str:
     """What it has written; killed with all that it has started where that takes too long."""
     try:
         return process.communicate(timeout=seconds)[0]
