@@ -3,7 +3,6 @@
 import os
 from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -11,9 +10,8 @@ from accelerate import DistributedType, PartialState
 from accelerate.commands import launch
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models
+from test_sft import make_policy
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from sglib.experiments import params as parameters
 from sglib.experiments.experiment import Experiment
@@ -50,16 +48,7 @@ def arguments(config: str) -> Namespace:
 
 def supervised() -> dict[str, torch.Tensor]:
     """Weights of a tiny model after two epochs over 21 examples of 1 to 9 tokens, in batches of 8."""
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=16, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, max_position_embeddings=128, tie_word_embeddings=True, pad_token_id=0,
-        eos_token_id=1, bos_token_id=None,
-    )  # fmt: skip
-    core = Tokenizer(models.WordLevel({f"t{i}": i for i in range(16)}, unk_token="t0"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="t0", eos_token="t1", unk_token="t0")
-    policy = SimpleNamespace(model=Qwen3ForCausalLM(config).float(), tokenizer=tokenizer, device=torch.device("cpu"))
-    rng, examples = np.random.default_rng(0), []
+    policy, rng, examples = make_policy(), np.random.default_rng(0), []
     for _ in range(21):
         ids = rng.integers(2, 16, rng.integers(2, 10)).tolist()
         examples.append({"input_ids": ids, "labels": [IGNORE, *ids[1:]]})

@@ -55,7 +55,7 @@ from sglib.records import (
     write_trajectories,
 )
 from sglib.training.checkpoint import locked
-from sglib.training.grpo import GRPOSettings, check_processes, train
+from sglib.training.grpo import GRPOSettings, train
 
 ROOMS = ("formats", "models", "play", "rewards", "advantages", "measure", "training")
 SHARED = (
@@ -218,7 +218,7 @@ class Experiment:
             RuntimeError: another training has the folder.
             ValueError: a number of processes that does not divide a batch, or with which a start cannot be trained.
         """
-        check_processes(self.params.games_per_iteration)
+        processes.part("games_per_iteration", self.params.games_per_iteration)
         if start := self.load().start:
             start.check_processes()
         processes.join()

@@ -48,9 +48,7 @@ class Stage(Part):
         """`ValueError` where the processes cannot train this together (`sglib.models.processes`)."""
         if processes.in_pieces():
             raise ValueError("start: with FSDP or DeepSpeed; allowed: processes that have the whole model each")
-        if self.batch_size % (count := processes.count()):
-            allowed = f"allowed with {count} processes: a multiple of {count}"
-            raise ValueError(f"start: batch_size: got {self.batch_size}; {allowed}")
+        processes.part("start: batch_size", self.batch_size)
 
     def how(self, seed: int) -> dict[str, Any]:
         """Arguments of the training."""

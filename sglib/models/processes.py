@@ -64,6 +64,13 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[len(items) * here // n : len(items) * (here + 1) // n]
 
 
+def part(name: str, number: int) -> int:
+    """How many of `number` things each process has; `ValueError`, which calls them `name`: they cannot have as many."""
+    if number % count():
+        raise ValueError(f"{name}: got {number}; allowed with {count()} processes: a multiple of {count()}")
+    return number // count()
+
+
 def gathered(data: bytes) -> list[bytes]:
     """What each process has handed in, by rank."""
     if count() == 1:

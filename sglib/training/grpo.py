@@ -114,13 +114,6 @@ def draw_games(count: int, per_iteration: int, seed: int, iteration: int) -> lis
     return order[position * per_iteration : (position + 1) * per_iteration].tolist()
 
 
-def check_processes(games_per_iteration: int) -> None:
-    """`ValueError` where the processes cannot have as many games each: a game's episodes are played by one of them."""
-    if games_per_iteration % (count := processes.count()):
-        allowed = f"allowed with {count} processes: a multiple of {count}"
-        raise ValueError(f"games_per_iteration: got {games_per_iteration}; {allowed}")
-
-
 def training_arguments(policy, settings: GRPOSettings, run_dir: Path | None) -> GRPOConfig:
     """TRL's arguments for a run; trackers that write files write into `run_dir`."""
     batch = settings.games_per_iteration * settings.group_size
@@ -366,7 +359,7 @@ def train(
         KeyboardInterrupt: after the iteration in which Ctrl-C came, and a checkpoint in `run_dir`.
     """
     check_trainable(policy)
-    check_processes(settings.games_per_iteration)
+    processes.part("games_per_iteration", settings.games_per_iteration)  # a game's episodes are played by one of them
     processes.join()
     draw_games(len(games), settings.games_per_iteration, settings.seed, 0)  # fail before anything is loaded
     for name in {game.env for game in games}:

@@ -126,7 +126,9 @@ def optimizers_of(model, recipe: Mapping) -> list[torch.optim.Optimizer]:
     ]
 
 
-def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128) -> Policy:
+def pretrain(
+    env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128, name: str = "base"
+) -> Policy:
     """Train the base model of an environment (a name, or a Python file with its card) and write it to the folder `out`:
     weights, tokenizer, and a `card.json` with recipe, curve and machine. The curve has `points`, evenly spaced up to
     the last step, each measured on as many `games` of the panel (0: nothing is measured).
@@ -167,7 +169,7 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
     policy.save(out)
     made = {
         "what": f"Qwen3 architecture, word-level tokenizer, pre-trained on transcripts of generated {card.name} tasks",
-        "command": f"make base ENV={card.name}",
+        "command": f"make base ENV={card.name}" + (f" ARGS='--name {name}'" if name != "base" else ""),
         "parameters": sum(p.numel() for p in model.parameters()),
         "recipe": dict(recipe),
         "curve": curve,
@@ -197,7 +199,7 @@ def main():
         parser.error(f"--env {options.env} --name {options.name}: allowed: {having}")
     changes = {name: value for name in ("stop", "seed") if (value := getattr(options, name)) is not None}
     out = options.out or card.folder / "models" / options.name
-    pretrain(options.env, {**recipes[options.name], **changes}, out, games=options.games)
+    pretrain(options.env, {**recipes[options.name], **changes}, out, games=options.games, name=options.name)
 
 
 if __name__ == "__main__":

@@ -49,9 +49,7 @@ def arguments(
 ) -> dict:
     """Keywords of TRL's three configurations: nothing is printed or saved; an optimiser step takes a batch, of which
     each process has the same share, and is logged. `bf16` None means yes on a GPU that supports it, no on CPU."""
-    if batch_size % (count := processes.count()):
-        raise ValueError(f"batch_size: got {batch_size}; allowed with {count} processes: a multiple of {count}")
-    share = batch_size // count
+    share = processes.part("batch_size", batch_size)
     micro = max(size for size in range(1, min(micro_batch_size, share) + 1) if share % size == 0)
     cuda = torch.device(policy.device).type == "cuda"
     return {

@@ -33,13 +33,14 @@ class Habits:
     """How an episode's demonstrator behaves; every value is a probability.
 
     Attributes:
-        likely: receptacles are searched where most things lie first (large, open surfaces: `ROOM_FOR`); else
-        ordered: in the order in which the room lists them; else at random. Both are drawn once an episode.
+        ordered: receptacles are searched in the order in which the room lists them, else at random; once an episode.
         noise: upper end of the uniform share of random admissible actions (the share is drawn once an episode).
         impossible: share of attempts at something inadmissible.
         again: that such an attempt is made once more, each time.
         wrong_label: share of labels that are drawn at random; what they say is followed nevertheless.
         wrong_subgoal: share of new sub-goals that name a random place.
+        likely: receptacles are searched where most things lie first: large surfaces (`ROOM_FOR`), open ones before
+            closed ones of their size; once an episode, in place of `ordered`.
         noise_taught: that random actions are learned, too (drawn once an episode); else they only lead elsewhere.
     """
 
@@ -213,16 +214,15 @@ def demonstrate(
     first = distance = env.distance()
     label, valid, steps, repeated = "neutral", True, [], None
     while not observation.done and len(steps) < max_turns:
-        # what comes out of a failed attempt is shown as it should be
-        failed = not valid
-        stated = rng.choice(LABELS) if steps and not failed and rng.random() < habits.wrong_label else label
+        # what comes out of a failed attempt (the last action was not valid) is shown as it should be
+        stated = rng.choice(LABELS) if steps and valid and rng.random() < habits.wrong_label else label
         imitate = True
         if repeated is not None and rng.random() < habits.again:
             action, goal = repeated
         else:
             plan, repeated = explorer.think(stated, habits.wrong_subgoal), None
             action, goal = explorer.act(plan), plan.text
-            if not failed and rng.random() < habits.impossible:
+            if valid and rng.random() < habits.impossible:
                 action = explorer.impossible()
                 action, goal = repeated = action, explorer.stated(action)
             elif rng.random() < noise:
