@@ -318,6 +318,17 @@ class PhaseParams(Params):
     """11_when_do_step_rewards_help has none of its own: it reads every regime's cells."""
 
 
+class OfficialParams(Params):
+    """14_the_real_benchmark: `games` of each published list are played, `replayed` lost and won episodes each on the
+    environment's own engine; `cells` names the file of `params/` whose grid was trained."""
+
+    model: Annotated[Text, AfterValidator(_model)] = "official"
+    max_turns: Int | None = Field(50, ge=1, le=200)
+    cells: GridName = "official"
+    games: Count = 24
+    replayed: Int = Field(4, ge=0)
+
+
 class Grid(pydantic.BaseModel):
     """The key `grid` of a parameters file: the recipes that `python -m sglib evidence` trains, as the section `grpo`
     says. `headline` ones have `headline_seeds` paired seeds each, the others theirs, from `first_seed` on. Tuning used
@@ -386,6 +397,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "look": ("08_inspecting_trajectories", LookParams),
     "own": ("10_assay", AssayParams),
     "phase": ("11_when_do_step_rewards_help", PhaseParams),
+    "official": ("14_the_real_benchmark", OfficialParams),
     "report": ("09_report", ReportParams),
 }
 
