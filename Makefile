@@ -1,4 +1,4 @@
-# make study | test | chaos | evidence | assay | parity | benchmark | lab | report | base | smollm2 | notebooks | sync | docs | onboarding | lint | browser | clean
+# make study | test | chaos | evidence | official | assay | parity | benchmark | lab | report | base | smollm2 | notebooks | sync | docs | onboarding | lint | browser | clean
 # Everything runs in .venv, made from pyproject.toml and constraints.txt. Another interpreter: make study PYTHON=python3.12
 
 PYTHON ?= python3
@@ -18,13 +18,14 @@ export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help study test chaos evidence assay parity benchmark lab report base smollm2 notebooks docs onboarding sync lint browser clean
+.PHONY: help study test chaos evidence official assay parity benchmark lab report base smollm2 notebooks docs onboarding sync lint browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make study    run the whole study (notebooks 00 to 08 and the report) with $(PARAMS) into outputs/"
 	@echo "make evidence  train what is missing of params/regimes/tight.yaml: recipes over many seeds, hours on every core, resumable;"
 	@echo "              ARGS='--scheduler tcp://10.0.0.1:8786' has Dask's workers train, on many machines (docs/how-to/cluster.md)"
+	@echo "make official DATA=FOLDER  from nothing to an agent that plays ALFWorld's own games: two to three hours, resumable"
 	@echo "make assay RECIPE=mine.yaml  judge a recipe, also one of your own, against the controls (about 15 minutes)"
 	@echo "make test     install what the tests need and run them"
 	@echo "make chaos    kill, fill the disk, run two at once, fuzz and soak (about 20 idle minutes, bounded); ARGS=--short takes 40 seconds"
@@ -61,6 +62,10 @@ study: $(VENV)/installed
 # ARGS='--scheduler tcp://...' has Dask's workers train
 evidence: $(VENV)/installed
 	@$(BIN)/python -m sglib evidence $(ARGS)
+
+# DATA is a folder with json_2.1.1/ in it, if not where alfworld-download puts it
+official: $(VENV)/installed
+	@$(if $(DATA),SGLIB_ALFWORLD_DATA=$(DATA)) $(BIN)/python -m sglib official $(ARGS)
 
 assay: $(VENV)/installed
 	@$(BIN)/python -m sglib assay $(RECIPE) $(ARGS)

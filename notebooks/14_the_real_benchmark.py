@@ -36,6 +36,7 @@ import pandas as pd
 import sglib
 from sglib.experiments import benchmark, evidence
 from sglib.experiments.files import params_file
+from sglib.models.small import build_model, build_tokenizer
 
 p = sglib.params.check("14_the_real_benchmark", globals())
 run = sglib.runs.start_run("14_the_real_benchmark", p)
@@ -156,8 +157,6 @@ for name, x in reports.items():
 # games would be won by themselves.
 
 # %%
-from sglib.models.small import build_model, build_tokenizer  # noqa: E402
-
 tokenizer = build_tokenizer(p.env)
 untrained = sglib.Policy(build_model(tokenizer, seed=p.seed), tokenizer, True, "untrained")
 control = [sglib.evaluate(untrained, each, **how).wins for each in games.values()]
@@ -206,7 +205,7 @@ reference, same = p.card.make(engine="textworld"), 0
 chosen = [e for e in played if not e.won][: p.replayed] + [e for e in played if e.won][: p.replayed]
 for episode in chosen:
     answer = reference.reset(by_id[episode.game_id])
-    for turn, after in zip(episode.turns, [*episode.turns[1:], None]):
+    for turn in episode.turns:
         assert answer.text == turn.observation, (episode.game_id, turn.action)
         answer = reference.step(turn.action)
     assert answer.text == episode.final_observation and answer.won == episode.won

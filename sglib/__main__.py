@@ -1,4 +1,4 @@
-"""The commands: `python -m sglib study | store | train | evidence | assay | smollm2 | webshop | verdicts`."""
+"""`python -m sglib study | store | train | official | evidence | assay | smollm2 | webshop | verdicts`."""
 
 import argparse
 import functools
@@ -28,6 +28,10 @@ def parser() -> argparse.ArgumentParser:
     command = add("train", "cpu", "train one recipe, in one process or in several that `accelerate launch` starts")
     command.add_argument("--arm", required=True, metavar="RECIPE", help="its name, or a YAML file's path")
     command.add_argument("--seed", type=int, help="(default: the file's)")
+    command = add("official", "official", "from nothing to an agent that plays the published benchmark's own games")
+    command.add_argument("--arm", default="grpo", metavar="RECIPE", help="default: %(default)s")
+    command.add_argument("--seed", type=int, help="(default: the file's)")
+    command.add_argument("--shipped-base", action="store_true", help="begin with the shipped base model")
     command = add("evidence", "tight", "train every recipe of the study over many seeds, one small file a cell")
     command.add_argument("--only", nargs="+", metavar="RECIPE", help="only these recipes")
     command.add_argument("--jobs", type=int, help="processes at a time (default: one a core)")
@@ -61,6 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
             return experiment.command(o.params, o.arm, o.seed)
         if processes.count() > 1:
             raise ValueError(f"{o.command}: started in {processes.count()} processes; allowed: one, or train")
+        if o.command == "official":
+            from sglib.experiments import benchmark
+
+            return benchmark.command(o.params, o.arm, o.seed, o.shipped_base)
         if o.command in ("study", "store"):
             from sglib.experiments import study
 

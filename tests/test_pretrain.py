@@ -121,6 +121,29 @@ def test_same_recipe_same_model_and_its_card(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), again.parameters(), strict=True))
 
 
+def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "BUCKET", 1)  # a checkpoint before each step but the first
+    whole = pretrain.pretrain("alfworld", TINY, tmp_path / "whole", points=2, games=2)
+    loss_of, calls = pretrain.loss_of, []
+
+    def interrupted(*given):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss_of(*given)
+
+    monkeypatch.setattr(pretrain, "loss_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain("alfworld", TINY, tmp_path / "parts", points=2, games=2)
+    assert not (tmp_path / "parts").exists() and (tmp_path / "parts.part").exists()
+    parts = pretrain.pretrain("alfworld", TINY, tmp_path / "parts", points=2, games=2)
+    assert len(calls) == 5, "the last step alone was left"
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True))
+    curves = [json.loads((tmp_path / name / "card.json").read_text())["curve"] for name in ("whole", "parts")]
+    assert [row["loss"] for row in curves[0]] == [row["loss"] for row in curves[1]]
+    assert not (tmp_path / "parts.part").exists()
+
+
 ECHO = """
 import sglib.envs.base as base
 from sglib.records import Observation

@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from sglib.envs.base import Environment
 from sglib.envs.panels import manifest
+from sglib.experiments import params as parameters
 from sglib.experiments.evidence import Found
+from sglib.experiments.experiment import one, train_shown
+from sglib.experiments.runs import output_root
 from sglib.measure import intervals
 from sglib.models.small import located
+from sglib.training.pretrain import pretrain
 
 STAGES = ("rollout", "reward", "update")  # of an iteration, as `batches` times them
 
@@ -59,3 +64,38 @@ def pretraining_minutes(model: str, env: str) -> float:
     """What pre-training a shipped model took, as its card says."""
     card = json.loads((located(model, env) / "card.json").read_text(encoding="utf-8"))
     return card["wall_seconds"] / 60
+
+
+def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
+    """The command `python -m sglib official`: from nothing to the evaluated agent. Pre-trains the file's base model
+    into the outputs (unless that is complete; or takes the `shipped` one), trains `arm` from it, and prints how well
+    each published list is played. Returns its exit status.
+
+    Raises:
+        ParameterError: naming the parameter that is wrong, before anything is trained.
+        ValueError: the benchmark's own files are not at hand; it says where they were looked for.
+    """
+    p = one(file, arm, {}).params
+    lists = parts(p.card)
+    for name in lists:
+        p.card.panel(None, name)
+    recipe = p.card.further_pretraining.get(p.model)
+    if not shipped and recipe is None:
+        allowed = ", ".join(p.card.further_pretraining)
+        raise parameters.ParameterError(f"{file}: model = {p.model!r}: allowed: {allowed}, or --shipped-base")
+    values = {} if seed is None else {"seed": seed}
+    if not shipped:
+        folder = output_root(p.output_dir) / Path(file).stem / p.model
+        if (folder / "card.json").exists():
+            print(f"Pre-trained already: {folder}")
+        else:
+            print(f"Pre-training {p.model} for {recipe['stop']} steps, into {folder}", flush=True)
+            pretrain(p.env, recipe, folder, name=p.model)
+        values["model"] = str(folder)
+    experiment = one(file, arm, values)
+    result = train_shown(experiment)
+    for name, games in lists.items() if result else ():
+        x = score({experiment.seed: result.after[games]})
+        rate = f"{100 * x['success']:.1f} % [{100 * x['low']:.1f}, {100 * x['high']:.1f}]"
+        print(f"{name}: {rate} of {x['games']} games, each played {p.eval_seeds} times")
+    return 0

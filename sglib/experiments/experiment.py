@@ -366,10 +366,21 @@ def command(file: str | Path, arm: str, seed: int | None) -> int:
     Raises:
         ParameterError: naming the parameter that is wrong.
     """
+    train_shown(one(file, arm, {} if seed is None else {"seed": seed}))
+    return 0
+
+
+def one(file: str | Path, arm: str, values: dict) -> Experiment:
+    """One recipe of a parameters file, with `values` in place of the file's; errors as of `params.check`."""
     content = parameters.load_file(file)
     given = parameters.common(content) | {"grpo": content.get("grpo", {}) | {"arms": [arm]}}
-    p = parameters.check("grpo", given | ({} if seed is None else {"seed": seed}))
-    experiment = Experiment(p.arms[0], p)
+    p = parameters.check("grpo", given | values)
+    return Experiment(p.arms[0], p)
+
+
+def train_shown(experiment: Experiment) -> Result | None:
+    """Train with a printed line an iteration; None where it was asked to stop before its end."""
+    p = experiment.params
 
     def say(text: str) -> None:
         if processes.first():
@@ -388,7 +399,7 @@ def command(file: str | Path, arm: str, seed: int | None) -> int:
     result = experiment.read()
     if not result.card:
         say("Stopped, as it was asked to; the same command goes on from the last checkpoint")
-        return 0
+        return None
     before, after = (100 * sum(x) / len(x) for x in (result.before, result.after))
     say(f"{before:.1f} -> {after:.1f} % of {len(result.after)} held-out games, {result.card['seconds']:.0f} s")
-    return 0
+    return result

@@ -26,11 +26,13 @@ import math
 import os
 import platform
 import random
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from sglib import envs, formats
@@ -40,6 +42,7 @@ from sglib.measure.evaluate import evaluate
 from sglib.models.policy import Policy
 from sglib.models.small import build_model, build_tokenizer
 from sglib.records import Trajectory, Turn, write_atomic
+from sglib.training import checkpoint
 
 BUCKET = 16  # batches drawn together, sorted by length so that a batch holds little padding
 
@@ -92,9 +95,12 @@ def draw_transcripts(
     return out
 
 
-def batches(policy: Policy, card: Environment, recipe: Mapping) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (ids, weights) batches, (transcripts_per_step, T) each, padded on the right."""
-    pad, size, bucket = policy.tokenizer.pad_token_id, recipe["transcripts_per_step"], 0
+def batches(
+    policy: Policy, card: Environment, recipe: Mapping, bucket: int = 0
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless (ids, weights) batches, (transcripts_per_step, T) each, padded on the right; from batch
+    `bucket` * `BUCKET` on."""
+    pad, size = policy.tokenizer.pad_token_id, recipe["transcripts_per_step"]
     while True:
         drawn = draw_transcripts(policy, card, recipe, bucket, size * BUCKET)
         drawn.sort(key=lambda pair: len(pair[0]))
@@ -126,12 +132,34 @@ def optimizers_of(model, recipe: Mapping) -> list[torch.optim.Optimizer]:
     ]
 
 
+def _optimizer_tensors(optimizers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    """The optimizers' states as flat tensors, named "<optimizer>|<parameter>|<slot>"."""
+    states = [(k, optimizer.state_dict()["state"]) for k, optimizer in enumerate(optimizers)]
+    return {
+        f"{k}|{i}|{slot}": torch.as_tensor(value).contiguous()
+        for k, state in states for i, slots in state.items() for slot, value in slots.items()
+    }  # fmt: skip
+
+
+def _go_on(model, optimizers: list[torch.optim.Optimizer], found: Path) -> None:
+    """Weights and optimizers' states of a checkpoint."""
+    checkpoint.load_weights(model, found)
+    states: list[dict] = [{} for _ in optimizers]
+    for name, tensor in load_file(found / "optimizer.safetensors").items():
+        k, i, slot = name.split("|")
+        states[int(k)].setdefault(int(i), {})[slot] = tensor
+    for optimizer, state in zip(optimizers, states):
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
 def pretrain(
     env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128, name: str = "base"
 ) -> Policy:
     """Train the base model of an environment (a name, or a Python file with its card) and write it to the folder `out`:
     weights, tokenizer, and a `card.json` with recipe, curve and machine. The curve has `points`, evenly spaced up to
-    the last step, each measured on as many `games` of the panel (0: nothing is measured).
+    the last step, each measured on as many `games` of the panel (0: nothing is measured). After each `BUCKET` batches a
+    tenth of the way or more from the last time, a checkpoint is written into `<out>.part`, with which the same call
+    goes on after an interruption, to the same weights.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -141,8 +169,20 @@ def pretrain(
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
     tasks = panel(env, n=games, size=recipe["size"]) if games else []
-    began, stream, curve, recent = time.perf_counter(), batches(policy, card, recipe), [], []
-    for step in tqdm(range(recipe["stop"]), desc="pre-training", mininterval=5):
+    part, fingerprint = out.with_name(f"{out.name}.part"), {"recipe": dict(recipe), "points": points, "games": games}
+    part.mkdir(parents=True, exist_ok=True)
+    curve, recent, first, began = [], [], 0, time.perf_counter()
+    if found := checkpoint.find(part, fingerprint):
+        state = checkpoint.read_state(found)
+        _go_on(model, optimizers, found)
+        curve, recent, first = state["curve"], state["recent"], state["iteration"]
+        began -= state["seconds"]
+    stream, every = batches(policy, card, recipe, first // BUCKET), math.ceil(recipe["stop"] / 10 / BUCKET) * BUCKET
+    for step in tqdm(range(first, recipe["stop"]), "pre-training", recipe["stop"], initial=first, mininterval=5):
+        if step > first and step % every == 0:
+            now = {"iteration": step, "fingerprint": fingerprint, "curve": curve, "recent": recent}
+            now |= {"seconds": time.perf_counter() - began}
+            checkpoint.write(part, now, model, _optimizer_tensors(optimizers))
         ids, weights = next(stream)
         scale = min(1.0, (step + 1) / recipe["warmup_steps"]) * (1 - step / recipe["steps"])
         for optimizer, lr in zip(optimizers, base_lrs):
@@ -180,6 +220,7 @@ def pretrain(
         "versions": {"torch": torch.__version__.split("+")[0], "python": platform.python_version()},
     }
     write_atomic(out / "card.json", json.dumps(made, indent=1))
+    shutil.rmtree(part)
     return policy
 
 
