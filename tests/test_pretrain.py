@@ -108,6 +108,8 @@ def test_the_committed_base_has_the_vocabulary_and_the_recipe_of_the_card():
         assert build_tokenizer("alfworld").get_vocab() == base.tokenizer.get_vocab()
         made = json.loads((CARD.folder / "models" / name / "card.json").read_text())["recipe"]
         assert made == CARD.pretraining | {"seed": seed}
+    made = json.loads((CARD.folder / "models/whole_rooms/card.json").read_text())["recipe"]
+    assert made == CARD.further_pretraining["whole_rooms"]
 
 
 def test_same_recipe_same_model_and_its_card(tmp_path):
@@ -119,6 +121,25 @@ def test_same_recipe_same_model_and_its_card(tmp_path):
     assert all(set(row["success"]) == set(TINY["formats"]) for row in card["curve"])
     again = load_policy(str(tmp_path / "a"), device="cpu").model
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), again.parameters(), strict=True))
+
+
+def test_the_learning_rate_falls_again_with_new_optimizers(tmp_path, monkeypatch):
+    made, rates = [], []
+    optimizers_of, loss_of = pretrain.optimizers_of, pretrain.loss_of
+
+    def kept(*given):
+        made.append(optimizers_of(*given))
+        return made[-1]
+
+    def watched(*given):
+        if len(rates) < 4:
+            rates.append(made[-1][1].param_groups[0]["lr"])
+        return loss_of(*given)
+
+    monkeypatch.setattr(pretrain, "optimizers_of", kept)
+    monkeypatch.setattr(pretrain, "loss_of", watched)
+    pretrain.pretrain("alfworld", TINY | {"steps": 2, "warmup_steps": 1}, tmp_path / "a", games=0)
+    assert len(made) == 2 and rates == [TINY["adamw_lr"] * scale for scale in (1, 0.5, 1, 0.5)]
 
 
 def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):

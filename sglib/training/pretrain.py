@@ -7,7 +7,8 @@ Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what th
 made. The recipe is the card's `pretraining`:
 
     seed                    of games and demonstrators
-    steps, stop             the learning rate falls to 0 over `steps`; training ends at `stop`: it leaves room to learn
+    steps, stop             the learning rate falls to 0 over `steps`, and then again, with new optimizers; training ends
+                            at `stop`, early where it shall leave room to learn
     transcripts_per_step    in a batch
     max_turns, size         of an episode, and of its task (as for the card's `tasks`)
     formats                 name of a format -> share of transcripts
@@ -152,9 +153,7 @@ def _go_on(model, optimizers: list[torch.optim.Optimizer], found: Path) -> None:
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
-def pretrain(
-    env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128, name: str = "base"
-) -> Policy:
+def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128, name: str = "base") -> Policy:
     """Train the base model of an environment (a name, or a Python file with its card) and write it to the folder `out`:
     weights, tokenizer, and a `card.json` with recipe, curve and machine. The curve has `points`, evenly spaced up to
     the last step, each measured on as many `games` of the panel (0: nothing is measured). After each `BUCKET` batches a
@@ -184,7 +183,10 @@ def pretrain(
             now |= {"seconds": time.perf_counter() - began}
             checkpoint.write(part, now, model, _optimizer_tensors(optimizers))
         ids, weights = next(stream)
-        scale = min(1.0, (step + 1) / recipe["warmup_steps"]) * (1 - step / recipe["steps"])
+        at = step % recipe["steps"]
+        if step and at == 0:
+            optimizers = optimizers_of(model, recipe)
+        scale = min(1.0, (at + 1) / recipe["warmup_steps"]) * (1 - at / recipe["steps"])
         for optimizer, lr in zip(optimizers, base_lrs):
             optimizer.param_groups[0]["lr"] = lr * scale
         loss = loss_of(model, ids, weights)

@@ -29,7 +29,7 @@ PRETRAINING = base.PRETRAINING | {  # of base, and with seed 1 of base_seed1
 
 # whole rooms, for ALFWorld's own games: demonstrators that look where most things lie first and err less
 WHOLE_ROOMS = PRETRAINING | {
-    "steps": 2400, "stop": 2400, "transcripts_per_step": 8, "max_turns": 50, "size": 60,
+    "steps": 2400, "stop": 4800, "transcripts_per_step": 8, "max_turns": 50, "size": 60,
     "formats": {"act": 0.8, "guide": 0.2}, "with_example": 0.0,
     "habits": {"likely": 0.8, "ordered": 0.5, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.05, "again": 0.2,
                "wrong_label": 0.1, "wrong_subgoal": 0.05},
