@@ -326,7 +326,7 @@ class OfficialParams(Params):
     max_turns: Int | None = Field(50, ge=1, le=200)
     cells: GridName = "official"
     games: Count = 24
-    replayed: Int = Field(4, ge=0)
+    replayed: Int = Field(2, ge=0)
 
 
 class Grid(pydantic.BaseModel):
