@@ -40,7 +40,8 @@ from sglib.models.small import build_model, build_tokenizer
 
 p = sglib.params.check("14_the_real_benchmark", globals())
 run = sglib.runs.start_run("14_the_real_benchmark", p)
-print(p)
+print(p.model_dump(include={"env", "seed", "size", "model", "max_turns", "temperature",
+                            "cells", "games", "replayed"}))  # fmt: skip
 
 # %% [markdown]
 # ## What was trained
@@ -100,7 +101,8 @@ curves = {
     for recipe in recipes
 }
 run.write_json("curves.json", curves)
-for x, x_title in (("minutes", "minutes of one core, pre-training included"), ("episodes", "episodes")):
+axes = {"minutes": "minutes of one core, pre-training included", "episodes": "episodes"}
+for x, x_title in axes.items():
     if curves:
         sglib.view.keep_figure(run, x, sglib.figures.learning_curves(
             curves, x=x, title=f"Success on {unseen} (number of training seeds)", x_title=x_title,
@@ -112,10 +114,12 @@ for x, x_title in (("minutes", "minutes of one core, pre-training included"), ("
 
 # %%
 PAPERS = [
-    ("GRPO, Qwen2.5-1.5B (2505.10978)", 1500, 72.8), ("GiGPO, Qwen2.5-1.5B (2505.10978)", 1500, 86.7),
-    ("GiGPO, Qwen2.5-7B (2505.10978)", 7000, 90.8), ("Self-Guide, Qwen3-1.7B (2604.03098)", 1700, 89.8),
+    ("GRPO, Qwen2.5-1.5B (2505.10978)", 1500, 72.8),
+    ("GiGPO, Qwen2.5-1.5B (2505.10978)", 1500, 86.7),
+    ("GiGPO, Qwen2.5-7B (2505.10978)", 7000, 90.8),
+    ("Self-Guide, Qwen3-1.7B (2604.03098)", 1700, 89.8),
     ("Self-Guide, Qwen3-4B (2604.03098)", 4000, 96.9),
-]  # fmt: skip
+]
 agent = sglib.load_policy(p.model, env=p.env)
 millions = sum(x.numel() for x in agent.model.parameters()) / 1e6
 table = [{"agent": name, "million parameters": size_, "success, %": rate} for name, size_, rate in PAPERS]
@@ -149,7 +153,8 @@ how = {"format": "act", "temperature": p.temperature, "turns": p.turns, "seed": 
 reports = {name: sglib.evaluate(agent, each, **how) for name, each in games.items()}
 for name, x in reports.items():
     kinds = ", ".join(f"{kind} {wins}/{n}" for kind, (wins, n) in x.by_task.items())
-    print(f"{name}: {x.wins} of {x.n} won [{100 * x.low:.0f}, {100 * x.high:.0f} %], {x.turns:.1f} turns")
+    rate = f"{x.wins} of {x.n} won [{100 * x.low:.0f}, {100 * x.high:.0f} %]"
+    print(f"{name}: {rate}, {x.turns:.1f} turns")
     print(f"  {kinds}")
 
 # %% [markdown]
@@ -176,8 +181,9 @@ for name, types in kinds.items() if reported else ():
     hard = 1 - np.mean(list(found.outcomes(reported, games=lists[name]).values()), axis=0)
     lost = pd.DataFrame({"task": types, "lost": hard, "always": hard > 0.9, "never": hard == 0})
     summed = lost.groupby("task").agg(
-        games=("lost", "size"), lost=("lost", "mean"), always=("always", "sum"), never=("never", "sum")
-    )
+        games=("lost", "size"), lost=("lost", "mean"),
+        always=("always", "sum"), never=("never", "sum"),
+    )  # fmt: skip
     print(f"{reported} on {name}: share of plays lost, games lost in nine of ten, games never lost")
     print(summed.round(3).to_string(), "\n")
 

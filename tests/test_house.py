@@ -61,4 +61,4 @@ def test_few_lines():
     and the handling of trouble 400, cells on other machines 330, demonstrators that know where things lie 20, several
     processes and micro-batches 510."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
-    assert lines < 22_960
+    assert lines < 23_160
