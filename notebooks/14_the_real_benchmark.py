@@ -122,12 +122,12 @@ PAPERS = [
 ]
 agent = sglib.load_policy(p.model, env=p.env)
 millions = sum(x.numel() for x in agent.model.parameters()) / 1e6
-table = [{"agent": name, "million parameters": size_, "success, %": rate} for name, size_, rate in PAPERS]
-for row in (row for row in rows if row["when"] == "after"):
-    name = f"{row['recipe']}, {row['list']}, {row['n']} seeds (ours)"
-    table.append({"agent": name, "million parameters": round(millions, 1),
-                  "success, %": round(100 * row["success"], 1)})  # fmt: skip
-print(pd.DataFrame(table).to_string(index=False))
+ours = [
+    (f"{x['recipe']}, {x['list']}, {x['n']} seeds (ours)", round(millions, 1), 100 * x["success"])
+    for x in rows if x["when"] == "after"
+]  # fmt: skip
+columns = ["agent", "million parameters", "success, %"]
+print(pd.DataFrame([*PAPERS, *ours], columns=columns).round(1).to_string(index=False))
 
 # %% [markdown]
 # Read the table with care. Our model knows 259 words, the benchmark's own; a language model brings a language and
@@ -277,7 +277,8 @@ def games_needed(success, floor):
 with sglib.exercise("14.2"):
     n = games_needed(0.95, 0.90)
     assert sglib.intervals.wilson(round(0.95 * n), n)[0] > 0.90, f"{n} games are too few"
-    assert not sglib.intervals.wilson(round(0.95 * (n - 1)), n - 1)[0] > 0.90, "one game less would do"
+    less = n - 1
+    assert not sglib.intervals.wilson(round(0.95 * less), less)[0] > 0.90, "one less would do"
     assert games_needed(0.95, 0.80) < n, "a lower floor needs fewer games"
 
 # %% [markdown]
