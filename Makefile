@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off --no-compile -c constraints.txt
 
 export PIP_NO_INPUT = 1
+# empty: what is imported is compiled once and kept; where it was set, every process compiled torch and transformers anew
+export PYTHONDONTWRITEBYTECODE =
 export TOKENIZERS_PARALLELISM = false
 # threads that wait must not spin: with any other work on the machine that makes small models many times slower
 export OMP_WAIT_POLICY = PASSIVE
