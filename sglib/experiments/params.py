@@ -318,6 +318,30 @@ class PhaseParams(Params):
     """11_when_do_step_rewards_help has none of its own: it reads every regime's cells."""
 
 
+class ScaleParams(Params):
+    """13_scale_up.
+
+    Attributes:
+        games, group_size: what the random Qwen3 plays, and `answer_tokens` that its answers may have.
+        episodes, episode_tokens, written: of a batch in the table, tokens of an episode and how many the policy writes.
+        memory, tflops, bandwidth: of the GPU in the table: GB, 10**12 operations a second in bfloat16, TB/s.
+        utilisation: share of the last two that is reached, 0..1.
+    """
+
+    temperature: Warmth = 1.0
+    max_turns: Int | None = Field(3, ge=1, le=200)
+    games: Count = 2
+    group_size: Int = Field(3, ge=2)
+    answer_tokens: Count = 12
+    episodes: Count = 128
+    episode_tokens: Count = 13_000
+    written: Count = 3_000
+    memory: Positive = 80.0
+    tflops: Positive = 989.0
+    bandwidth: Positive = 3.35
+    utilisation: Share = 0.4
+
+
 class Grid(pydantic.BaseModel):
     """The key `grid` of a parameters file: the recipes that `python -m sglib evidence` trains, as the section `grpo`
     says. `headline` ones have `headline_seeds` paired seeds each, the others theirs, from `first_seed` on. Tuning used
@@ -386,6 +410,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "look": ("08_inspecting_trajectories", LookParams),
     "own": ("10_assay", AssayParams),
     "phase": ("11_when_do_step_rewards_help", PhaseParams),
+    "scale": ("13_scale_up", ScaleParams),
     "report": ("09_report", ReportParams),
 }
 
