@@ -168,4 +168,4 @@ def test_what_is_trained_whole_is_loaded_in_float32(lora, dtype, monkeypatch):
     p = check("grpo", {"size": "smoke", "lora": lora})
     with pytest.raises(Seen) as caught:
         experiment.Experiment("grpo", p).train()
-    assert caught.value.args[0].get("dtype") == dtype
+    assert caught.value.args[0]["dtype"] == dtype

@@ -183,7 +183,7 @@ class Experiment:
         with it alike; `name` is of the folder in the cache."""
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
-        key += [p.show_actions, p.max_tokens, source_hash(*sources(p.env))]
+        key += [p.show_actions, p.max_tokens, *([p.engine] if p.engine else []), source_hash(*sources(p.env))]
         folder = cache_folder(name, key, p.output_dir)
 
         def look() -> dict | None:
@@ -234,8 +234,8 @@ class Experiment:
         began = time.perf_counter(), time.process_time()
         lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
         # float32, also on a GPU: a step of 1e-6 on a weight in bfloat16 is rounded away; `bf16` is for the arithmetic
-        dtype = {} if p.lora or p.model.startswith(SCHEME) else {"dtype": "float32"}
-        policy = load_policy(p.model, env=p.env, lora=lora, **dtype)
+        dtype = None if p.lora or p.model.startswith(SCHEME) else "float32"
+        policy = load_policy(p.model, env=p.env, lora=lora, dtype=dtype, engine=p.engine)
         check_trainable(policy)  # before the base is evaluated
         count = p.iterations * p.games_per_iteration  # every task is trained on once
         tasks = p.card.tasks(count, seed=TRAINING_SEED + p.seed, size=p.task_size)

@@ -210,6 +210,7 @@ class GRPOParams(Params, BatchSettings):
         eval_seeds: how often the trained policy plays it, 1..9, each time with another seed; a game's outcome is the
             mean.
         temperature: of the training rollouts.
+        engine: vllm has vLLM write the answers (`sglib.models.vllm_engine`); null the model itself.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.
     """
@@ -223,6 +224,7 @@ class GRPOParams(Params, BatchSettings):
     eval_every: Count = 10
     eval_temperature: Warmth = 0.4
     eval_seeds: Int = Field(1, ge=1, le=9)
+    engine: Literal["vllm"] | None = None
     report_to: Names = []
 
     @pydantic.field_validator("report_to")

@@ -157,6 +157,7 @@ class Training(TrajectoryGRPOTrainer):
             # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout.
             train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
             processing_class=policy.tokenizer,
+            corrected=getattr(policy, "engine", None) is not None,
             **kwargs,
         )
 
