@@ -61,10 +61,10 @@ print(p.model_dump(include={
 # %%
 names = ("cpu", "qwen3-1.7b/qwen3_self_guide")
 files = [yaml.safe_load((params_dir() / f"{name}.yaml").read_text()) for name in names]
-print(f"{'model':24}{files[0].get('model', 'base'):>36}{files[1]['model']:>30}")
+print(f"{'model':24}{files[0].get('model', 'base'):>46}{files[1]['model']:>32}")
 for key in sorted({key for file in files for key in file["grpo"]}):
     values = [str(file["grpo"].get(key, "(default)")) for file in files]
-    print(f"{key:24}{values[0]:>36}{values[1]:>30}")
+    print(f"{key:24}{values[0]:>46}{values[1]:>32}")
 
 # %% [markdown]
 # The command is the same, too. Here it trains in one process; with `accelerate launch` in front, in as many as there
@@ -310,9 +310,13 @@ run.write_table("scale.csv", table)
 run.finish(models=list(sizes.QWEN3))
 
 # %% [markdown]
-# Read it by columns. 1.7 B fits on one GPU with room for a few episodes; 8 B does not fit at all with all of its
-# weights trained, so it needs an adapter, or its state in pieces on several GPUs. And read the last two lines
-# together: playing costs as much as learning or more, which is why rollout engines exist.
+# Read it by columns. 1.7 B fits on one GPU, with room for 17 episodes side by side; 8 B does not fit with all of its
+# weights trained (`nan`), so it needs an adapter, or its state in pieces on several GPUs. Without checkpointing not even
+# one episode of 1.7 B fits beside the state.
+#
+# And read the last two lines together: playing takes several times as long as learning. That is why there are engines
+# for it. With `-p engine vllm` one writes the answers here, in the process that trains; its weights and keys take half
+# the bytes in bfloat16, and what it samples with is corrected for in the loss.
 #
 # **Limits.**
 #

@@ -23,8 +23,8 @@ ENGINES = ("vllm",)
 class VLLM:
     """An engine with its own copy of a policy's weights. One a process: vLLM gives memory back when that ends."""
 
-    def __init__(self, policy, memory: float = 0.3):
-        """`memory`: share of the GPU's that vLLM takes, its copy of the weights included; 0..1. On a CPU it takes what
+    def __init__(self, policy, memory: float = 0.3, dtype: str | None = None):
+        """`dtype`: of its weights; None takes bfloat16 on a GPU, else float32. `memory`: share of the GPU's that vLLM takes, its copy of the weights included; 0..1. On a CPU it takes what
         the environment variable VLLM_CPU_KVCACHE_SPACE says, in GiB.
 
         Raises:
@@ -44,7 +44,7 @@ class VLLM:
         on_gpu = policy.device.type == "cuda"
         with tempfile.TemporaryDirectory() as folder:
             self._llm = vllm.LLM(
-                str(policy.save(folder)), dtype=str(policy.model.dtype).removeprefix("torch."), seed=0,
+                str(policy.save(folder)), dtype=dtype or ("bfloat16" if on_gpu else "float32"), seed=0,
                 max_model_len=policy.limit, skip_tokenizer_init=True, enforce_eager=not on_gpu,
                 # of the distribution that was sampled from, the temperature in it
                 logprobs_mode="processed_logprobs", **({"gpu_memory_utilization": memory} if on_gpu else {}),
