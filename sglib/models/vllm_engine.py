@@ -24,8 +24,11 @@ class VLLM:
     """An engine with its own copy of a policy's weights. One a process: vLLM gives memory back when that ends."""
 
     def __init__(self, policy, memory: float = 0.3, dtype: str | None = None):
-        """`dtype`: of its weights; None takes bfloat16 on a GPU, else float32. `memory`: share of the GPU's that vLLM takes, its copy of the weights included; 0..1. On a CPU it takes what
-        the environment variable VLLM_CPU_KVCACHE_SPACE says, in GiB.
+        """
+        Args:
+            memory: share of the GPU's that vLLM takes, its copy of the weights included; 0..1. On a CPU it takes what
+                the environment variable VLLM_CPU_KVCACHE_SPACE says, in GiB.
+            dtype: of its weights; None takes bfloat16 on a GPU, else float32.
 
         Raises:
             ValueError: vLLM is not installed, or there are several processes, with which nothing was tried.
