@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Tra
 
 from sglib.models import processes
 
-
 # what is kept for the backward pass, or not, by transformers' names; before 5.20, which vLLM's releases want, the older
 KEPT = "activation" if hasattr(PreTrainedModel, "activation_checkpointing_disable") else "gradient"
 
