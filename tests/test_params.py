@@ -6,6 +6,7 @@ import yaml
 
 from sglib.experiments import files, params
 from sglib.experiments.params import ParameterError, check, load_file
+from sglib.experiments.recipe import load_recipe
 from sglib.rewards.fields import yaml_number
 
 
@@ -144,6 +145,34 @@ def test_shipped_files(monkeypatch):
     monkeypatch.undo()
     for size in params.sizes():
         assert load_file(files.params_file(size)).get("size", size) == size
+
+
+def test_the_papers_recipes_on_a_language_model(monkeypatch):
+    """Every published recipe is an arm of one file, on ALFWorld's own games; what the papers state is what is there."""
+    monkeypatch.undo()
+    sections = {path.stem: load_file(path)["grpo"] for path in (files.params_dir() / "qwen3-1.7b").glob("*.yaml")}
+    trained = {name: check("grpo", {"size": name}) for name in sections}
+    assert all(name in params.sizes() for name in trained)
+    arms = {arm for p in trained.values() for arm in p.arms}
+    assert {"grpo", "gigpo", "guide", "self_guide", "repro_large", "igpo", "step_agent_large"} <= arms
+    for name, p in trained.items():
+        assert (p.model, p.task_size, p.turns) == ("Qwen/Qwen3-1.7B", "official", 50), name
+        assert (p.learning_rate, p.lr_schedule, p.win_reward) == (1e-6, "constant", None), name
+        assert p.iterations * p.games_per_iteration <= 3553, f"{name}: every game of ALFWorld's is trained on once"
+        batch = (32, 16, 0.001) if name == "qwen3_igpo" else (16, 8, 0.0)
+        assert (p.games_per_iteration, p.group_size, p.beta) == batch, name
+    p = trained["qwen3_self_guide"]
+    schedule = load_recipe("self_guide").components[1].schedule
+    coefficients = [schedule(step / p.iterations) for step in (39, 45, 50, 70, 75, 80, 99)]
+    assert coefficients == pytest.approx([0, 0.5, 1, 1, 0.5, 0, 0])  # the paper's 100 steps
+
+
+def test_large_models_are_warmed_up_gently():
+    """The rates of the small models' starts would ruin a pre-trained one."""
+    for name, plain in (("repro_large", "repro"), ("step_agent_large", "step_agent")):
+        large, small = load_recipe(name), load_recipe(plain)
+        assert (large.components, large.estimator) == (small.components, small.estimator)
+        assert large.start.learning_rate == 1e-5
 
 
 def test_clip_is_refused_where_it_would_do_nothing():

@@ -40,7 +40,7 @@ from sglib.experiments.runs import cache_folder, cached, output_root, source_has
 from sglib.measure.batch import trouble
 from sglib.measure.evaluate import Report, evaluate
 from sglib.models import processes
-from sglib.models.endpoint import check_trainable
+from sglib.models.endpoint import SCHEME, check_trainable
 from sglib.models.policy import Policy, load_policy
 from sglib.play.episode import Options
 from sglib.play.rollout import shared
@@ -71,7 +71,7 @@ SHOWN = 16  # episodes kept of the trained policy
 # parameters that change no result: other recipes, names and places, memory, what is written besides
 WITHOUT = (
     "arms", "run", "size", "output_dir", "env", "win_reward", "batch_size", "report_to", "checkpoint_every",
-    "tokens_per_micro_batch", "gradient_checkpointing",
+    "tokens_per_micro_batch", "gradient_checkpointing", "rollout_batch",
 )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ class Experiment:
         with it alike; `name` is of the folder in the cache."""
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
-        key += [p.show_actions, p.max_tokens, source_hash(*sources(p.env))]
+        key += [p.show_actions, p.max_tokens, *([p.engine] if p.engine else []), source_hash(*sources(p.env))]
         folder = cache_folder(name, key, p.output_dir)
 
         def look() -> dict | None:
@@ -233,7 +233,9 @@ class Experiment:
         p, folder, recipe, first = self.params, self.folder, self.load(), processes.first()
         began = time.perf_counter(), time.process_time()
         lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
-        policy = load_policy(p.model, env=p.env, lora=lora)
+        # float32, also on a GPU: a step of 1e-6 on a weight in bfloat16 is rounded away; `bf16` is for the arithmetic
+        dtype = None if p.lora or p.model.startswith(SCHEME) else "float32"
+        policy = load_policy(p.model, env=p.env, lora=lora, dtype=dtype, engine=p.engine)
         check_trainable(policy)  # before the base is evaluated
         count = p.iterations * p.games_per_iteration  # every task is trained on once
         tasks = p.card.tasks(count, seed=TRAINING_SEED + p.seed, size=p.task_size)

@@ -12,6 +12,7 @@ import yaml
 from pydantic_core import ArgsKwargs
 
 LONGEST, DEEPEST = 200_000, 50
+FOLDERS = ("qwen3-1.7b", "regimes", "")  # of params/; the last goes first
 
 
 def repo_root() -> Path:
@@ -50,18 +51,19 @@ def read_yaml(path: str | Path) -> dict:
     return content
 
 
+def _files() -> dict[str, Path]:
+    found = (path for folder in FOLDERS for path in (params_dir() / folder).glob("*.yaml"))
+    return {path.stem: path for path in found if path.name != "claims.yaml"}
+
+
 def sizes() -> list[str]:
-    """Names of the parameters files in `params/`, and of the regimes in `params/regimes/`."""
-    files = (*params_dir().glob("*.yaml"), *params_dir().glob("regimes/*.yaml"))
-    return sorted(path.stem for path in files if path.name != "claims.yaml")
+    """Names of the parameters files in `FOLDERS` of `params/`."""
+    return sorted(_files())
 
 
 def params_file(size: object) -> Path | None:
     """The parameters file of this name; None where there is none."""
-    if size not in sizes():
-        return None
-    plain, regime = (params_dir() / folder / f"{size}.yaml" for folder in ("", "regimes"))
-    return plain if plain.exists() else regime
+    return _files().get(size) if isinstance(size, str) else None
 
 
 def recipe_file(name: str) -> Path:

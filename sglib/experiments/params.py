@@ -210,6 +210,7 @@ class GRPOParams(Params, BatchSettings):
         eval_seeds: how often the trained policy plays it, 1..9, each time with another seed; a game's outcome is the
             mean.
         temperature: of the training rollouts.
+        engine: vllm has vLLM write the answers (`sglib.models.vllm_engine`); null the model itself.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.
     """
@@ -223,6 +224,7 @@ class GRPOParams(Params, BatchSettings):
     eval_every: Count = 10
     eval_temperature: Warmth = 0.4
     eval_seeds: Int = Field(1, ge=1, le=9)
+    engine: Literal["vllm"] | None = None
     report_to: Names = []
 
     @pydantic.field_validator("report_to")
@@ -318,6 +320,30 @@ class PhaseParams(Params):
     """11_when_do_step_rewards_help has none of its own: it reads every regime's cells."""
 
 
+class ScaleParams(Params):
+    """13_scale_up.
+
+    Attributes:
+        games, group_size: what the random Qwen3 plays, and `answer_tokens` that its answers may have.
+        episodes, episode_tokens, written: of a batch in the table, tokens of an episode and how many the policy writes.
+        memory, tflops, bandwidth: of the GPU in the table: GB, 10**12 operations a second in bfloat16, TB/s.
+        utilisation: share of the last two that is reached, 0..1.
+    """
+
+    temperature: Warmth = 1.0
+    max_turns: Int | None = Field(3, ge=1, le=200)
+    games: Count = 2
+    group_size: Int = Field(3, ge=2)
+    answer_tokens: Count = 12
+    episodes: Count = 128
+    episode_tokens: Count = 13_000
+    written: Count = 3_000
+    memory: Positive = 80.0
+    tflops: Positive = 989.0
+    bandwidth: Positive = 3.35
+    utilisation: Share = 0.4
+
+
 class OfficialParams(Params):
     """14_the_real_benchmark: `games` of each published list are played, `replayed` lost and won episodes each on the
     environment's own engine; `cells` names the file of `params/` whose grid was trained."""
@@ -397,6 +423,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "look": ("08_inspecting_trajectories", LookParams),
     "own": ("10_assay", AssayParams),
     "phase": ("11_when_do_step_rewards_help", PhaseParams),
+    "scale": ("13_scale_up", ScaleParams),
     "official": ("14_the_real_benchmark", OfficialParams),
     "report": ("09_report", ReportParams),
 }

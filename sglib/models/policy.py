@@ -22,6 +22,7 @@ from sglib.models.own_cache import new_cache
 from sglib.models.slots import feed
 from sglib.models.small import CHAT_TEMPLATE, SPECIAL, build_model, build_tokenizer, located, shipped, shipped_folder
 from sglib.models.template import OBSERVED, Template
+from sglib.models.vllm_engine import ENGINES, VLLM
 from sglib.records import Trajectory
 
 logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line of noise in every notebook
@@ -38,6 +39,7 @@ class Policy:
     compact: bool  # whether formats are named by one word (the shipped base) or by full instructions
     name: str  # for run records
     thinking: bool = False  # whether a model that can think before it answers does
+    engine: VLLM | None = None  # that writes answers in the model's place
 
     @property
     def device(self) -> torch.device:
@@ -91,20 +93,28 @@ class Policy:
         return directory
 
     def _write(self, directory: str) -> None:
-        model, state, kept = unwrapped(self.model), None, {}
-        if model is not self.model:  # merging rounds, and so would taking it back
-            kept = {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if ".base_layer." in n}
-            self.model.merge_adapter()
-            state = {n.replace(".base_layer.", "."): t for n, t in model.state_dict().items() if ".lora_" not in n}
-        try:
-            model.save_pretrained(directory, state_dict=state)
-        finally:
-            if kept:
-                self.model.unmerge_adapter()
-                with torch.no_grad():
-                    for name, weight in kept.items():
-                        model.get_parameter(name).copy_(weight)
+        with self.whole_weights() as weights:
+            unwrapped(self.model).save_pretrained(directory, state_dict=weights)
         self.tokenizer.save_pretrained(directory)
+
+    @contextlib.contextmanager
+    def whole_weights(self) -> Iterator[dict[str, torch.Tensor]]:
+        """The model's weights by their names without an adapter, which is merged in them as long as they are used."""
+        model, kept = unwrapped(self.model), {}
+        if model is self.model:
+            yield model.state_dict()
+            return
+        # merging rounds, and so would taking it back
+        kept = {n: p.detach().to("cpu", copy=True) for n, p in model.named_parameters() if ".base_layer." in n}
+        self.model.merge_adapter()
+        try:
+            state = model.state_dict()
+            yield {n.replace(".base_layer.", "."): t for n, t in state.items() if ".lora_" not in n}
+        finally:
+            self.model.unmerge_adapter()
+            with torch.no_grad():
+                for name, weight in kept.items():
+                    model.get_parameter(name).copy_(weight)
 
 
 @contextlib.contextmanager
@@ -126,6 +136,7 @@ def load_policy(
     device: str | None = None,
     dtype: str | None = None,
     thinking: bool = False,
+    engine: str | None = None,
 ) -> Policy | EndpointPolicy:
     """Load a policy.
 
@@ -141,6 +152,7 @@ def load_policy(
         dtype: "float32", "bfloat16"; None takes bfloat16 on a GPU for what has over 100 M parameters, else float32.
         thinking: let a model think before it answers, if its chat template knows that; its answers then get 1,000
             tokens and begin freely.
+        engine: "vllm" has vLLM write the answers of episodes (see `sglib.models.vllm_engine`); None the model itself.
 
     Raises:
         ValueError: there is no such model, or it cannot be played: no chat template or none that only appends, no end
@@ -149,9 +161,12 @@ def load_policy(
     """
     name = str(name)
     if name.startswith(SCHEME):
-        if lora or device or dtype:
-            raise ValueError(f"name={name!r}: an endpoint has no weights: allowed without lora, device and dtype")
+        if lora or device or dtype or engine:
+            allowed = "allowed without lora, device, dtype and engine"
+            raise ValueError(f"name={name!r}: an endpoint has no weights: {allowed}")
         return EndpointPolicy(name)
+    if engine not in (None, *ENGINES):
+        raise ValueError(f"engine={engine!r}: allowed: {', '.join(map(repr, ENGINES))}, None")
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise ValueError(f"dtype={dtype!r}: allowed: 'float32', 'bfloat16', 'float16', None")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -187,6 +202,8 @@ def load_policy(
     policy = Policy(model, tokenizer, compact, name, thinking)
     if not (name == "new" or shipped_folder(name, env)):
         _check(policy)
+    if engine:
+        policy.engine = VLLM(policy)
     return policy
 
 

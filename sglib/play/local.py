@@ -33,7 +33,7 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     """Play all episodes of a plan, in order. What takes longer than ten seconds shows a progress bar."""
     total = len(plan)
     # A large model's weights are best read by all cores together; and below some rows Python is all that a thread does.
-    threads = torch.get_num_threads() if is_small(policy.model) else 1
+    threads = torch.get_num_threads() if is_small(policy.model) and not policy.engine else 1
     size = max(1, min(plan.options.batch_size, max(FEWEST, -(-total // threads))))
     # a worker's bar would be drawn over its parent's, and those of several processes over each other
     quiet = multiprocessing.parent_process() is not None or not processes.first()
@@ -41,6 +41,8 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     streams = streams_of(plan)
     lock = threading.Lock()  # not every engine is safe in threads, and Python would run them in turn anyway
     stopped = threading.Event()
+    if policy.engine:
+        policy.engine.take_weights(policy)
 
     def some(first: int) -> list[Trajectory]:
         with lock:
@@ -48,7 +50,12 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
                 _Row(policy, Episode(plan, i), streams[i], lock, bar.update)
                 for i in range(first, min(first + size, total))
             ]
-        if begun := [row for row in rows if not row.over]:
+        begun = [row for row in rows if not row.over]
+        if begun and policy.engine:
+            policy.engine.generate_into(
+                policy, begun, temperature=plan.temperature, max_new_tokens=plan.answer_tokens, stopped=stopped.is_set
+            )
+        elif begun:
             generate_into(
                 policy, begun, temperature=plan.temperature, max_new_tokens=plan.answer_tokens,
                 room=plan.card.turn_tokens * plan.turns, stopped=stopped.is_set,

@@ -90,7 +90,7 @@ class GRPOSettings(BatchSettings):
 
 
 # Settings that may differ between an interrupted run and its continuation, since they do not change what is learned.
-FREE_SETTINGS = {"eval_every", "checkpoint_every", "save_trajectories_every", "report_to"}
+FREE_SETTINGS = {"eval_every", "checkpoint_every", "save_trajectories_every", "report_to", "rollout_batch"}
 
 
 @dataclass
@@ -157,6 +157,7 @@ class Training(TrajectoryGRPOTrainer):
             # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout.
             train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
             processing_class=policy.tokenizer,
+            corrected=getattr(policy, "engine", None) is not None,
             **kwargs,
         )
 
@@ -170,7 +171,8 @@ class Training(TrajectoryGRPOTrainer):
         seed = int(np.random.SeedSequence([s.seed, iteration]).generate_state(1)[0])
         self.batch = self.rollout(
             self.policy, games, format=s.format, turns=s.max_turns, temperature=s.temperature, seed=seed,
-            group=s.group_size, options=Options(show_actions=s.show_actions, max_tokens=s.max_tokens),
+            group=s.group_size,
+            options=Options(batch_size=s.rollout_batch, show_actions=s.show_actions, max_tokens=s.max_tokens),
         )  # fmt: skip
         played = time.perf_counter()
 

@@ -7,8 +7,8 @@ Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what th
 made. The recipe is the card's `pretraining`:
 
     seed                    of games and demonstrators
-    steps, stop             the learning rate falls to 0 over `steps`, and then again, with new optimizers; training ends
-                            at `stop`, early where it shall leave room to learn
+    steps, stop             the learning rate falls to 0 over `steps`, then again, with new optimizers; training ends at
+                            `stop`, early where it shall leave room to learn
     transcripts_per_step    in a batch
     max_turns, size         of an episode, and of its task (as for the card's `tasks`)
     formats                 name of a format -> share of transcripts

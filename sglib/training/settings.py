@@ -25,6 +25,7 @@ class BatchSettings(pydantic.BaseModel):
         loss_type: how token losses are averaged, which the paper leaves open. "grpo" (default, our choice): first
             within each episode, then over episodes. "dapo": every policy token of the batch counts the same, so that
             lost episodes, which are about twice as long as won ones, weigh more.
+        rollout_batch: at most this many episodes are played side by side; bounds the memory of their keys and values.
         micro_batch_size: at most this many sequences per forward pass; bounds memory, changes nothing else.
         tokens_per_micro_batch: instead, as many sequences as have at most this many tokens, padding included; a
             longer one is alone, and never cut.
@@ -50,6 +51,7 @@ class BatchSettings(pydantic.BaseModel):
     epsilon_high: Positive | None = None
     beta: Coefficient = 0.0
     loss_type: Literal["grpo", "dapo"] = "grpo"
+    rollout_batch: Count = 256
     micro_batch_size: Count = 8
     tokens_per_micro_batch: Count | None = None
     gradient_checkpointing: Flag = False

@@ -9,9 +9,12 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from peft import PeftModel
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from sglib.models import processes
+
+# what is kept for the backward pass, or not, by transformers' names; before 5.20, which vLLM's releases want, the older
+KEPT = "activation" if hasattr(PreTrainedModel, "activation_checkpointing_disable") else "gradient"
 
 
 @contextlib.contextmanager
@@ -21,7 +24,7 @@ def restore_after_training(model) -> Iterator[None]:
     the instance, with which a copy of the model would still call the original's weights."""
     adapted = isinstance(model, PeftModel)
     base = model.get_base_model() if adapted else model
-    checkpointing = base.is_activation_checkpointing
+    checkpointing = getattr(base, f"is_{KEPT}_checkpointing")
     patched = [(m, m.__dict__.get("forward")) for m in {model, base}]
     config, cached = model.config, getattr(model.config, "use_cache", None)
     adapters, training = set(model.peft_config) if adapted else set(), model.training
@@ -35,8 +38,8 @@ def restore_after_training(model) -> Iterator[None]:
                 module.forward = forward
         for name in set(model.peft_config) - adapters if adapted else ():
             model.delete_adapter(name)
-        if base.is_activation_checkpointing and not checkpointing:
-            base.activation_checkpointing_disable()
+        if getattr(base, f"is_{KEPT}_checkpointing") and not checkpointing:
+            getattr(base, f"{KEPT}_checkpointing_disable")()
             base.disable_input_require_grads()
         if cached is not None:
             config.use_cache = cached

@@ -25,6 +25,9 @@ from sglib.training.shared import silence
 PER_TOKEN = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
 
 
+CAP = 3.0  # of the ratio of two engines' probabilities, as TRL's
+
+
 def _episode_return(completions, episode_return, **_):
     # TRL wants a reward function. Its own advantages are replaced below; this only feeds its logs.
     return episode_return
@@ -45,6 +48,9 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
             part of the batch, all of it, with one accumulation step.
         micro_batch_size, tokens_per_micro_batch: see `sglib.training.settings.BatchSettings`.
         start, optimizer_state: the iteration to begin with and what `optimizer_tensors` returned, of a resumed run.
+        corrected: whether another engine samples than this model: the loss of each token is then multiplied by the
+            ratio of its two probabilities before the first step, at most 3, as TRL's does for vLLM ("token_truncate").
+            TRL's default leaves out sequences by their product, which over an episode's many answers is most of them.
         linear: whether the learning rate falls to 0 over `max_steps`; else it is constant.
     """
 
@@ -78,8 +84,9 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
 
     def __init__(
         self, *, model, args, start: int = 0, optimizer_state=None, linear: bool = False, micro_batch_size: int = 8,
-        tokens_per_micro_batch: int | None = None, **kwargs,
+        tokens_per_micro_batch: int | None = None, corrected: bool = False, **kwargs,
     ):  # fmt: skip
+        self._corrected = corrected
         self._start, self._optimizer_state, self._linear = start, optimizer_state, linear
         self._rows, self._tokens = micro_batch_size, tokens_per_micro_batch
         self._last_logps, self._gap, self._counts = None, [0.0, 0], []
@@ -225,6 +232,9 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         found = self.log_probabilities(model, input_ids, wanted)
         logps, entropies = (values[:, -logits_to_keep:] for values in found)
         self._last_logps = logps.detach()
+        if self.use_vllm and "importance_sampling_ratio" not in self._micro_batch:
+            apart = (self._last_logps - self._micro_batch["sampling_per_token_logps"]) * self._wanted
+            self._micro_batch["importance_sampling_ratio"] = apart.exp().clamp(max=CAP)
         return logps, entropies, None
 
     def _compute_loss(self, model, inputs):
@@ -232,7 +242,9 @@ class TrajectoryGRPOTrainer(GRPOTrainer):
         self._wanted = inputs["completion_mask"] * inputs["tool_mask"]
         if self.beta and "ref_per_token_logps" not in inputs:
             inputs["ref_per_token_logps"] = self._reference_logps(inputs)
+        self._micro_batch, self.use_vllm = inputs, self._corrected  # TRL's name for "sampled elsewhere"
         loss = self.loss(model, inputs)
+        self.use_vllm = False
         if self.loss_type == "grpo":
             loss = loss / (self.args.per_device_train_batch_size / len(self._wanted))
         self._counts.append(int(self.accelerator.reduce(self._wanted.sum())))
