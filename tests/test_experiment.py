@@ -177,6 +177,26 @@ def test_what_is_damaged_is_made_again(caplog):
     assert {path.name for path in one.folder.glob("damaged-*")} == {"damaged-done.json", "damaged-base.json"}
 
 
+def test_thinking_is_passed_on_and_counts_only_where_it_is_on(monkeypatch):
+    """A cell that was trained before there was such a parameter keeps its key."""
+    asked = []
+
+    def load(name, **options):
+        asked.append(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(experiment, "load_policy", load)
+    cells = [Experiment("grpo", small(model="someone/some-model", **more)) for more in ({}, {"thinking": True})]
+    for cell in cells:
+        with pytest.raises(InterruptedError):
+            cell.train()
+    assert [options["thinking"] for options in asked] == [False, True]
+    plain, thinking = (cell.content["params"] for cell in cells)
+    assert "thinking" not in plain and thinking == plain | {"thinking": True}
+    made = [cell.base("base", lambda: {"of": cell.key}) for cell in cells]
+    assert [made[0]["of"], made[1]["of"]] == [cell.key for cell in cells], "nor do they share what came before training"
+
+
 def test_one_process_at_a_time(monkeypatch):
     """Refused before anything is played or written."""
     one = Experiment("grpo", small())

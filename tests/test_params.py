@@ -228,3 +228,12 @@ def test_paths_are_whole(tmp_path, monkeypatch):
 def test_turns_are_the_environments_unless_said():
     assert check("grpo", {"size": "tiny"}).turns == params.envs.get("alfworld").turns
     assert check("grpo", {"size": "tiny", "max_turns": 9}).turns == 9
+
+
+def test_thinking_is_for_models_that_can():
+    for name in ("base", "new", "alfworld/base_strong"):
+        with pytest.raises(ParameterError, match=f"thinking=True: '{name}' is a small model"):
+            check("grpo", {"size": "tiny", "thinking": True, "model": name})
+    with pytest.raises(ParameterError, match="thinking=True: 'endpoint:http://localhost:1/v1#m' is a server"):
+        check("pilot", {"size": "tiny", "thinking": True, "model": "endpoint:http://localhost:1/v1#m"})
+    assert check("grpo", {"size": "tiny", "thinking": True, "model": "someone/some-model"}).thinking

@@ -183,7 +183,7 @@ class Experiment:
         with it alike; `name` is of the folder in the cache."""
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
-        key += [p.show_actions, p.max_tokens, source_hash(*sources(p.env))]
+        key += [p.show_actions, p.max_tokens, source_hash(*sources(p.env)), *["thinking"] * p.thinking]
         folder = cache_folder(name, key, p.output_dir)
 
         def look() -> dict | None:
@@ -233,7 +233,7 @@ class Experiment:
         p, folder, recipe, first = self.params, self.folder, self.load(), processes.first()
         began = time.perf_counter(), time.process_time()
         lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
-        policy = load_policy(p.model, env=p.env, lora=lora)
+        policy = load_policy(p.model, env=p.env, lora=lora, thinking=p.thinking)
         check_trainable(policy)  # before the base is evaluated
         count = p.iterations * p.games_per_iteration  # every task is trained on once
         tasks = p.card.tasks(count, seed=TRAINING_SEED + p.seed, size=p.task_size)

@@ -27,6 +27,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from sglib import envs
 from sglib.experiments.files import ParameterError, explain, params_file, read_yaml, recipe_file, sizes
 from sglib.experiments.identity import canonical, digest, weights_hash
+from sglib.models.policy import check_thinking
 from sglib.models.small import shipped_folder
 from sglib.rewards.fields import Count, Float, Int, Positive, Rate, Seed, Share, Text, Warmth, known_keys, unknown
 from sglib.training.settings import BatchSettings
@@ -100,6 +101,8 @@ class Params(pydantic.BaseModel):
             those of `params/<size>.yaml` are used, so that a try does not replace the run that it varies.
         model: what `sglib.load_policy` takes: "base" (of the environment), a local path, a hub id, or (to play, not to
             train) the address of a server, "endpoint:http://...#name".
+        thinking: let a model think before it answers, if its chat template knows that (Qwen3's does): an answer then
+            has 1,000 tokens. Not of a shipped model or a server, whose own settings say it.
         max_turns: actions that an episode may take, 1..200; None takes the environment's own number.
         task_size: how large or hard tasks are, as the environment's `tasks` takes it; None is the environment's own.
         temperature: of sampling, in (0, 2].
@@ -116,6 +119,7 @@ class Params(pydantic.BaseModel):
     output_dir: Text = "outputs"
     run: RunName | None = None
     model: Annotated[Text, AfterValidator(_model)] = "base"
+    thinking: bool = False
     max_turns: Int | None = Field(None, ge=1, le=200)
     task_size: Any = None
     temperature: Warmth = 0.4
@@ -124,6 +128,12 @@ class Params(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _known_size(self):
         self.card.tasks(0, size=self.task_size)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _able_to_think(self):
+        if self.thinking:
+            check_thinking(self.model, self.env)
         return self
 
     @property

@@ -118,6 +118,18 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+def check_thinking(name: str, env: str | None) -> None:
+    """`ValueError` for a name whose model cannot be told to think before it answers."""
+    if name.startswith(SCHEME):
+        raise ValueError(
+            f"thinking=True: {name!r} is a server, whose own settings say whether its model thinks; allowed: False, or "
+            'in Python sglib.models.endpoint.EndpointPolicy(name, extra={"chat_template_kwargs": {"enable_thinking": '
+            "True}})"
+        )
+    if name == "new" or shipped_folder(name, env):
+        raise ValueError(f"thinking=True: {name!r} is a small model that has no thoughts; allowed: language models")
+
+
 def load_policy(
     name: str | Path = "base",
     *,
@@ -140,7 +152,7 @@ def load_policy(
         device: "cpu", "cuda", …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16"; None takes bfloat16 on a GPU for what has over 100 M parameters, else float32.
         thinking: let a model think before it answers, if its chat template knows that; its answers then get 1,000
-            tokens and begin freely.
+            tokens and begin freely. Not of a small model or an endpoint.
 
     Raises:
         ValueError: there is no such model, or it cannot be played: no chat template or none that only appends, no end
@@ -148,6 +160,8 @@ def load_policy(
             once.
     """
     name = str(name)
+    if thinking:
+        check_thinking(name, env)
     if name.startswith(SCHEME):
         if lora or device or dtype:
             raise ValueError(f"name={name!r}: an endpoint has no weights: allowed without lora, device and dtype")
