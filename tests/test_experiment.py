@@ -193,7 +193,7 @@ def test_thinking_is_passed_on_and_counts_only_where_it_is_on(monkeypatch):
     assert [options["thinking"] for options in asked] == [False, True]
     plain, thinking = (cell.content["params"] for cell in cells)
     assert "thinking" not in plain and thinking == plain | {"thinking": True}
-    made = [cell.base("base", lambda: {"of": cell.key}) for cell in cells]
+    made = [cell.base("base", lambda key=cell.key: {"of": key}) for cell in cells]
     assert [made[0]["of"], made[1]["of"]] == [cell.key for cell in cells], "nor do they share what came before training"
 
 

@@ -237,3 +237,10 @@ def test_thinking_is_for_models_that_can():
     with pytest.raises(ParameterError, match="thinking=True: 'endpoint:http://localhost:1/v1#m' is a server"):
         check("pilot", {"size": "tiny", "thinking": True, "model": "endpoint:http://localhost:1/v1#m"})
     assert check("grpo", {"size": "tiny", "thinking": True, "model": "someone/some-model"}).thinking
+
+
+def test_prompts_for_language_models_are_not_for_small_ones():
+    with pytest.raises(ParameterError, match="react: allowed with small models: act, progress, guide"):
+        check("guidance", {"size": "tiny", "formats": ["act", "react"]})
+    asked = {"size": "tiny", "formats": ["react", "guide_two_stage"], "model": "someone/some-model"}
+    assert check("guidance", asked).formats == ["react", "guide_two_stage"]

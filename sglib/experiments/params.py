@@ -24,7 +24,7 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from sglib import envs
+from sglib import envs, formats
 from sglib.experiments.files import ParameterError, explain, params_file, read_yaml, recipe_file, sizes
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.models.policy import check_thinking
@@ -80,7 +80,7 @@ def _model(name: str) -> str:
 
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Format = Literal["act", "progress", "guide"]
+Format = Literal["act", "progress", "guide", "react", "react_sparse", "repro", "guide_two_stage"]
 Condition = Literal["basic", "online", "random", "retrospective"]
 Names = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_distinct)]
 Recipes = Annotated[list[Annotated[str, AfterValidator(_recipe)]], BeforeValidator(_as_list), AfterValidator(_distinct)]
@@ -176,6 +176,10 @@ class GameParams(Params):
     games: Count = 6
     format: Format = "guide"
 
+    @pydantic.model_validator(mode="after")
+    def _known_formats(self):
+        return _check_formats(self, [self.format])
+
 
 class PilotParams(Params):
     """01_pilot_study: `games` of the panel, the ways of acting that are compared."""
@@ -191,6 +195,10 @@ class GuidanceParams(Params):
 
     games: Count = 128
     formats: Annotated[list[Format], *Names.__metadata__] = Field(["act", "guide"], min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _known_formats(self):
+        return _check_formats(self, self.formats)
 
 
 class WarmupParams(Params):
@@ -372,6 +380,14 @@ class Assay(pydantic.BaseModel):
     shuffled: NamedRecipe = "truth_shuffled"
     noise: NamedRecipe = "noise"
     noisy: NamedRecipes = [f"truth_noisy_{auroc}" for auroc in (60, 70, 80, 90)]
+
+
+def _check_formats(p: Params, names: Sequence[str]) -> Params:
+    """The parameters as they are, if their model can act in these ways."""
+    asked = [name for name in names if name in formats.LANGUAGE]
+    if asked and (p.model == "new" or shipped_folder(p.model, p.env)):
+        raise ValueError(f"{asked[0]}: allowed with small models: {', '.join(formats.FORMATS)}")
+    return p
 
 
 def _check_recipes(p: Params, names: Sequence[str]) -> Params:
