@@ -487,6 +487,17 @@ def test_numbers_out_of_range(options, message):
         EndpointPolicy("endpoint:http://localhost:8000/v1#m", **options)
 
 
+def run_cells(name, **given):
+    """Run a notebook's cells in this process with parameters as `papermill -p` gives them."""
+    notebook = jupytext.read(Path(__file__).parent.parent / "notebooks" / f"{name}.py")
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells.insert(1, "\n".join(f"{key} = {value!r}" for key, value in given.items()))
+    namespace = {"In": []}
+    for cell in cells:
+        namespace["In"].append(cell)
+        exec(cell, namespace)
+
+
 @pytest.mark.parametrize("name", ["01_pilot_study", "02_inference_self_guidance"])
 def test_the_notebooks_that_only_play_run_with_an_endpoint(serve, outputs, name):
     """Their cells, run in this process: papermill's own kernel would take half a minute more."""
@@ -497,13 +508,7 @@ def test_the_notebooks_that_only_play_run_with_an_endpoint(serve, outputs, name)
         return (guided if "Label:" in request["messages"][0]["content"] else plain)(request, n)
 
     server = serve(script)
-    notebook = jupytext.read(Path(__file__).parent.parent / "notebooks" / f"{name}.py")
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    cells.insert(1, f"model = {server.name!r}\ngames = 2\nrun = 'endpoint'")  # as `papermill -p` does
-    namespace = {"In": []}
-    for cell in cells:
-        namespace["In"].append(cell)
-        exec(cell, namespace)
+    run_cells(name, model=server.name, games=2, run="endpoint")
     run = outputs / name / "endpoint"
     info = json.loads((run / "run.json").read_text())
     assert info["state"] == "complete" and info["params"]["model"] == server.name
