@@ -336,6 +336,40 @@ class PhaseParams(Params):
     """11_when_do_step_rewards_help has none of its own: it reads every regime's cells."""
 
 
+class LanguageModelParams(GRPOParams):
+    """12_a_real_language_model: `games` of the panel, played as it comes and after each number of `demonstrations`
+    (cumulative, each learned from once); then `arms` are trained from there, as notebook 04 trains them.
+
+    Attributes:
+        answer_tokens: of an answer, outside of the training by reinforcement.
+        sft_learning_rate, sft_batch_size: of the supervised training.
+        steered: episodes in which guidance is replaced.
+    """
+
+    model: Annotated[Text, AfterValidator(_model)] = "smollm2"
+    games: Count = 32
+    answer_tokens: Count = 24
+    demonstrations: Annotated[list[Count], BeforeValidator(_as_list)] = Field([20, 40, 80], min_length=1)
+    sft_learning_rate: Rate = 2.0e-4
+    sft_batch_size: Count = 4
+    steered: Count = 16
+    arms: Recipes = Field(["grpo", "guide", "self_guide"], min_length=1)
+    iterations: Count = 2
+
+    @pydantic.field_validator("demonstrations")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if value != sorted(set(value)):
+            raise ValueError("must be ascending, each number once")
+        return value
+
+    def training(self, model: str | Path) -> GRPOParams:
+        """The parameters of a training that begins with this model."""
+        silent = {"clip", "epsilon_high"} - self.model_fields_set  # what does nothing with one update a batch
+        same = self.model_dump(include=set(GRPOParams.model_fields) - silent)
+        return GRPOParams(**same | {"model": str(model)})
+
+
 class Grid(pydantic.BaseModel):
     """The key `grid` of a parameters file: the recipes that `python -m sglib evidence` trains, as the section `grpo`
     says. `headline` ones have `headline_seeds` paired seeds each, the others theirs, from `first_seed` on. Tuning used
@@ -412,6 +446,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "look": ("08_inspecting_trajectories", LookParams),
     "own": ("10_assay", AssayParams),
     "phase": ("11_when_do_step_rewards_help", PhaseParams),
+    "lm": ("12_a_real_language_model", LanguageModelParams),
     "report": ("09_report", ReportParams),
 }
 

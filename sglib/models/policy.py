@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from sglib import envs
+from sglib.models import random_lm
 from sglib.models.decoder import LARGEST, unwrapped
 from sglib.models.endpoint import SCHEME, EndpointPolicy
 from sglib.models.own_cache import new_cache
@@ -143,7 +144,8 @@ def load_policy(
 
     Args:
         name: "base" or another shipped model (see `sglib.models.small.shipped`), "new" (the same architecture,
-            untrained), "smollm2" (see `sglib.models.smollm2`), a local folder, a hub id, or
+            untrained), "smollm2" (see `sglib.models.smollm2`), "random-lm" (a language model that knows nothing, see
+            `sglib.models.random_lm`), a local folder, a hub id, or
             "endpoint:http://localhost:8000/v1#model" (see `sglib.models.endpoint`).
         env: the environment whose model or vocabulary is meant, a name or the path of a .py file; None takes the first
             that has one.
@@ -172,6 +174,8 @@ def load_policy(
     if name == "new":
         tokenizer = build_tokenizer(env or envs.names()[0])
         model = build_model(tokenizer)
+    elif name == random_lm.NAME:
+        tokenizer, model = random_lm.build(env or envs.names()[0])
     else:
         source = located(name, env)
         if env and not source.exists() and shipped_folder(name):  # not another environment's: it has other words
