@@ -93,6 +93,7 @@ apart = np.abs(np.array(by_hand) - one.logprobs)[written].max()
 assert apart < (1e-3 if ids.device.type == "cpu" else 0.1)
 print(f"{written.sum()} of {len(written)} tokens are the model's; at most {apart:.1e} nats apart")
 
+
 # %% [markdown]
 # ## As it comes
 #
@@ -124,6 +125,7 @@ for format, report in zero.items():
     run.write_trajectories(f"trajectories/zero-{format}.jsonl", report.trajectories)
     tell(f"as it comes, {format}", report)
 
+
 # %%
 def random_player(number, task):
     """Whether a random admissible command a turn wins."""
@@ -139,6 +141,7 @@ low, high = sglib.intervals.wilson(wins, len(panel))
 print(f"control, random: {100 * wins / len(panel):.1f} % [{100 * low:.1f}, {100 * high:.1f}]")
 for turn in zero["act"].trajectories[0].turns[:3]:
     print(f"> {turn.response!r}\n  read as {turn.action!r}, {'done' if turn.valid else 'refused'}")
+
 
 # %% [markdown]
 # ## What demonstrations teach
@@ -169,6 +172,7 @@ for k, steps in enumerate(demonstrations(max(p.demonstrations))):
 learned = sum(label != -100 for x in examples for label in x["labels"])
 tokens = sum(len(x["input_ids"]) for x in examples)
 print(f"{len(examples)} demonstrations, {tokens} tokens, {learned} of them are learned")
+
 
 # %% [markdown]
 # One pass over the first $N$ of them, then the panel, then on to the next $N$: each point of the curve has seen every
