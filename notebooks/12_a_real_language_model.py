@@ -18,9 +18,10 @@
 # demonstrations make of it, whether the guidance that it then writes steers what it does, and that the same GRPO trains
 # it. The model is SmolLM2-135M-Instruct (Apache-2.0), which everybody can have without a GPU and without an account.
 #
-# *For whom:* readers who will bring Qwen3 or Llama and want to see the path first. *Time:* the committed execution is
-# the smallest that shows every step, on a machine that was busy; its intervals are as wide as that sounds. *Writes:*
-# `outputs/12_a_real_language_model/`, and the taught models (half a gigabyte each) into `outputs/cache/`.
+# *For whom:* readers who will bring Qwen3 or Llama and want to see the path first. *Time:* a minute on random weights,
+# half an hour and more with SmolLM2 on two cores. **What is committed here ran on random weights and shows the path
+# alone.** `-f params/reference.yaml` is the smallest run with SmolLM2. *Writes:* `outputs/12_a_real_language_model/`,
+# and the taught models (half a gigabyte each) into `outputs/cache/`.
 #
 # `make smollm2` fetches the model once. Without it, `-p model random-lm` runs every cell on random weights in a minute:
 # the path is the same, and nothing is learned. `make study` does that, since a real model takes too long for it.

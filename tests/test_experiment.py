@@ -288,3 +288,13 @@ def test_every_recipe_trains(name, outputs):
         recorded = [turn.rewards for t in trained for turn in t.turns]
         assert all({component.name, f"{component.name}/weighted"} <= rewards.keys() for rewards in recorded), name
     assert trained and all(turn.advantage is not None for t in trained for turn in t.turns)
+
+
+def test_answers_of_a_training_are_as_long_as_they_may_be(outputs):
+    """A language model's episodes in training and on the panel; a cell without the parameter keeps its key."""
+    tokens = {"model": "random-lm", "answer_tokens": 3, "task_size": 4, "iterations": 1, "eval_games": 1}
+    one, usual = Experiment("grpo", small(**tokens)), Experiment("grpo", small(**tokens | {"answer_tokens": None}))
+    assert "answer_tokens" not in usual.content["params"] and one.key != usual.key
+    one.train()
+    played = [*one.read().last_batch, *one.read().trajectories]
+    assert {turn.span[1] - turn.span[0] for t in played for turn in t.turns} <= {1, 2, 3} and played

@@ -184,6 +184,7 @@ class Experiment:
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
         key += [p.show_actions, p.max_tokens, source_hash(*sources(p.env)), *["thinking"] * p.thinking]
+        key += [["answer_tokens", p.answer_tokens]] if p.answer_tokens else []
         folder = cache_folder(name, key, p.output_dir)
 
         def look() -> dict | None:
@@ -205,7 +206,8 @@ class Experiment:
         p = self.params
         tasks = panel(p.env, split, p.eval_games, p.task_size)
         options = Options(
-            batch_size=p.batch_size, truth=truth, show_actions=p.show_actions, max_tokens=p.max_tokens
+            batch_size=p.batch_size, truth=truth, show_actions=p.show_actions, max_tokens=p.max_tokens,
+            max_new_tokens=p.answer_tokens,
         )  # fmt: skip
         return evaluate(policy, tasks, **self.how(again), options=options, play=shared())
 

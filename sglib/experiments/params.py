@@ -341,14 +341,13 @@ class LanguageModelParams(GRPOParams):
     (cumulative, each learned from once); then `arms` are trained from there, as notebook 04 trains them.
 
     Attributes:
-        answer_tokens: of an answer, outside of the training by reinforcement.
         sft_learning_rate, sft_batch_size: of the supervised training.
         steered: episodes in which guidance is replaced.
     """
 
     model: Annotated[Text, AfterValidator(_model)] = "smollm2"
     games: Count = 32
-    answer_tokens: Count = 24
+    answer_tokens: Count | None = 24
     demonstrations: Annotated[list[Count], BeforeValidator(_as_list)] = Field([20, 40, 80], min_length=1)
     sft_learning_rate: Rate = 2.0e-4
     sft_batch_size: Count = 4

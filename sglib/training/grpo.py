@@ -170,7 +170,8 @@ class Training(TrajectoryGRPOTrainer):
         seed = int(np.random.SeedSequence([s.seed, iteration]).generate_state(1)[0])
         self.batch = self.rollout(
             self.policy, games, format=s.format, turns=s.max_turns, temperature=s.temperature, seed=seed,
-            group=s.group_size, options=Options(show_actions=s.show_actions, max_tokens=s.max_tokens),
+            group=s.group_size,
+            options=Options(show_actions=s.show_actions, max_tokens=s.max_tokens, max_new_tokens=s.answer_tokens),
         )  # fmt: skip
         played = time.perf_counter()
 
