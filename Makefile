@@ -33,7 +33,7 @@ help:
 	@echo "make chaos    kill, fill the disk, run two at once, fuzz and soak (about 20 idle minutes, bounded); ARGS=--short takes 40 seconds"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
-	@echo "              BENCHMARK=rollout, update, scoring, iteration, evidence_workers or inspector (see benchmarks/README.md)"
+	@echo "              BENCHMARK=rollout, update, scoring, iteration, language_model, evidence_workers or inspector (see benchmarks/README.md)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model of ENV=$(ENV) again"

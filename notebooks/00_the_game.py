@@ -152,7 +152,7 @@ for action in room.walkthrough:
 # masked out.
 
 # %%
-policy = sglib.load_policy(p.model, env="alfworld")
+policy = sglib.load_policy(p.model, env="alfworld", thinking=p.thinking)
 way = {"format": p.format, "turns": p.turns, "temperature": p.temperature, "seed": p.seed}
 trajectory = sglib.rollout(policy, [room], **way)[0]
 ids = trajectory.prompt_ids + trajectory.completion_ids

@@ -41,7 +41,7 @@ import sglib
 p = sglib.params.check("01_pilot_study", globals())
 run = sglib.runs.start_run("01_pilot_study", p)
 print(p)
-policy = sglib.load_policy(p.model, env=p.env)
+policy = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 panel = sglib.panel(p.env, n=p.games, size=p.task_size)
 
 # %% [markdown]

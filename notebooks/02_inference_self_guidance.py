@@ -42,7 +42,7 @@ from sglib.measure import truth as calibration
 p = sglib.params.check("02_inference_self_guidance", globals())
 run = sglib.runs.start_run("02_inference_self_guidance", p)
 print(p)
-policy = sglib.load_policy(p.model, env=p.env)
+policy = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 panel = sglib.panel(p.env, n=p.games, size=p.task_size)
 
 # %% [markdown]

@@ -43,7 +43,7 @@ from sglib.training.sft import sft
 p = sglib.params.check("03_repro_warmup", globals())
 run = sglib.runs.start_run("03_repro_warmup", p)
 print(p.model_dump(include={"env", "seed", "size", "model", "max_turns", "games", "eval_games"}))
-policy = sglib.load_policy(p.model, env=p.env, lora=p.lora)
+policy = sglib.load_policy(p.model, env=p.env, lora=p.lora, thinking=p.thinking)
 panel = sglib.panel(p.env, n=p.eval_games, size=p.task_size)
 
 # %% [markdown]

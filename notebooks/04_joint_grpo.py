@@ -99,7 +99,7 @@ print(f"all failed, no labels: advantages {advantages}")
 # What does such an advantage do to the weights? Four episodes of one game, played by the base model, and paid as above:
 
 # %%
-student = sglib.load_policy(p.model, env=p.env)
+student = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 (game,) = p.card.tasks(1, seed=30_000 + p.seed, size=p.task_size)
 way = {"format": "guide", "temperature": 1.0, "seed": p.seed}
 group = sglib.rollout(student, [game], group=4, turns=6, **way)

@@ -55,7 +55,7 @@ print(p)
 # %%
 games = p.card.tasks(p.games, seed=20_000 + p.seed, size=p.task_size)
 by_id = {game.id: game for game in games}
-policy = sglib.load_policy(p.model, env=p.env)
+policy = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 way = {"turns": p.turns, "temperature": p.temperature, "seed": p.seed}
 episodes = sglib.rollout(policy, games, format="guide", group=p.group_size, **way)
 run.write_trajectories("trajectories.jsonl", episodes)
@@ -201,7 +201,7 @@ warm = [
     if (found["params"]["size"], found["seed"]) == (p.size, p.seed)
     and (found["folder"] / "policy").exists()
 ]
-rater = sglib.load_policy(str(warm[-1])) if warm else policy
+rater = sglib.load_policy(str(warm[-1]), thinking=p.thinking) if warm else policy
 who = "the policy of notebook 03" if warm else "the base model"
 repro = rewards.RePro(terms=("progress",), answer="steps")
 credited("RePro, its progress term", [outcome, repro], estimators.GiGPO(),
@@ -274,7 +274,7 @@ if "step_agent/D" in (first := one.turns[0].rewards):
 # fractions are 1, and the loss is $-\log \sigma(0) = \log 2$, whatever the pairs are. Trained on a few games here:
 
 # %%
-student = sglib.load_policy(p.model, env=p.env)
+student = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 before, after = (
     p.card.tasks(8 * p.games, seed=21_000 + i + p.seed, size=p.task_size) for i in (0, 500)
 )

@@ -54,7 +54,7 @@ print(p.model_dump(include={"env", "seed", "size", "model", "temperature", "game
 # - **StepAgent** pays what looks like the expert.
 
 # %%
-policy = sglib.load_policy(p.model, env=p.env)
+policy = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 games = p.card.tasks(p.games, seed=30_000 + p.seed, size=p.task_size)
 by_id = {game.id: game for game in games}
 paid_for = {  # format -> what pays in it

@@ -51,7 +51,7 @@ print(p.model_dump(include={"env", "seed", "size", "model", "max_turns", "temper
 # (`outputs/04_joint_grpo/<run>/batches/`), or on any file of `write_trajectories`.
 
 # %%
-policy = sglib.load_policy(p.model, env=p.env)
+policy = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 games = p.card.tasks(p.games, seed=40_000 + p.seed, size=p.task_size)
 by_id = {game.id: game for game in games}
 paid_for = {"guide": rewards.SelfGuide(schedule=1.0), "act": rewards.InformationGain()}

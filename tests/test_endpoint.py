@@ -134,8 +134,44 @@ def test_two_prompts_a_turn(serve):
     texts = [r["messages"][1]["content"] for r in acted]
     assert sum("Score: +0.1" in text for text in texts) == len(rated) and all(t.count("Reason:") == 1 for t in texts)
     assert all(text.count("Admissible actions:") == 1 for text in texts)  # of the present observation alone
-    with pytest.raises(ValueError, match="guide_two_stage': allowed: language models, without forks"):
+    with pytest.raises(ValueError, match="format='guide_two_stage': allowed with small models: act"):
         sglib.rollout(sglib.load_policy("new"), GAMES, format="guide_two_stage")
+
+
+def test_a_thought_in_the_place_of_an_action(serve):
+    """ReAct's sparse form: answered "OK.", nothing has happened, one of the turns is gone; what was thought is seen."""
+    (game,) = envs.alfworld.generate_games(1, seed=5)
+    asked, by_plan = [], player([game], lambda action: f"> {action}")
+
+    def script(request, n):
+        asked.append([m["content"] for m in request["messages"]])
+        return "> think: first I look for it\nthen I take it" if n % 2 == 0 else by_plan(request, n)
+
+    policy = sglib.load_policy(serve(script).name)
+    (played,) = sglib.rollout(policy, [game], format="react_sparse", turns=40)
+    thoughts, acts = played.turns[::2], played.turns[1::2]
+    assert played.won and len(thoughts) == len(acts) and {t.action for t in thoughts} == {"think: first I look for it"}
+    assert all(turn.observation == "OK." for turn in acts) and all(turn.valid for turn in played.turns)
+    assert [t.distance for t in thoughts] == [t.distance for t in acts] == list(range(len(acts), 0, -1))
+    assert asked[1][-2:] == ["> think: first I look for it\nthen I take it", "OK."]
+    (short,) = sglib.rollout(policy, [game], format="react_sparse", turns=2)
+    assert len(short) == 2 and not short.won
+    with pytest.raises(ValueError, match="format='react': allowed with small models: act, progress, guide"):
+        sglib.rollout(sglib.load_policy("new"), [game], format="react")
+
+
+@pytest.mark.parametrize("format", ["react", "repro"])
+def test_prompts_of_the_papers(serve, format):
+    """A worked example of each: the rules and the three (two) lines that are asked for, and what is read of them."""
+    (game,) = envs.alfworld.generate_games(1, seed=5)
+    answer = {"react": "Thought: so\nAction: {}", "repro": "Thought: so\nProgress: 40\nAction: {}"}[format]
+    server = serve(player([game], answer.format))
+    (played,) = sglib.rollout(sglib.load_policy(server.name), [game], format=format, turns=40)
+    assert played.won and not any(turn.parse_error for turn in played.turns)
+    assert {turn.progress for turn in played.turns} == ({40.0} if format == "repro" else {None})
+    system = server.requests[0]["messages"][0]["content"]
+    assert system.startswith(envs.get("alfworld").rules) and system.endswith(answer.format("<command>").replace(
+        "so", "<your reasoning>").replace("40", "<0-100>"))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -451,6 +487,17 @@ def test_numbers_out_of_range(options, message):
         EndpointPolicy("endpoint:http://localhost:8000/v1#m", **options)
 
 
+def run_cells(name, **given):
+    """Run a notebook's cells in this process with parameters as `papermill -p` gives them."""
+    notebook = jupytext.read(Path(__file__).parent.parent / "notebooks" / f"{name}.py")
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    cells.insert(1, "\n".join(f"{key} = {value!r}" for key, value in given.items()))
+    namespace = {"In": []}
+    for cell in cells:
+        namespace["In"].append(cell)
+        exec(cell, namespace)
+
+
 @pytest.mark.parametrize("name", ["01_pilot_study", "02_inference_self_guidance"])
 def test_the_notebooks_that_only_play_run_with_an_endpoint(serve, outputs, name):
     """Their cells, run in this process: papermill's own kernel would take half a minute more."""
@@ -461,13 +508,7 @@ def test_the_notebooks_that_only_play_run_with_an_endpoint(serve, outputs, name)
         return (guided if "Label:" in request["messages"][0]["content"] else plain)(request, n)
 
     server = serve(script)
-    notebook = jupytext.read(Path(__file__).parent.parent / "notebooks" / f"{name}.py")
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    cells.insert(1, f"model = {server.name!r}\ngames = 2\nrun = 'endpoint'")  # as `papermill -p` does
-    namespace = {"In": []}
-    for cell in cells:
-        namespace["In"].append(cell)
-        exec(cell, namespace)
+    run_cells(name, model=server.name, games=2, run="endpoint")
     run = outputs / name / "endpoint"
     info = json.loads((run / "run.json").read_text())
     assert info["state"] == "complete" and info["params"]["model"] == server.name

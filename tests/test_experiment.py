@@ -177,6 +177,26 @@ def test_what_is_damaged_is_made_again(caplog):
     assert {path.name for path in one.folder.glob("damaged-*")} == {"damaged-done.json", "damaged-base.json"}
 
 
+def test_thinking_is_passed_on_and_counts_only_where_it_is_on(monkeypatch):
+    """A cell that was trained before there was such a parameter keeps its key."""
+    asked = []
+
+    def load(name, **options):
+        asked.append(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(experiment, "load_policy", load)
+    cells = [Experiment("grpo", small(model="someone/some-model", **more)) for more in ({}, {"thinking": True})]
+    for cell in cells:
+        with pytest.raises(InterruptedError):
+            cell.train()
+    assert [options["thinking"] for options in asked] == [False, True]
+    plain, thinking = (cell.content["params"] for cell in cells)
+    assert "thinking" not in plain and thinking == plain | {"thinking": True}
+    made = [cell.base("base", lambda key=cell.key: {"of": key}) for cell in cells]
+    assert [made[0]["of"], made[1]["of"]] == [cell.key for cell in cells], "nor do they share what came before training"
+
+
 def test_one_process_at_a_time(monkeypatch):
     """Refused before anything is played or written."""
     one = Experiment("grpo", small())
@@ -268,3 +288,13 @@ def test_every_recipe_trains(name, outputs):
         recorded = [turn.rewards for t in trained for turn in t.turns]
         assert all({component.name, f"{component.name}/weighted"} <= rewards.keys() for rewards in recorded), name
     assert trained and all(turn.advantage is not None for t in trained for turn in t.turns)
+
+
+def test_answers_of_a_training_are_as_long_as_they_may_be(outputs):
+    """A language model's episodes in training and on the panel; a cell without the parameter keeps its key."""
+    tokens = {"model": "random-lm", "answer_tokens": 3, "task_size": 4, "iterations": 1, "eval_games": 1}
+    one, usual = Experiment("grpo", small(**tokens)), Experiment("grpo", small(**tokens | {"answer_tokens": None}))
+    assert "answer_tokens" not in usual.content["params"] and one.key != usual.key
+    one.train()
+    played = [*one.read().last_batch, *one.read().trajectories]
+    assert {turn.span[1] - turn.span[0] for t in played for turn in t.turns} <= {1, 2, 3} and played

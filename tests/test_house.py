@@ -60,6 +60,7 @@ def test_few_lines():
     formats of trajectories and other trainers 1,350, the report as a page (code of notebooks 09 and 11) 650, checksums
     and the handling of trouble 400, cells on other machines 330, demonstrators that know where things lie 20, several
     processes and micro-batches 510, what a training costs 130, a random Qwen3 with Qwen's tokenizer 55, vLLM 150, a
-    published benchmark from nothing to the agent, with pre-training that goes on after an interruption, 200."""
+    published benchmark from nothing to the agent, with pre-training that goes on after an interruption, 200, prompts of
+    the papers for language models 180, one of random weights and its notebook 90."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
-    assert lines < 23_520
+    assert lines < 23_790

@@ -257,3 +257,19 @@ def test_paths_are_whole(tmp_path, monkeypatch):
 def test_turns_are_the_environments_unless_said():
     assert check("grpo", {"size": "tiny"}).turns == params.envs.get("alfworld").turns
     assert check("grpo", {"size": "tiny", "max_turns": 9}).turns == 9
+
+
+def test_thinking_is_for_models_that_can():
+    for name in ("base", "new", "alfworld/base_strong"):
+        with pytest.raises(ParameterError, match=f"thinking=True: '{name}' is a small model"):
+            check("grpo", {"size": "tiny", "thinking": True, "model": name})
+    with pytest.raises(ParameterError, match="thinking=True: 'endpoint:http://localhost:1/v1#m' is a server"):
+        check("pilot", {"size": "tiny", "thinking": True, "model": "endpoint:http://localhost:1/v1#m"})
+    assert check("grpo", {"size": "tiny", "thinking": True, "model": "someone/some-model"}).thinking
+
+
+def test_prompts_for_language_models_are_not_for_small_ones():
+    with pytest.raises(ParameterError, match="react: allowed with small models: act, progress, guide"):
+        check("guidance", {"size": "tiny", "formats": ["act", "react"]})
+    asked = {"size": "tiny", "formats": ["react", "guide_two_stage"], "model": "someone/some-model"}
+    assert check("guidance", asked).formats == ["react", "guide_two_stage"]

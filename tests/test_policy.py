@@ -55,6 +55,20 @@ def test_save_and_load_give_the_same_model(tmp_path):
     assert torch.equal(policy.model(ids).logits, again.model(ids).logits) and again.compact
 
 
+def test_a_language_model_that_knows_nothing_goes_the_way_of_all():
+    policy = load_policy("random-lm", env="alfworld")
+    text = "Thought: go to desk 1, \u00fcber\nAction: <command>"
+    assert policy.decode(policy.encode(text)) == text and not policy.compact and policy.stop_ids == [1]
+    weights = [load_policy("random-lm", env=env).model.state_dict() for env in ("alfworld", "alfworld", "sokoban")]
+    assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values()))
+    played = sglib.rollout(policy, generate_games(1, seed=1, max_receptacles=4), format="react_sparse", turns=2)[0]
+    ids, start = torch.tensor([played.prompt_ids + played.completion_ids]), len(played.prompt_ids) - 1
+    with torch.no_grad():
+        scores = policy.model(ids).logits[0].log_softmax(-1)
+    for i, (token, written, recorded) in enumerate(zip(played.completion_ids, played.mask, played.logprobs)):
+        assert not written or abs(scores[start + i, token] - recorded) < 1e-4
+
+
 def test_lora_starts_as_the_base_and_saves_merged(tmp_path):
     policy = load_policy("base", lora=True)
     trainable = sum(p.numel() for p in policy.model.parameters() if p.requires_grad)

@@ -76,7 +76,7 @@ OUTCOME = {"name": "outcome"}
     ("content", "message"),
     [
         ({"componets": [OUTCOME]}, "componets: unknown key, did you mean 'components'"),
-        ({"format": "shout", "components": [OUTCOME]}, "format = 'shout': .*'act', 'progress' or 'guide'"),
+        ({"format": "shout", "components": [OUTCOME]}, "format = 'shout': .*'act', 'progress', .* or 'repro'"),
         ({"components": []}, r"components: must list at least one"),
         ({"components": ["outcome"]}, r"components\[0\] = 'outcome': no such name"),
         ({"components": [{"name": "fame"}]}, "{'name': 'fame'}: .*no such name; allowed: outcome, self_guide"),

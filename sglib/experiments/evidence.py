@@ -405,7 +405,7 @@ def play_further(
             continue
 
         def play(policy: str, cell: Experiment = cell) -> dict[str, str]:
-            report = cell.evaluate(load_policy(policy, env=cell.params.env), split)
+            report = cell.evaluate(load_policy(policy, env=cell.params.env, thinking=cell.params.thinking), split)
             return {"panel": report.panel, "outcomes": _bits(report.outcomes)}
 
         before, after = cell.base(split, lambda: play(cell.params.model)), play(str(trained))  # noqa: B023 called at once

@@ -184,6 +184,7 @@ class Experiment:
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
         key += [p.show_actions, p.max_tokens, *([p.engine] if p.engine else []), source_hash(*sources(p.env))]
+        key += ["thinking"] * p.thinking + ([["answer_tokens", p.answer_tokens]] if p.answer_tokens else [])
         folder = cache_folder(name, key, p.output_dir)
 
         def look() -> dict | None:
@@ -205,7 +206,8 @@ class Experiment:
         p = self.params
         tasks = panel(p.env, split, p.eval_games, p.task_size)
         options = Options(
-            batch_size=p.batch_size, truth=truth, show_actions=p.show_actions, max_tokens=p.max_tokens
+            batch_size=p.batch_size, truth=truth, show_actions=p.show_actions, max_tokens=p.max_tokens,
+            max_new_tokens=p.answer_tokens,
         )  # fmt: skip
         return evaluate(policy, tasks, **self.how(again), options=options, play=shared())
 
@@ -235,7 +237,7 @@ class Experiment:
         lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
         # float32, also on a GPU: a step of 1e-6 on a weight in bfloat16 is rounded away; `bf16` is for the arithmetic
         dtype = None if p.lora or p.model.startswith(SCHEME) else "float32"
-        policy = load_policy(p.model, env=p.env, lora=lora, dtype=dtype, engine=p.engine)
+        policy = load_policy(p.model, env=p.env, lora=lora, dtype=dtype, thinking=p.thinking, engine=p.engine)
         check_trainable(policy)  # before the base is evaluated
         count = p.iterations * p.games_per_iteration  # every task is trained on once
         tasks = p.card.tasks(count, seed=TRAINING_SEED + p.seed, size=p.task_size)

@@ -24,9 +24,10 @@ import pydantic
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from sglib import envs
+from sglib import envs, formats
 from sglib.experiments.files import ParameterError, explain, params_file, read_yaml, recipe_file, sizes
 from sglib.experiments.identity import canonical, digest, weights_hash
+from sglib.models.policy import check_thinking
 from sglib.models.small import shipped_folder
 from sglib.rewards.fields import Count, Float, Int, Positive, Rate, Seed, Share, Text, Warmth, known_keys, unknown
 from sglib.training.settings import BatchSettings
@@ -79,7 +80,7 @@ def _model(name: str) -> str:
 
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Format = Literal["act", "progress", "guide"]
+Format = Literal["act", "progress", "guide", "react", "react_sparse", "repro", "guide_two_stage"]
 Condition = Literal["basic", "online", "random", "retrospective"]
 Names = Annotated[list[str], BeforeValidator(_as_list), AfterValidator(_distinct)]
 Recipes = Annotated[list[Annotated[str, AfterValidator(_recipe)]], BeforeValidator(_as_list), AfterValidator(_distinct)]
@@ -100,6 +101,8 @@ class Params(pydantic.BaseModel):
             those of `params/<size>.yaml` are used, so that a try does not replace the run that it varies.
         model: what `sglib.load_policy` takes: "base" (of the environment), a local path, a hub id, or (to play, not to
             train) the address of a server, "endpoint:http://...#name".
+        thinking: let a model think before it answers, if its chat template knows that (Qwen3's does): an answer then
+            has 1,000 tokens. Not of a shipped model or a server, whose own settings say it.
         max_turns: actions that an episode may take, 1..200; None takes the environment's own number.
         task_size: how large or hard tasks are, as the environment's `tasks` takes it; None is the environment's own.
         temperature: of sampling, in (0, 2].
@@ -116,6 +119,7 @@ class Params(pydantic.BaseModel):
     output_dir: Text = "outputs"
     run: RunName | None = None
     model: Annotated[Text, AfterValidator(_model)] = "base"
+    thinking: bool = False
     max_turns: Int | None = Field(None, ge=1, le=200)
     task_size: Any = None
     temperature: Warmth = 0.4
@@ -124,6 +128,12 @@ class Params(pydantic.BaseModel):
     @pydantic.model_validator(mode="after")
     def _known_size(self):
         self.card.tasks(0, size=self.task_size)
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _able_to_think(self):
+        if self.thinking:
+            check_thinking(self.model, self.env)
         return self
 
     @property
@@ -166,6 +176,10 @@ class GameParams(Params):
     games: Count = 6
     format: Format = "guide"
 
+    @pydantic.model_validator(mode="after")
+    def _known_formats(self):
+        return _check_formats(self, [self.format])
+
 
 class PilotParams(Params):
     """01_pilot_study: `games` of the panel, the ways of acting that are compared."""
@@ -181,6 +195,10 @@ class GuidanceParams(Params):
 
     games: Count = 128
     formats: Annotated[list[Format], *Names.__metadata__] = Field(["act", "guide"], min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _known_formats(self):
+        return _check_formats(self, self.formats)
 
 
 class WarmupParams(Params):
@@ -320,6 +338,39 @@ class PhaseParams(Params):
     """11_when_do_step_rewards_help has none of its own: it reads every regime's cells."""
 
 
+class LanguageModelParams(GRPOParams):
+    """12_a_real_language_model: `games` of the panel, played as it comes and after each number of `demonstrations`
+    (cumulative, each learned from once); then `arms` are trained from there, as notebook 04 trains them.
+
+    Attributes:
+        sft_learning_rate, sft_batch_size: of the supervised training.
+        steered: episodes in which guidance is replaced.
+    """
+
+    model: Annotated[Text, AfterValidator(_model)] = "smollm2"
+    games: Count = 32
+    answer_tokens: Count | None = 24
+    demonstrations: Annotated[list[Count], BeforeValidator(_as_list)] = Field([20, 40, 80], min_length=1)
+    sft_learning_rate: Rate = 2.0e-4
+    sft_batch_size: Count = 4
+    steered: Count = 16
+    arms: Recipes = Field(["grpo", "guide", "self_guide"], min_length=1)
+    iterations: Count = 2
+
+    @pydantic.field_validator("demonstrations")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if value != sorted(set(value)):
+            raise ValueError("must be ascending, each number once")
+        return value
+
+    def training(self, model: str | Path) -> GRPOParams:
+        """The parameters of a training that begins with this model."""
+        silent = {"clip", "epsilon_high"} - self.model_fields_set  # what does nothing with one update a batch
+        same = self.model_dump(include=set(GRPOParams.model_fields) - silent)
+        return GRPOParams(**same | {"model": str(model)})
+
+
 class ScaleParams(Params):
     """13_scale_up.
 
@@ -401,6 +452,14 @@ class Assay(pydantic.BaseModel):
     noisy: NamedRecipes = [f"truth_noisy_{auroc}" for auroc in (60, 70, 80, 90)]
 
 
+def _check_formats(p: Params, names: Sequence[str]) -> Params:
+    """The parameters as they are, if their model can act in these ways."""
+    asked = [name for name in names if name in formats.LANGUAGE]
+    if asked and (p.model == "new" or shipped_folder(p.model, p.env)):
+        raise ValueError(f"{asked[0]}: allowed with small models: {', '.join(formats.FORMATS)}")
+    return p
+
+
 def _check_recipes(p: Params, names: Sequence[str]) -> Params:
     """The parameters as they are, if every recipe is without fault and fits the environment."""
     from sglib.experiments.recipe import load_recipe  # loads TRL, which takes seconds
@@ -423,6 +482,7 @@ SECTIONS: dict[str, tuple[str, type[Params]]] = {
     "look": ("08_inspecting_trajectories", LookParams),
     "own": ("10_assay", AssayParams),
     "phase": ("11_when_do_step_rewards_help", PhaseParams),
+    "lm": ("12_a_real_language_model", LanguageModelParams),
     "scale": ("13_scale_up", ScaleParams),
     "official": ("14_the_real_benchmark", OfficialParams),
     "report": ("09_report", ReportParams),

@@ -61,7 +61,7 @@ class Recipe(Part):
 
     name: str  # of the file, without its ending
     about: str = ""  # one line for people
-    format: Literal["act", "progress", "guide"] = "act"
+    format: Literal["act", "progress", "guide", "react", "react_sparse", "repro"] = "act"
     components: tuple[AnyComponent, ...] = ()
     estimator: Annotated[AnyEstimator, Field(discriminator="kind", validation_alias="advantage")] = GRPO()
     start: Start | None = None

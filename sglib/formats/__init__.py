@@ -6,6 +6,9 @@
 | `progress` | its estimate of progress in percent, then the command |
 | `guide` | a self-guidance (reason, then a label of the steps so far), then the command |
 | `guide_two_stage` | the same in two answers to two prompts, by language models alone, without training |
+| `react` | a thought, then the command; by language models alone, as the next two |
+| `react_sparse` | the command, or a thought in its place |
+| `repro` | a thought, the estimate of progress, the command |
 | `retrospect` | after the episode: one progress number per step |
 
 A format is a module with the `PREFIX` that begins each answer (given, not generated, so that the smallest model spends
@@ -16,7 +19,7 @@ models, `write` and `parse`.
 from __future__ import annotations
 
 from sglib.envs.base import Environment
-from sglib.formats import act, guide, progress, two_stage
+from sglib.formats import act, guide, progress, react, react_sparse, repro, two_stage
 from sglib.formats.reading import Parsed, clean_action
 from sglib.formats.retrospect import (
     example_message,
@@ -27,12 +30,16 @@ from sglib.formats.retrospect import (
 )
 
 __all__ = [
-    "FORMATS", "PREFIX", "Parsed", "check_format", "clean_action", "example_message", "format_response", "opening",
-    "parse", "parse_retrospect", "retrospect_messages", "transcript", "true_progress",
+    "FORMATS", "LANGUAGE", "PREFIX", "Parsed", "WRITES_TOO", "check_format", "clean_action", "example_message",
+    "format_response", "opening", "parse", "parse_retrospect", "retrospect_messages", "shown_instead", "transcript",
+    "true_progress",
 ]  # fmt: skip
 
-FORMATS = {"act": act, "progress": progress, "guide": guide}
-PREFIX = {name: module.PREFIX for name, module in FORMATS.items()} | {two_stage.NAME: ""}
+FORMATS = {"act": act, "progress": progress, "guide": guide}  # that every model knows
+PROMPTED = {"react": react, "react_sparse": react_sparse, "repro": repro}  # explained in words to language models
+PREFIX = {name: module.PREFIX for name, module in (FORMATS | PROMPTED).items()} | {two_stage.NAME: ""}
+LANGUAGE = (*PROMPTED, two_stage.NAME)  # not for the shipped small models, which have never read such an answer
+WRITES_TOO = {"repro": "progress"}  # format: another one, all of whose fields it writes as well
 
 
 def check_format(name: str) -> str:
@@ -49,7 +56,8 @@ def opening(
 
     `compact`: True for the shipped small models, which know a format by its name and need no rules.
     """
-    messages = [{"role": "system", "content": name if compact else f"{card.rules} {FORMATS[name].INSTRUCTION}"}]
+    told = name if compact else f"{card.rules} {(FORMATS | PROMPTED)[name].INSTRUCTION}"
+    messages = [{"role": "system", "content": told}]
     if example is not None:
         messages.append({"role": "user", "content": example})
     return [*messages, {"role": "user", "content": card.shown(first_observation)}]
@@ -59,10 +67,15 @@ def format_response(
     name: str, action: str, *, guidance: str | None = None, label: str | None = None, progress: float | None = None
 ) -> str:
     """A response in a format: the inverse of `parse`, used for demonstrations."""
-    return FORMATS[name].write(action, guidance=guidance, label=label, progress=progress)
+    return (FORMATS | PROMPTED)[name].write(action, guidance=guidance, label=label, progress=progress)
 
 
 def parse(name: str, response: str) -> Parsed:
     """Read what the policy wrote, the prefix included. Never raises on any text."""
     check_format(name)
-    return FORMATS[name].parse(response) if response.strip() else Parsed("", error="empty_response")
+    return (FORMATS | PROMPTED)[name].parse(response) if response.strip() else Parsed("", error="empty_response")
+
+
+def shown_instead(name: str, action: str) -> str | None:
+    """What the policy reads in place of the environment's answer to an action; None for that answer."""
+    return react_sparse.answered(action) if name == "react_sparse" else None

@@ -15,7 +15,7 @@ class Parsed:
         action: always a text, perhaps empty.
         guidance, label, progress: what the format has of these, else None.
         error: the first failure, None for none: "empty_response", "missing_action", "missing_guidance",
-            "missing_label", "unknown_label", "missing_progress" or "bad_progress".
+            "missing_label", "unknown_label", "missing_thought", "missing_progress" or "bad_progress".
     """
 
     action: str

@@ -13,6 +13,8 @@ INSTRUCTION = (
     "100, a failure below 100. Answer with one line:\nProgress: <one number per step, separated by spaces>"
 )
 
+_STEP = re.compile(r"\bstep\s{0,4}\d{1,3}\W{1,8}(\d+(?:\.\d+)?)", re.I)
+
 
 def transcript(trajectory: Trajectory, progress: list[float] | None = None) -> str:
     """An episode as plain text, one line an observation and one an action, with progress in percent after each action
@@ -40,8 +42,10 @@ def retrospect_messages(trajectory: Trajectory, compact: bool) -> list[dict]:
 
 def parse_retrospect(response: str, steps: int) -> tuple[list[float] | None, str | None]:
     """One progress number per step: (numbers or None, name of the failure or None). Never raises on any text."""
-    text = fields(response).get("progress", response)
-    numbers = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", text)]
+    numbers = [float(x) for x in _STEP.findall(response)]  # "Step 1: 20", as language models like to number them
+    if len(numbers) != steps:
+        text = fields(response).get("progress", response)
+        numbers = [float(x) for x in re.findall(r"\d+(?:\.\d+)?", text)]
     if len(numbers) != steps:
         return None, "missing_progress" if len(numbers) < steps else "bad_progress"
     if any(x > 100 for x in numbers):

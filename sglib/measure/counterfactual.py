@@ -92,7 +92,8 @@ def what_if(
     if k < 1:
         raise ValueError(f"k={k!r}: must be at least 1")
     old = trajectory.turns[turn]
-    for needed in {"guide": ("guidance", "label"), "progress": ("progress",)}.get(trajectory.format, ()):
+    writes = {"guide": ("guidance", "label"), "progress": ("progress",), "repro": ("progress",)}
+    for needed in writes.get(trajectory.format, ()):
         if getattr(old, needed) is None:  # what stays, or what the change is compared with
             raise ValueError(f"turn={turn}: its {needed} could not be read; allowed: a turn whose answer has one")
     if action is not None:

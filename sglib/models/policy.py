@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from sglib import envs
+from sglib.models import random_lm
 from sglib.models.decoder import LARGEST, unwrapped
 from sglib.models.endpoint import SCHEME, EndpointPolicy
 from sglib.models.own_cache import new_cache
@@ -128,6 +129,18 @@ def eval_mode(model: torch.nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+def check_thinking(name: str, env: str | None) -> None:
+    """`ValueError` for a name whose model cannot be told to think before it answers."""
+    if name.startswith(SCHEME):
+        raise ValueError(
+            f"thinking=True: {name!r} is a server, whose own settings say whether its model thinks; allowed: False, or "
+            'in Python sglib.models.endpoint.EndpointPolicy(name, extra={"chat_template_kwargs": {"enable_thinking": '
+            "True}})"
+        )
+    if name == "new" or shipped_folder(name, env):
+        raise ValueError(f"thinking=True: {name!r} is a small model that has no thoughts; allowed: language models")
+
+
 def load_policy(
     name: str | Path = "base",
     *,
@@ -142,7 +155,8 @@ def load_policy(
 
     Args:
         name: "base" or another shipped model (see `sglib.models.small.shipped`), "new" (the same architecture,
-            untrained), "smollm2" (see `sglib.models.smollm2`), a local folder, a hub id, or
+            untrained), "smollm2" (see `sglib.models.smollm2`), "random-lm" (a language model that knows nothing, see
+            `sglib.models.random_lm`), a local folder, a hub id, or
             "endpoint:http://localhost:8000/v1#model" (see `sglib.models.endpoint`).
         env: the environment whose model or vocabulary is meant, a name or the path of a .py file; None takes the first
             that has one.
@@ -151,7 +165,7 @@ def load_policy(
         device: "cpu", "cuda", …; None takes a GPU if there is one.
         dtype: "float32", "bfloat16"; None takes bfloat16 on a GPU for what has over 100 M parameters, else float32.
         thinking: let a model think before it answers, if its chat template knows that; its answers then get 1,000
-            tokens and begin freely.
+            tokens and begin freely. Not of a small model or an endpoint.
         engine: "vllm" has vLLM write the answers of episodes (see `sglib.models.vllm_engine`); None the model itself.
 
     Raises:
@@ -160,6 +174,8 @@ def load_policy(
             once.
     """
     name = str(name)
+    if thinking:
+        check_thinking(name, env)
     if name.startswith(SCHEME):
         if lora or device or dtype or engine:
             allowed = "allowed without lora, device, dtype and engine"
@@ -173,6 +189,8 @@ def load_policy(
     if name == "new":
         tokenizer = build_tokenizer(env or envs.names()[0])
         model = build_model(tokenizer)
+    elif name == random_lm.NAME:
+        tokenizer, model = random_lm.build(env or envs.names()[0])
     else:
         source = located(name, env)
         if env and not source.exists() and shipped_folder(name):  # not another environment's: it has other words

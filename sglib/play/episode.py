@@ -9,7 +9,7 @@ from typing import Any
 
 from sglib import formats
 from sglib.envs.base import Environment, HasDistance, HasProgress, Task
-from sglib.records import Trajectory, Turn
+from sglib.records import Observation, Trajectory, Turn
 
 LARGE_MODEL_TOKENS = 200  # an answer's limit for models to which formats are explained in words
 THINKING_TOKENS = 1000  # where it thinks before it answers
@@ -137,7 +137,7 @@ class Episode:
         parsed = read
         if not isinstance(read, formats.Parsed):
             parsed = formats.parse(trajectory.format, response if read is None else read)
-        self.observation = now = self.env.step(parsed.action)
+        self.observation = now = self._step(parsed.action)
         trajectory.turns.append(
             Turn(
                 before.text, response, parsed.action, now.valid, parsed.guidance, parsed.label, parsed.progress,
@@ -151,5 +151,11 @@ class Episode:
         """Take the actions of recorded turns, which become this episode's own, without their rewards and tokens."""
         for turn in turns:
             self.trajectory.turns.append(replace(turn, rewards={}, advantage=None, span=(0, 0)))
-            self.observation = self.env.step(turn.action)
+            self.observation = self._step(turn.action)
         self._look()
+
+    def _step(self, action: str) -> Observation:
+        """What the environment answers; to a thought that takes an action's place (`react_sparse`) what the format
+        does. The environment counts it as a turn, in which nothing happens."""
+        observation, instead = self.env.step(action), formats.shown_instead(self.plan.format, action)
+        return observation if instead is None else observation._replace(text=instead, valid=True)

@@ -39,7 +39,8 @@ def rollout(
     Args:
         policy: of an endpoint the trajectories have no tokens (see `sglib.models.endpoint`).
         tasks: G tasks of one environment.
-        format: "act", "progress", "guide", or with a language model "guide_two_stage" (without token ids).
+        format: "act", "progress", "guide"; with a language model also "react", "react_sparse", "repro", and
+            "guide_two_stage" (without token ids). See `sglib.formats`.
         turns: actions that an episode may take, at least 1; None takes the environment's own number.
         temperature: 0..10; 0 takes the most likely token.
         group: episodes per task (a GRPO group), at least 1.
@@ -73,8 +74,10 @@ def rollout(
         raise ValueError("show_actions=True: the small models have never read such a list; allowed: with other models")
     if options.forks is not None:
         _check_forks(options.forks, policy, tasks, format, turns)
-    if format == TWO_STAGE and (policy.compact or options.forks or options.answer_prefix or options.example):
-        raise ValueError(f"format={format!r}: allowed: language models, without forks, answer_prefix and example")
+    if policy.compact and format in formats.LANGUAGE:
+        raise ValueError(f"format={format!r}: allowed with small models: {', '.join(formats.FORMATS)}")
+    if format == TWO_STAGE and (options.forks or options.answer_prefix or options.example):
+        raise ValueError(f"format={format!r}: allowed: without forks, answer_prefix and example")
     usual = THINKING_TOKENS if policy.thinking else answer_tokens(card, format, policy.compact)
     budget = options.max_new_tokens or usual
     plan = Plan(card, tasks, format, turns, temperature, seed, group, options, policy.compact, budget)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
+from sglib import formats
 from sglib.envs.base import Environment, Task
 from sglib.records import Trajectory
 from sglib.rewards.fields import Flag, Float, Part
@@ -34,7 +35,7 @@ class Component(Part):
     last_accuracy: ClassVar[float | None] = None  # at the last call, of a reward that is fitted to the batch
     # what it is computed from, besides what the policy itself reads and writes: one of `KNOWS`
     knows: ClassVar[str] = "nothing"
-    needs_format: ClassVar[str | None] = None  # the only format that writes what it reads
+    needs_format: ClassVar[str | None] = None  # the format that writes what it reads (`formats.WRITES_TOO`)
     # whether it is costly and pays each episode whatever else is in the batch: then several processes share the work
     apart: ClassVar[bool] = False
     # (name of the alarm, share that rises, AUROC that falls, what the share is): see `sglib.measure.hacking.alarms`
@@ -60,7 +61,7 @@ class Component(Part):
         """Why it, or a setting of it, could do nothing with this format and this kind of estimator."""
         if self.shuffled and estimator == "grpo":
             return f"{self.name}: shuffled does nothing with advantage kind 'grpo', a sum over turns"
-        if self.needs_format not in (None, format):
+        if self.needs_format not in (None, format, formats.WRITES_TOO.get(format)):
             return f"format = {format!r}: component {self.name!r} pays for what format {self.needs_format!r} writes"
 
     @classmethod

@@ -188,7 +188,8 @@ def _unreadable(turn: Turn) -> bool:
 
 def _check_format(component, trajectories: Sequence[Trajectory]):
     needed = component.needs_format
-    if needed and (other := sorted({t.format for t in trajectories} - {needed})):
+    writing = {needed, *(name for name, of in formats.WRITES_TOO.items() if of == needed)}
+    if needed and (other := sorted({t.format for t in trajectories} - writing)):
         raise ValueError(f"{component.name}: got episodes in the format {other[0]!r}; allowed: {needed!r}")
 
 

@@ -172,7 +172,10 @@ class Training(TrajectoryGRPOTrainer):
         self.batch = self.rollout(
             self.policy, games, format=s.format, turns=s.max_turns, temperature=s.temperature, seed=seed,
             group=s.group_size,
-            options=Options(batch_size=s.rollout_batch, show_actions=s.show_actions, max_tokens=s.max_tokens),
+            options=Options(
+                batch_size=s.rollout_batch, show_actions=s.show_actions, max_tokens=s.max_tokens,
+                max_new_tokens=s.answer_tokens,
+            ),
         )  # fmt: skip
         played = time.perf_counter()
 

@@ -34,6 +34,8 @@ class BatchSettings(pydantic.BaseModel):
             is left out then.
         max_tokens: of an episode, prompt included; None is the model's context. One without room for another whole
             answer ends before it (`no_room` counts them): nothing is cut off.
+        answer_tokens: of an answer at most; None is what the format and the environment need (200 for models to which
+            formats are explained in words, 1,000 where they think).
         bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
         show_actions: list what can be done now after each observation, as the papers' prompts do; for other models than
             the shipped ones.
@@ -56,6 +58,7 @@ class BatchSettings(pydantic.BaseModel):
     tokens_per_micro_batch: Count | None = None
     gradient_checkpointing: Flag = False
     max_tokens: Count | None = None
+    answer_tokens: Count | None = None
     bf16: Flag | None = None
     show_actions: Flag = False
     lora: Flag = False

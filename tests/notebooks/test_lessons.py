@@ -9,7 +9,7 @@ from test_exercises import NOTEBOOKS, PAGES, SOURCES, TITLE
 from sglib.experiments import params
 
 LESSONS = sorted(SOURCES)
-LINES, COLUMNS, WORDS, NAMES = 25, 100, (6, 14), 12
+LINES, COLUMNS, WORDS, NAMES = 25, 100, (6, 14), 13
 
 
 @pytest.fixture(params=LESSONS)

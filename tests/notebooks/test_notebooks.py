@@ -33,6 +33,7 @@ LEAVES = {
     "09_report": ["claims.csv", "verdicts.csv", "rates.csv", "report.html", "figures/claims.png"],
     "10_assay": ["curve.csv", "figures/response.png"],
     "11_when_do_step_rewards_help": ["phase.csv", "figures/phase.png"],
+    "12_a_real_language_model": ["curve.csv", "arms.csv", "steerability.csv", "figures/demonstrations.png"],
     "13_scale_up": ["ways.csv", "scale.csv"],
     "14_the_real_benchmark": ["success.csv", "curves.json", "played.jsonl"],
 }
