@@ -75,7 +75,8 @@ if not recipes:
 # %% [markdown]
 # **Built small: one of these numbers.** Every game was played by several evaluation seeds after training, so a game's
 # outcome is a share. The success of a list is the mean over its games and over the training seeds. The interval is
-# for other training seeds *and* other games, so it is wider than one that looks at games alone.
+# for other training seeds *and* other games. It can come out narrower than Wilson's for one play of each game: four
+# plays by each of several policies take luck out of it.
 
 # %%
 for row in [row for row in rows if row["when"] == "after"][:2]:

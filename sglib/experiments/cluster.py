@@ -139,6 +139,7 @@ def connected(scheduler: str, jobs: int | None = None) -> Iterator:
         raise parameters.ParameterError(
             f"--scheduler {scheduler}: needs Dask, which is missing: pip install -c constraints.txt -e '.[cluster]'"
         )
+    import dask
     import distributed
     from distributed.utils import silence_logging_cmgr
 
@@ -146,6 +147,9 @@ def connected(scheduler: str, jobs: int | None = None) -> Iterator:
         stack.enter_context(silence_logging_cmgr(logging.CRITICAL))  # what matters is said by what follows
         address = scheduler
         if scheduler == "local":
+            # else a killed worker that is not back within 15 s is given up for good, and on a busy machine all of them
+            patient = {"distributed.deploy.lost-worker-timeout": "1 hour", "distributed.comm.timeouts.connect": "2 min"}
+            stack.enter_context(dask.config.set(patient))
             address = stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=at_once(jobs), threads_per_worker=1, memory_limit=0, dashboard_address=":0",
