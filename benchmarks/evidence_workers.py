@@ -75,6 +75,7 @@ def measured(way: str, workers: int, cells: int) -> tuple[dict, dict]:
         found = evidence.read_evidence(planned, [folder / "evidence" / "mini"]).cells
     for cell in found.values():
         cell["card"] = {key: value for key, value in cell["card"].items() if key not in TIMED}
+        cell["batches"] = {name: column for name, column in cell["batches"].items() if not name.endswith("_seconds")}
     per_hour = 3600 * (cells - workers) / (ends[-1] - ends[workers - 1])
     row = {"way": way, "workers": workers, "start": ends[0], "all": ends[-1], "per_hour": per_hour, "ends": ends}
     return row | {"load_before": load}, found

@@ -148,7 +148,7 @@ def connected(scheduler: str, jobs: int | None = None) -> Iterator:
         address = scheduler
         if scheduler == "local":
             # else a killed worker that is not back within 15 s is given up for good, and on a busy machine all of them
-            patient = {"distributed.deploy.lost-worker-timeout": "1 hour", "distributed.comm.timeouts.connect": "2 min"}
+            patient = {"distributed.deploy.lost-worker-timeout": "1 hour", "distributed.comm.timeouts.connect": "120 s"}
             stack.enter_context(dask.config.set(patient))
             address = stack.enter_context(
                 distributed.LocalCluster(
