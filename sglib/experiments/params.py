@@ -119,7 +119,7 @@ class Params(pydantic.BaseModel):
     output_dir: Text = "outputs"
     run: RunName | None = None
     model: Annotated[Text, AfterValidator(_model)] = "base"
-    thinking: bool = False
+    thinking: bool = Field(False, repr=False)  # notebooks print the others
     max_turns: Int | None = Field(None, ge=1, le=200)
     task_size: Any = None
     temperature: Warmth = 0.4
