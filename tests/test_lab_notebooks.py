@@ -6,6 +6,7 @@ import pytest
 from test_lab import ROOT, page, pytestmark, run_notebook, server  # noqa: F401 fixtures, and where they are skipped
 
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+SAID = {"12_a_real_language_model": "batch unread"}  # a model of random weights writes what is in no format
 CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets
     .filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim())
     .map(cell => [cell.model.executionCount, cell.model.outputs.toJSON()])"""
@@ -23,7 +24,7 @@ def test_it_runs_from_top_to_bottom(server, page, name):  # noqa: F811
         wrong.append(error)
 
     page.on("pageerror", note)
-    run_notebook(page, address, folder, name)
+    run_notebook(page, address, folder, name, said=SAID.get(name, ""))
     cells = page.evaluate(CELLS)
     source = [cell.source for cell in jupytext.reads(text, "py:percent").cells if cell.cell_type == "code"]
     assert [count for count, _ in cells] == list(range(1, len(source) + 1)), "every cell ran once, in order"
