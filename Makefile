@@ -24,7 +24,7 @@ export OMP_WAIT_POLICY = PASSIVE
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make study    run the whole study (notebooks 00 to 08 and the report) with $(PARAMS) into outputs/"
+	@echo "make study    run the whole study (every notebook and the report) with $(PARAMS) into outputs/"
 	@echo "make evidence  train what is missing of params/regimes/tight.yaml: recipes over many seeds, hours on every core, resumable;"
 	@echo "              ARGS='--scheduler tcp://10.0.0.1:8786' has Dask's workers train, on many machines (docs/how-to/cluster.md)"
 	@echo "make official DATA=FOLDER  from nothing to an agent that plays ALFWorld's own games: two to three hours, resumable"
@@ -33,7 +33,7 @@ help:
 	@echo "make chaos    kill, fill the disk, run two at once, fuzz and soak (about 20 idle minutes, bounded); ARGS=--short takes 40 seconds"
 	@echo "make parity   play hundreds of games on both ALFWorld engines and compare everything (about 40 minutes, resumable)"
 	@echo "make benchmark  time both engines side by side and print the ratios (a few minutes);"
-	@echo "              BENCHMARK=rollout, update, scoring, iteration, language_model, evidence_workers or inspector (see benchmarks/README.md)"
+	@echo "              BENCHMARK=rollout, update, scoring, iteration, language_model, processes, evidence_workers or inspector (see benchmarks/README.md)"
 	@echo "make lab      open JupyterLab on the notebooks"
 	@echo "make report   run the report on what outputs/ holds"
 	@echo "make base     build the base model of ENV=$(ENV) again"

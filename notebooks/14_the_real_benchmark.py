@@ -131,7 +131,7 @@ columns = ["agent", "million parameters", "success, %"]
 print(pd.DataFrame([*PAPERS, *ours], columns=columns).round(1).to_string(index=False))
 
 # %% [markdown]
-# Read the table with care. Our model knows 259 words, the benchmark's own; a language model brings a language and
+# Read the table with care. Our model knows the benchmark's own words and no others; a language model brings a language and
 # must still learn the format. Ours learned the search from scripted demonstrations, theirs from web text. Ours can
 # play one environment and nothing else. What the comparison does say: the benchmark itself can be learned at this
 # size, so a success rate on it is no measure of language.

@@ -61,6 +61,17 @@ def test_a_base_that_cannot_be_pretrained_is_refused(tmp_path, monkeypatch):
         benchmark.command(file, "grpo", None, False)
 
 
+def test_what_would_fail_after_pretraining_fails_before_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(type(CARD), "panel", lambda *_, **__: [])
+    monkeypatch.setattr(benchmark, "pretrain", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="seed"):
+        benchmark.command(params_file("official"), "grpo", -1, False)
+    (tmp_path / "valid_seen").mkdir()
+    monkeypatch.setenv("SGLIB_ALFWORLD_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="0 games that can be played; 1 were asked for"):
+        benchmark.command(params_file("official"), "grpo", None, False)
+
+
 def at_hand() -> bool:
     try:
         return (official_folder() / "train").is_dir()

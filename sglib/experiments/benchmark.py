@@ -37,9 +37,10 @@ def score(outcomes: Mapping[int, Sequence[float]]) -> dict:
     n, games = len(outcomes), len(next(iter(outcomes.values())))
     if n > 1:
         x = intervals.success(outcomes)
-        return {"success": x.estimate, "low": x.low, "high": x.high, "n": n, "games": games}
-    mean = float(np.mean(list(outcomes.values())))
-    low, high = intervals.wilson(round(mean * games), games)
+        mean, low, high = x.estimate, x.low, x.high
+    else:
+        mean = float(np.mean(list(outcomes.values())))
+        low, high = intervals.wilson(round(mean * games), games)
     return {"success": mean, "low": low, "high": high, "n": n, "games": games}
 
 
@@ -75,15 +76,15 @@ def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
         ParameterError: naming the parameter that is wrong, before anything is trained.
         ValueError: the benchmark's own files are not at hand; it says where they were looked for.
     """
-    p = one(file, arm, {}).params
-    lists = parts(p.card)
+    experiment = one(file, arm, seed)
+    p, lists = experiment.params, parts(experiment.params.card)
     for name in lists:
         p.card.panel(None, name)
+    p.card.tasks(1, size=p.task_size)  # to train on: better missed now than after pre-training
     recipe = p.card.further_pretraining.get(p.model)
     if not shipped and recipe is None:
         allowed = ", ".join(p.card.further_pretraining)
         raise parameters.ParameterError(f"{file}: model = {p.model!r}: allowed: {allowed}, or --shipped-base")
-    values = {} if seed is None else {"seed": seed}
     if not shipped:
         folder = output_root(p.output_dir) / Path(file).stem / p.model
         if (folder / "card.json").exists():
@@ -91,8 +92,7 @@ def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
         else:
             print(f"Pre-training {p.model} for {recipe['stop']} steps, into {folder}", flush=True)
             pretrain(p.env, recipe, folder, name=p.model)
-        values["model"] = str(folder)
-    experiment = one(file, arm, values)
+        experiment = one(file, arm, seed, model=str(folder))
     result = train_shown(experiment)
     for name, games in lists.items() if result else ():
         x = score({experiment.seed: result.after[games]})

@@ -47,7 +47,8 @@ FEWEST = 3  # paired seeds without which nothing is concluded
 # what a cell keeps of its training batches
 KEPT = re.compile(
     r"iteration|u|lambda/.*|success|return_mean|turns_mean|policy_tokens_mean|invalid_actions|parse_errors|label_.*"
-    r"|zero_advantage|reward/.*|treatment/.*|calibration/.*|probe/.*|entropy|grad_norm|logprob_gap|(rollout|reward|update)_seconds"
+    r"|zero_advantage|reward/.*|treatment/.*|calibration/.*|probe/.*|entropy|grad_norm|logprob_gap"
+    r"|(rollout|reward|update)_seconds"
 )
 
 

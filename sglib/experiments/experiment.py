@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -183,8 +184,7 @@ class Experiment:
         with it alike; `name` is of the folder in the cache."""
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
-        key += [p.show_actions, p.max_tokens, *([p.engine] if p.engine else []), source_hash(*sources(p.env))]
-        key += ["thinking"] * p.thinking + ([["answer_tokens", p.answer_tokens]] if p.answer_tokens else [])
+        key += [p.show_actions, p.max_tokens, p.answer_tokens, p.thinking, p.engine, source_hash(*sources(p.env))]
         folder = cache_folder(name, key, p.output_dir)
 
         def look() -> dict | None:
@@ -370,15 +370,16 @@ def command(file: str | Path, arm: str, seed: int | None) -> int:
     Raises:
         ParameterError: naming the parameter that is wrong.
     """
-    train_shown(one(file, arm, {} if seed is None else {"seed": seed}))
+    train_shown(one(file, arm, seed))
     return 0
 
 
-def one(file: str | Path, arm: str, values: dict) -> Experiment:
-    """One recipe of a parameters file, with `values` in place of the file's; errors as of `params.check`."""
+def one(file: str | Path, arm: str, seed: int | None, **values: Any) -> Experiment:
+    """One recipe of a parameters file, with these in place of the file's (None: its seed); errors as of
+    `params.check`."""
     content = parameters.load_file(file)
     given = parameters.common(content) | {"grpo": content.get("grpo", {}) | {"arms": [arm]}}
-    p = parameters.check("grpo", given | values)
+    p = parameters.check("grpo", given | ({} if seed is None else {"seed": seed}) | values)
     return Experiment(p.arms[0], p)
 
 

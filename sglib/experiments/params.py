@@ -28,7 +28,7 @@ from sglib import envs, formats
 from sglib.experiments.files import ParameterError, explain, params_file, read_yaml, recipe_file, sizes
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.models.policy import check_thinking
-from sglib.models.small import shipped_folder
+from sglib.models.small import is_compact, shipped_folder
 from sglib.rewards.fields import Count, Float, Int, Positive, Rate, Seed, Share, Text, Warmth, known_keys, unknown
 from sglib.training.settings import BatchSettings
 
@@ -455,7 +455,7 @@ class Assay(pydantic.BaseModel):
 def _check_formats(p: Params, names: Sequence[str]) -> Params:
     """The parameters as they are, if their model can act in these ways."""
     asked = [name for name in names if name in formats.LANGUAGE]
-    if asked and (p.model == "new" or shipped_folder(p.model, p.env)):
+    if asked and is_compact(p.model, p.env):
         raise ValueError(f"{asked[0]}: allowed with small models: {', '.join(formats.FORMATS)}")
     return p
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from sglib.experiments import params as parameters
 from sglib.experiments.runs import EXECUTED, RUNNING, notebook_source, output_root, repo_root, write_manifest
-from sglib.models.small import shipped_folder
+from sglib.models import random_lm
+from sglib.models.small import is_compact
 from sglib.records import write_atomic
 from sglib.rewards.fields import unknown
 
@@ -53,7 +54,8 @@ def study(params_file: str | Path, only: list[str] | None = None, force: bool = 
         given = {k: whole[k] for k in given if k != section} | {section: {k: whole[k] for k in given[section]}}
         plans[name] = (given, checked, output_root(checked.output_dir) / name / checked.run_name)
     if jobs is None:
-        jobs = 2 if all(shipped_folder(checked.model, checked.env) for _, checked, _ in plans.values()) else 1
+        used = {(checked.model, checked.env) for _, checked, _ in plans.values()}
+        jobs = 2 if all(model == random_lm.NAME or is_compact(model, env) for model, env in used) else 1
 
     began, names = time.monotonic(), list(plans)
     reads = READS | {"09_report": set(names)}

@@ -37,7 +37,8 @@ __all__ = [
 
 FORMATS = {"act": act, "progress": progress, "guide": guide}  # that every model knows
 PROMPTED = {"react": react, "react_sparse": react_sparse, "repro": repro}  # explained in words to language models
-PREFIX = {name: module.PREFIX for name, module in (FORMATS | PROMPTED).items()} | {two_stage.NAME: ""}
+_ALL = FORMATS | PROMPTED
+PREFIX = {name: module.PREFIX for name, module in _ALL.items()} | {two_stage.NAME: ""}
 LANGUAGE = (*PROMPTED, two_stage.NAME)  # not for the shipped small models, which have never read such an answer
 WRITES_TOO = {"repro": "progress"}  # format: another one, all of whose fields it writes as well
 
@@ -56,7 +57,7 @@ def opening(
 
     `compact`: True for the shipped small models, which know a format by its name and need no rules.
     """
-    told = name if compact else f"{card.rules} {(FORMATS | PROMPTED)[name].INSTRUCTION}"
+    told = name if compact else f"{card.rules} {_ALL[name].INSTRUCTION}"
     messages = [{"role": "system", "content": told}]
     if example is not None:
         messages.append({"role": "user", "content": example})
@@ -67,13 +68,13 @@ def format_response(
     name: str, action: str, *, guidance: str | None = None, label: str | None = None, progress: float | None = None
 ) -> str:
     """A response in a format: the inverse of `parse`, used for demonstrations."""
-    return (FORMATS | PROMPTED)[name].write(action, guidance=guidance, label=label, progress=progress)
+    return _ALL[name].write(action, guidance=guidance, label=label, progress=progress)
 
 
 def parse(name: str, response: str) -> Parsed:
     """Read what the policy wrote, the prefix included. Never raises on any text."""
     check_format(name)
-    return (FORMATS | PROMPTED)[name].parse(response) if response.strip() else Parsed("", error="empty_response")
+    return _ALL[name].parse(response) if response.strip() else Parsed("", error="empty_response")
 
 
 def shown_instead(name: str, action: str) -> str | None:

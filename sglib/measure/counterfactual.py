@@ -16,7 +16,7 @@ import torch
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from sglib.envs import Task, task_of
-from sglib.formats import PREFIX, clean_action, format_response
+from sglib.formats import PREFIX, WRITES_TOO, clean_action, format_response
 from sglib.measure.intervals import wilson
 from sglib.models.policy import Policy
 from sglib.play.answers import generate
@@ -92,8 +92,8 @@ def what_if(
     if k < 1:
         raise ValueError(f"k={k!r}: must be at least 1")
     old = trajectory.turns[turn]
-    writes = {"guide": ("guidance", "label"), "progress": ("progress",), "repro": ("progress",)}
-    for needed in writes.get(trajectory.format, ()):
+    format = WRITES_TOO.get(trajectory.format, trajectory.format)
+    for needed in {"guide": ("guidance", "label"), "progress": ("progress",)}.get(format, ()):
         if getattr(old, needed) is None:  # what stays, or what the change is compared with
             raise ValueError(f"turn={turn}: its {needed} could not be read; allowed: a turn whose answer has one")
     if action is not None:

@@ -21,7 +21,16 @@ from sglib.models.decoder import LARGEST, unwrapped
 from sglib.models.endpoint import SCHEME, EndpointPolicy
 from sglib.models.own_cache import new_cache
 from sglib.models.slots import feed
-from sglib.models.small import CHAT_TEMPLATE, SPECIAL, build_model, build_tokenizer, located, shipped, shipped_folder
+from sglib.models.small import (
+    CHAT_TEMPLATE,
+    SPECIAL,
+    build_model,
+    build_tokenizer,
+    is_compact,
+    located,
+    shipped,
+    shipped_folder,
+)  # fmt: skip
 from sglib.models.template import OBSERVED, Template
 from sglib.models.vllm_engine import ENGINES, VLLM
 from sglib.records import Trajectory
@@ -137,7 +146,7 @@ def check_thinking(name: str, env: str | None) -> None:
             'in Python sglib.models.endpoint.EndpointPolicy(name, extra={"chat_template_kwargs": {"enable_thinking": '
             "True}})"
         )
-    if name == "new" or shipped_folder(name, env):
+    if is_compact(name, env):
         raise ValueError(f"thinking=True: {name!r} is a small model that has no thoughts; allowed: language models")
 
 
@@ -218,7 +227,7 @@ def load_policy(
         config = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
         model = peft.get_peft_model(model, peft.LoraConfig(**(config | (lora if isinstance(lora, dict) else {}))))
     policy = Policy(model, tokenizer, compact, name, thinking)
-    if not (name == "new" or shipped_folder(name, env)):
+    if not is_compact(name, env):
         _check(policy)
     if engine:
         policy.engine = VLLM(policy)

@@ -82,6 +82,11 @@ def shipped_folder(name: str, env: str | None = None) -> Path | None:
     return next((shipped()[key] for key in (f"{e}/{name}" for e in envs.names()) if key in shipped()), None)
 
 
+def is_compact(name: str, env: str | None = None) -> bool:
+    """Whether a name that `load_policy` takes is a small model of ours, shipped or "new": it knows formats by name."""
+    return name == "new" or shipped_folder(name, env) is not None
+
+
 def located(name: str, env: str | None = None) -> Path:
     """Where a model lies that is shipped (of `env`, as above) or was fetched; any other name as a path, which may be a
     local folder or the id of a hub."""

@@ -156,9 +156,9 @@ def _go_on(model, optimizers: list[torch.optim.Optimizer], found: Path) -> None:
 def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: int = 128, name: str = "base") -> Policy:
     """Train the base model of an environment (a name, or a Python file with its card) and write it to the folder `out`:
     weights, tokenizer, and a `card.json` with recipe, curve and machine. The curve has `points`, evenly spaced up to
-    the last step, each measured on as many `games` of the panel (0: nothing is measured). After each `BUCKET` batches a
-    tenth of the way or more from the last time, a checkpoint is written into `<out>.part`, with which the same call
-    goes on after an interruption, to the same weights.
+    the last step, each measured on as many `games` of the panel (0: nothing is measured). About ten
+    times on the way a checkpoint is written into `<out>.part`, from which the same call goes on after an interruption,
+    to the same weights.
 
     Raises:
         FloatingPointError: the loss is not finite.

@@ -23,8 +23,6 @@ from sglib.training.shared import silence
 
 # TRL's metrics that are means over a micro-batch's policy tokens
 PER_TOKEN = ("entropy", "kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean")
-
-
 CAP = 3.0  # of the ratio of two engines' probabilities, as TRL's
 
 
