@@ -298,3 +298,19 @@ def test_answers_of_a_training_are_as_long_as_they_may_be(outputs):
     one.train()
     played = [*one.read().last_batch, *one.read().trajectories]
     assert {turn.span[1] - turn.span[0] for t in played for turn in t.turns} <= {1, 2, 3} and played
+
+
+def test_options_of_the_environment_hold_in_training_and_on_the_panel(outputs):
+    """With `end_on_deadlock` an episode of Sokoban has a deadlock behind its last turn at most, and another key."""
+    sokoban = {"env": "sokoban", "model": "new", "iterations": 1, "games_per_iteration": 4, "eval_games": 16}
+    sokoban |= {"max_turns": 15}
+    usual, one = (Experiment("grpo", small(**sokoban, env_options=o)) for o in ({}, {"end_on_deadlock": True}))
+    assert "env_options" not in usual.content["params"] and one.key != usual.key
+    deadlock, cut = one.params.card.failures["deadlock"], {}
+    for it in (usual, one):
+        it.train()
+        played = [*it.read().last_batch, *it.read().trajectories]
+        early = [t for t in played if not t.won and len(t) < 15]
+        cut[it.key] = len(early)
+        assert not early or deadlock(early) == 1.0
+    assert cut[usual.key] == 0 < cut[one.key]

@@ -184,7 +184,8 @@ class Experiment:
         with it alike; `name` is of the folder in the cache."""
         p = self.params
         key = [weights_hash(p.model, p.env), p.env, p.lora, p.lora_rank, p.eval_games, p.task_size, self.how()]
-        key += [p.show_actions, p.max_tokens, p.answer_tokens, p.thinking, p.engine, source_hash(*sources(p.env))]
+        key += [p.show_actions, p.max_tokens, p.answer_tokens, p.thinking, p.engine, p.env_options]
+        key += [source_hash(*sources(p.env))]
         folder = cache_folder(name, key, p.output_dir)
 
         def look() -> dict | None:
@@ -207,7 +208,7 @@ class Experiment:
         tasks = panel(p.env, split, p.eval_games, p.task_size)
         options = Options(
             batch_size=p.batch_size, truth=truth, show_actions=p.show_actions, max_tokens=p.max_tokens,
-            max_new_tokens=p.answer_tokens,
+            max_new_tokens=p.answer_tokens, make=p.env_options,
         )  # fmt: skip
         return evaluate(policy, tasks, **self.how(again), options=options, play=shared())
 

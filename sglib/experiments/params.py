@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -253,6 +254,14 @@ class GRPOParams(Params, BatchSettings):
 
             check_trackers(value)
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _known_options(self):
+        allowed = sorted(set(inspect.signature(self.card.make).parameters) - {"max_steps", "admissible"})
+        if unknown := sorted(set(self.env_options) - set(allowed)):
+            raise ValueError(f"env_options: {unknown[0]!r}; allowed for {self.env}: {', '.join(allowed) or 'none'}")
+        self.card.make(**self.env_options)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _clip_acts(self):

@@ -174,7 +174,7 @@ class Training(TrajectoryGRPOTrainer):
             group=s.group_size,
             options=Options(
                 batch_size=s.rollout_batch, show_actions=s.show_actions, max_tokens=s.max_tokens,
-                max_new_tokens=s.answer_tokens,
+                max_new_tokens=s.answer_tokens, make=s.env_options,
             ),
         )  # fmt: skip
         played = time.perf_counter()

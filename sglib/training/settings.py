@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -39,6 +39,8 @@ class BatchSettings(pydantic.BaseModel):
         bf16: autocast to bfloat16; None means yes on a GPU that supports it, no on CPU (slower below 3 M parameters).
         show_actions: list what can be done now after each observation, as the papers' prompts do; for other models than
             the shipped ones.
+        env_options: further options of the environment's `make`, in training and on the panel: Sokoban's
+            {end_on_deadlock: true} ends an episode where the goal cannot be reached any more.
         lora, lora_rank: train a LoRA adapter on all linear layers, unless the policy has an adapter already.
         checkpoint_every: in iterations; 0 writes one at the end only.
     """
@@ -61,6 +63,7 @@ class BatchSettings(pydantic.BaseModel):
     answer_tokens: Count | None = None
     bf16: Flag | None = None
     show_actions: Flag = False
+    env_options: dict[str, Any] = {}
     lora: Flag = False
     lora_rank: Count = 16
     checkpoint_every: Int = Field(10, ge=0)

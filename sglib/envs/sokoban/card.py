@@ -16,6 +16,12 @@ PRETRAINING = base.PRETRAINING | {
     "observation_weight": 0.3,
     "habits": {"skill": 0.95, "noise": 0.3, "impossible": 0.04, "wrong_label": 0.3, "wrong_subgoal": 0.1},
 }  # fmt: skip
+# Demonstrators that make most moves at random among the harmless ones: a model of them has to read the shortest plan
+# from the board, but follows it carelessly, so that reinforcement has something to sharpen.
+CARELESS = PRETRAINING | {
+    "steps": 800, "stop": 800, "size": "6x6-1",
+    "habits": {"skill": 0.4, "noise": 0.4, "impossible": 0.04, "wrong_label": 0.3, "wrong_subgoal": 0.1},
+}  # fmt: skip
 
 
 def boards(trajectory: Trajectory) -> list[str] | None:
@@ -64,6 +70,7 @@ class Sokoban(Environment):
     failures = {m.__name__: mean_of(m) for m in (deadlock, into_wall, back_and_forth)}
     experts = EXPERTS
     pretraining = PRETRAINING
+    further_pretraining = {"careless": CARELESS}
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size=None, start: int = 0) -> list[levels.Level]:
         """See `levels.tasks`."""
