@@ -51,6 +51,8 @@ def test_the_degraded_truth_keeps_its_values_and_is_the_same_again():
         OraclePotential(step="asinh", gamma=0.9)
     lost = episode([4, 3, None], False)
     assert OraclePotential(step="asinh")([lost]) == [[np.arcsinh(1), np.arcsinh(3 - 8)]]  # out of reach: twice the way
+    back = episode([4, 3, 4, 4, None, None], False)  # nearer, back, nothing, a dead end, and nothing after it
+    assert OraclePotential(step="sign")([back]) == [[1.0, -1.0, 0.0, -1.0, 0.0]]
     with pytest.raises(ValueError, match="auroc"):
         OraclePotential(auroc=0.4)
 

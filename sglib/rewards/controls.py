@@ -27,7 +27,8 @@ class OraclePotential(Component):
     it, for good about half a step's pay. With that gamma here, standing still would be paid in the plain sum instead.
 
     With `step` "asinh" a step earns asinh(d_t - d_{t+1}) instead, in actions (CAST, arXiv 2607.25308): one that makes
-    the goal unreachable, many times the others by its distance, is some four of them then.
+    the goal unreachable, many times the others by its distance, is some four of them then. With "sign" it earns 1 if it
+    brought the goal nearer, -1 if it led away from it or out of its reach, else 0: what a labeller without fault says.
 
     With `auroc` the truth is degraded: each turn keeps its value with probability 2 * auroc - 1 and else gets that of a
     turn drawn from the whole batch, so that values have the same distribution, and where good steps share one value and
@@ -36,7 +37,7 @@ class OraclePotential(Component):
     """
 
     gamma: Share = 1.0
-    step: Literal["potential", "asinh"] = "potential"
+    step: Literal["potential", "asinh", "sign"] = "potential"
     auroc: Annotated[Float, Field(ge=0.5, le=1)] | None = None
     seed: Seed = 0
     name: Literal["oracle"] = "oracle"
@@ -44,7 +45,7 @@ class OraclePotential(Component):
     knows: ClassVar = "the hidden state"
 
     def __post_init__(self):
-        if self.step == "asinh" and self.gamma != 1:
+        if self.step != "potential" and self.gamma != 1:
             raise ValueError(f"gamma: got {self.gamma}; allowed: only with step: potential")
         if self.auroc is None and self.seed:
             raise ValueError(f"seed: got {self.seed}; allowed: only with auroc, since nothing is drawn otherwise")
@@ -59,8 +60,9 @@ class OraclePotential(Component):
             left = trajectory.remaining()
             if left is None:
                 raise ValueError(f"{trajectory.game_id}: recorded without the truth (Options(truth=True))")
-            if self.step == "asinh":
-                values.append([math.asinh(before - after) for before, after in zip(left, left[1:])])
+            if self.step != "potential":
+                of = math.asinh if self.step == "asinh" else np.sign
+                values.append([float(of(before - after)) for before, after in zip(left, left[1:])])
                 continue
             phi = [-x / max(left[0], 1) for x in left]
             values.append([self.gamma * after - before for before, after in zip(phi, phi[1:])])
