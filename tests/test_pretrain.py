@@ -1,6 +1,7 @@
 """Demonstrators and pre-training: imperfect but capable, reproducible."""
 
 import json
+import os
 import random
 
 import pytest
@@ -12,7 +13,7 @@ from sglib.envs.alfworld.demonstrators import Habits, demonstrate
 from sglib.envs.base import true_label
 from sglib.models.policy import load_policy
 from sglib.models.small import build_tokenizer
-from sglib.training import pretrain
+from sglib.training import checkpoint, pretrain
 
 GAMES = generate_games(60, seed=8)
 CARD = envs.get("alfworld")
@@ -149,6 +150,9 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, monkey
 
     def interrupted(*given):
         calls.append(1)
+        if len(calls) == 1:  # a second one, into the same folder
+            with pytest.raises(checkpoint.InUse, match=f"process {os.getpid()}"):
+                pretrain.pretrain("alfworld", TINY, tmp_path / "parts", points=2, games=2)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return loss_of(*given)

@@ -162,14 +162,20 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
 
     Raises:
         FloatingPointError: the loss is not finite.
+        InUse: another process trains into `out`.
     """
+    part = out.with_name(f"{out.name}.part")
+    with checkpoint.locked(part):
+        return _pretrain(env, recipe, out, part, points, games, name)
+
+
+def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, games: int, name: str) -> Policy:
     card, tokenizer = envs.get(env), build_tokenizer(env)
     policy = Policy(build_model(tokenizer, seed=recipe["seed"], **recipe["model"]), tokenizer, True, "base")
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
     tasks = panel(env, n=games, size=recipe["size"]) if games else []
-    part, fingerprint = out.with_name(f"{out.name}.part"), {"recipe": dict(recipe), "points": points, "games": games}
-    part.mkdir(parents=True, exist_ok=True)
+    fingerprint = {"recipe": dict(recipe), "points": points, "games": games}
     curve, recent, first, began = [], [], 0, time.perf_counter()
     if found := checkpoint.find(part, fingerprint):
         state = checkpoint.read_state(found)
@@ -242,7 +248,10 @@ def main():
         parser.error(f"--env {options.env} --name {options.name}: allowed: {having}")
     changes = {name: value for name in ("stop", "seed") if (value := getattr(options, name)) is not None}
     out = options.out or card.folder / "models" / options.name
-    pretrain(options.env, {**recipes[options.name], **changes}, out, games=options.games, name=options.name)
+    try:
+        pretrain(options.env, {**recipes[options.name], **changes}, out, games=options.games, name=options.name)
+    except checkpoint.InUse as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":
