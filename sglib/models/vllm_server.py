@@ -155,8 +155,8 @@ class VLLMServer(Engine):
             right = False
         if not right:
             raise self._error(
-                "it answers otherwise than asked; allowed: token_ids of the model up to a stop token or max_tokens, and "
-                "as many finite log-probabilities"
+                "it answers otherwise than asked; allowed: token_ids of the model up to a stop token or max_tokens, "
+                "and as many finite log-probabilities"
             )
         return tokens, [float(p) for p in logprobs]
 
