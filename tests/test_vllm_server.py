@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_vllm import GAMES, REAL, TOLERANCE, WAY, StandIn, step
 
 import sglib
@@ -35,6 +36,7 @@ class Server:
 
     def __init__(self, folder):
         self.stand_in, self.lock, self.instead, self.asked = StandIn(folder), threading.Lock(), {}, []
+        self.keeps = "no such name"  # a part of the names of weights that it does not load
         self.info = {
             "model_config": dict(MODES), "device_config": {"device": "cpu"},
             "scheduler_config": {"enable_chunked_prefill": False},
@@ -71,7 +73,10 @@ class Server:
             return {"vllm_config": self.info}
         if path == "/collective_rpc":
             assert body["method"] == "reload_weights"
-            self.stand_in.model = StandIn(body["kwargs"]["weights_path"]).model
+            weights = load_file(Path(body["kwargs"]["weights_path"]) / "model.safetensors")
+            assert "lm_head.weight" in weights, "a tied head, too: on a CPU vLLM keeps a copy of its own"
+            kept = {name: weight for name, weight in weights.items() if self.keeps not in name}
+            model.load_state_dict(kept, strict=False)
             return {"results": [None]}
         if path == "/reset_prefix_cache":
             return {"success": True}
@@ -281,6 +286,17 @@ def test_weights_that_a_server_does_not_take(folder, server, path, instead, mess
     with pytest.raises(EngineError, match=message) as error:
         sglib.rollout(policy, GAMES, **WAY)
     one_line(error)
+
+
+def test_a_server_that_loads_a_part(folder, server):
+    """The norms are right, the rest is that of before."""
+    policy = sglib.load_policy(folder, env="alfworld", engine="vllm", server=server.address)
+    step(policy)
+    sglib.rollout(policy, GAMES, **WAY)
+    server.keeps = "mlp"
+    step(policy)
+    with pytest.raises(EngineError, match=r"its log-probabilities are [0-9.]+ from the model's; allowed: 0.001"):
+        sglib.rollout(policy, GAMES, **WAY)
 
 
 def completion(tokens, logprobs) -> bytes:

@@ -7,8 +7,9 @@ the same model, for example (on a CPU with `--no-enable-chunked-prefill --max-nu
 
 Before each rollout the weights are written as safetensors, whole or not at all, and the server is told to load them.
 Over HTTP nothing else works without GPUs: vLLM's own transfer of weights has engines for NCCL, CUDA's handles and RDMA.
-That it did is checked by SHA-256: it says those of its weights. The norms' are compared, which are the only ones that
-vLLM neither fuses, packs, pads nor divides among GPUs; every step of full training changes them, of an adapter none.
+That it did is checked twice. It says its weights' SHA-256, and the norms' are compared: vLLM neither fuses, packs, pads
+nor divides those, and every step of a full training changes them (of an adapter, none). And it writes an answer of some
+tokens, whose log-probabilities are compared with the model's: within 1e-3 on average in float32, else 0.1.
 
 Whatever a server answers ends in an answer or in an `EngineError` of one line.
 """
@@ -25,11 +26,13 @@ import tempfile
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import torch
+from safetensors.torch import save_file
 
 from sglib.models.vllm_engine import Engine, check_one_process
 
@@ -38,6 +41,7 @@ PATIENCE = 600.0  # seconds without a byte; a server that compiles takes minutes
 SHORT = 60.0  # what needs no model
 MOST = 64 * 2**20  # bytes of an answer
 CONNECTIONS = 256
+PROBE = 16  # tokens of the answer by which weights are checked
 CHECKED = "norm.weight"  # how the names of the weights end that are compared
 DTYPES = {f"torch.{name}": getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
 
@@ -97,12 +101,41 @@ class VLLMServer(Engine):
         self._dtype = DTYPES[dtype]
         self._compare(policy, loaded=False)  # what has other names would end the server
 
+    @torch.no_grad()
     def take_weights(self, policy) -> None:
-        path = str(policy.save(self._folder))
-        self._ask("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
+        self._write(policy)
+        self._ask("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": self._folder}})
         if self._ask("/reset_prefix_cache", {}).get("success") is not True:  # keys and values of the old weights
             raise self._error("it keeps its cache of prefixes: does somebody else use it?")
         self._compare(policy, loaded=True)
+        self._read_again(policy)
+
+    def _write(self, policy) -> None:
+        file = Path(self._folder) / "model.safetensors"
+        with policy.whole_weights() as weights:
+            whole, seen = {}, set()
+            for name, weight in weights.items():
+                weight = weight.detach().cpu().contiguous()
+                # A head that is tied to the embedding, too: on a CPU vLLM has its own copy of it, and keeps the old one
+                # where the file has none. A file holds no piece of memory twice.
+                whole[name] = weight.clone() if weight.data_ptr() in seen else weight
+                seen.add(weight.data_ptr())
+            save_file(whole, file.with_suffix(".new"), {"format": "pt"})
+        file.with_suffix(".new").replace(file)
+
+    def _read_again(self, policy) -> None:
+        """Refuse a server whose log-probabilities of an answer are not the policy's."""
+        prompt = policy.prompt_ids([{"role": "user", "content": "1 2 3"}])
+        ((tokens, theirs),) = self.answers(policy, [prompt], [0], temperature=1.0, max_new_tokens=PROBE)
+        logits = policy.model(torch.tensor([prompt + tokens], device=policy.device)).logits[0, len(prompt) - 1 : -1]
+        mine = logits.float().log_softmax(-1).gather(-1, torch.tensor(tokens, device=policy.device)[:, None])[:, 0]
+        gap = float((mine.cpu() - torch.tensor(theirs)).abs().mean())
+        most = 1e-3 if logits.dtype == self._dtype == torch.float32 else 0.1
+        if not gap <= most:
+            raise self._error(
+                f"it was told to load {self._folder}, and its log-probabilities are {gap:.2g} from the model's; "
+                f"allowed: {most} on average"
+            )
 
     def _compare(self, policy, loaded: bool) -> None:
         """Refuse a server whose norms have other names than the policy's or, once `loaded`, other values."""
