@@ -59,8 +59,8 @@ def test_few_lines():
     ScienceWorld, with a Java process to look after, 800, WebShop with its site 1,250, checks of input 100, the field's
     formats of trajectories and other trainers 1,350, the report as a page (code of notebooks 09 and 11) 650, checksums
     and the handling of trouble 400, cells on other machines 330, demonstrators that know where things lie 20, several
-    processes and micro-batches 510, what a training costs 130, a random Qwen3 with Qwen's tokenizer 55, vLLM 150, a
-    published benchmark from nothing to the agent, with pre-training that goes on after an interruption, 200, prompts of
-    the papers for language models 180, one of random weights and its notebook 90."""
+    processes and micro-batches 510, what a training costs 130, a random Qwen3 with Qwen's tokenizer 55, vLLM 150 and
+    270 as a server, a published benchmark from nothing to the agent, with pre-training that goes on after an
+    interruption, 200, prompts of the papers for language models 180, one of random weights and its notebook 90."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
-    assert lines < 23_790
+    assert lines < 24_060

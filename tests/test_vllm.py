@@ -132,6 +132,17 @@ def test_sampled_log_probabilities_are_the_trainers(folder, either):
     assert len({tuple(t.completion_ids) for t in batch}) == 4, "every episode has a seed of its own"
 
 
+def test_more_prompts_than_a_cpu_reads_at_a_time(folder, either):
+    """Where seeds are given, vLLM 0.32 ends on a CPU when it reads a part of a prompt: it has to read them whole."""
+    policy = sglib.load_policy(folder, env="alfworld", engine="vllm", device="cpu")
+    games = sglib.envs.get("alfworld").tasks(2, seed=5)
+    played = sglib.rollout(policy, games, format="act", turns=1, group=24, options=sglib.Options(max_new_tokens=1))
+    assert sum(len(t.prompt_ids) for t in played) > 4096 and all(len(t) == 1 for t in played)
+    if isinstance(policy.engine._llm, StandIn):
+        how = policy.engine._llm.how
+        assert how["enable_chunked_prefill"] is False and how["max_num_batched_tokens"] >= how["max_model_len"]
+
+
 def test_an_adapter_is_merged_in_what_is_handed_over(folder, standing_in):
     policy = sglib.load_policy(folder, env="alfworld", lora=True, engine="vllm")
     kept = [p.detach().clone() for n, p in policy.model.named_parameters() if "base_layer" in n]

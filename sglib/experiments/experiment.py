@@ -72,7 +72,7 @@ SHOWN = 16  # episodes kept of the trained policy
 # parameters that change no result: other recipes, names and places, memory, what is written besides
 WITHOUT = (
     "arms", "run", "size", "output_dir", "env", "win_reward", "batch_size", "report_to", "checkpoint_every",
-    "tokens_per_micro_batch", "gradient_checkpointing", "rollout_batch",
+    "tokens_per_micro_batch", "gradient_checkpointing", "rollout_batch", "server",
 )  # fmt: skip
 
 
@@ -238,7 +238,8 @@ class Experiment:
         lora = p.lora and {"r": p.lora_rank, "lora_alpha": 2 * p.lora_rank}
         # float32, also on a GPU: a step of 1e-6 on a weight in bfloat16 is rounded away; `bf16` is for the arithmetic
         dtype = None if p.lora or p.model.startswith(SCHEME) else "float32"
-        policy = load_policy(p.model, env=p.env, lora=lora, dtype=dtype, thinking=p.thinking, engine=p.engine)
+        how = {"thinking": p.thinking, "engine": p.engine, "server": p.server}
+        policy = load_policy(p.model, env=p.env, lora=lora, dtype=dtype, **how)
         check_trainable(policy)  # before the base is evaluated
         count = p.iterations * p.games_per_iteration  # every task is trained on once
         tasks = p.card.tasks(count, seed=TRAINING_SEED + p.seed, size=p.task_size)

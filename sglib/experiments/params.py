@@ -30,6 +30,7 @@ from sglib.experiments.files import ParameterError, explain, params_file, read_y
 from sglib.experiments.identity import canonical, digest, weights_hash
 from sglib.models.policy import check_thinking
 from sglib.models.small import is_compact, shipped_folder
+from sglib.models.vllm_server import check_server
 from sglib.rewards.fields import Count, Float, Int, Positive, Rate, Seed, Share, Text, Warmth, known_keys, unknown
 from sglib.training.settings import BatchSettings
 
@@ -230,6 +231,7 @@ class GRPOParams(Params, BatchSettings):
             mean.
         temperature: of the training rollouts.
         engine: vllm has vLLM write the answers (`sglib.models.vllm_engine`); null the model itself.
+        server: address of the vLLM server that writes them (`sglib.models.vllm_server`); null has vLLM in this process.
         report_to: trackers that get every iteration's numbers too, as TRL names them: [tensorboard], [trackio]; they
             must be installed.
     """
@@ -244,6 +246,7 @@ class GRPOParams(Params, BatchSettings):
     eval_temperature: Warmth = 0.4
     eval_seeds: Int = Field(1, ge=1, le=9)
     engine: Literal["vllm"] | None = None
+    server: str | None = None
     report_to: Names = []
 
     @pydantic.field_validator("report_to")
@@ -254,6 +257,12 @@ class GRPOParams(Params, BatchSettings):
 
             check_trackers(value)
         return value
+
+    @pydantic.model_validator(mode="after")
+    def _reachable(self):
+        if self.server is not None:
+            check_server(self.server, self.engine)
+        return self
 
     @pydantic.model_validator(mode="after")
     def _known_options(self):

@@ -32,7 +32,8 @@ from sglib.models.small import (
     shipped_folder,
 )  # fmt: skip
 from sglib.models.template import OBSERVED, Template
-from sglib.models.vllm_engine import ENGINES, VLLM
+from sglib.models.vllm_engine import ENGINES, VLLM, Engine
+from sglib.models.vllm_server import VLLMServer, check_server
 from sglib.records import Trajectory
 
 logging.disable_progress_bar()  # "Loading weights" of a model of 3 MB: a line of noise in every notebook
@@ -49,7 +50,7 @@ class Policy:
     compact: bool  # whether formats are named by one word (the shipped base) or by full instructions
     name: str  # for run records
     thinking: bool = False  # whether a model that can think before it answers does
-    engine: VLLM | None = None  # that writes answers in the model's place
+    engine: Engine | None = None  # that writes answers in the model's place
 
     @property
     def device(self) -> torch.device:
@@ -159,6 +160,7 @@ def load_policy(
     dtype: str | None = None,
     thinking: bool = False,
     engine: str | None = None,
+    server: str | None = None,
 ) -> Policy | EndpointPolicy:
     """Load a policy.
 
@@ -176,8 +178,11 @@ def load_policy(
         thinking: let a model think before it answers, if its chat template knows that; its answers then get 1,000
             tokens and begin freely. Not of a small model or an endpoint.
         engine: "vllm" has vLLM write the answers of episodes (see `sglib.models.vllm_engine`); None the model itself.
+        server: the address of a vLLM server that writes them (see `sglib.models.vllm_server`), which may also lower
+            how many tokens a text may have; None has vLLM in this process.
 
     Raises:
+        EngineError: the server is not there, or not what it has to be.
         ValueError: there is no such model, or it cannot be played: no chat template or none that only appends, no end
             of an answer, weights that are no numbers, an architecture that does not read in pieces what it reads at
             once.
@@ -186,12 +191,14 @@ def load_policy(
     if thinking:
         check_thinking(name, env)
     if name.startswith(SCHEME):
-        if lora or device or dtype or engine:
-            allowed = "allowed without lora, device, dtype and engine"
+        if lora or device or dtype or engine or server:
+            allowed = "allowed without lora, device, dtype, engine and server"
             raise ValueError(f"name={name!r}: an endpoint has no weights: {allowed}")
         return EndpointPolicy(name)
     if engine not in (None, *ENGINES):
         raise ValueError(f"engine={engine!r}: allowed: {', '.join(map(repr, ENGINES))}, None")
+    if server is not None:
+        check_server(server, engine)
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise ValueError(f"dtype={dtype!r}: allowed: 'float32', 'bfloat16', 'float16', None")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -229,7 +236,10 @@ def load_policy(
     policy = Policy(model, tokenizer, compact, name, thinking)
     if not is_compact(name, env):
         _check(policy)
-    if engine:
+    if server:
+        policy.engine = VLLMServer(policy, server)
+        policy.limit = min(policy.limit, policy.engine.limit)
+    elif engine:
         policy.engine = VLLM(policy)
     return policy
 

@@ -41,8 +41,6 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
     streams = streams_of(plan)
     lock = threading.Lock()  # not every engine is safe in threads, and Python would run them in turn anyway
     stopped = threading.Event()
-    if policy.engine:
-        policy.engine.take_weights(policy)
 
     def some(first: int) -> list[Trajectory]:
         with lock:
@@ -63,6 +61,8 @@ def play(policy: Policy, plan: Plan) -> list[Trajectory]:
         return [row.episode.trajectory for row in rows]
 
     with eval_mode(policy.model), bar:
+        if policy.engine:
+            policy.engine.take_weights(policy)
         firsts = range(0, total, size)
         parts = thread_map(some, firsts, stopped.set) if threads > 1 else list(map(some, firsts))
     played = [trajectory for part in parts for trajectory in part]
