@@ -1,6 +1,7 @@
-"""How many tokens a second do one and two processes play and learn, together?
+"""How many tokens a second do one and two processes play and learn, together, and one with vLLM's answers?
 
     python benchmarks/processes.py                       # some minutes on two idle cores
+    python benchmarks/processes.py --vllm PYTHON         # and with vLLM, by the interpreter of its environment
     python benchmarks/processes.py --quick               # smoke run: one process, one iteration
     python benchmarks/processes.py --out processes.json
 
@@ -38,6 +39,7 @@ processes started by `accelerate launch --config_file params/accelerate/cpu.yaml
 play      tokens a second that the policy writes, all processes together.
 learn     tokens a second that are trained on (prompts and observations included): rewards, advantages, update.
 load      of the machine before the start (1 minute): what others take, these processes cannot have.
+vLLM      one process, in which vLLM writes the answers (its own draws, so other episodes of the same games).
 Same work every number of processes has the same tokens, and the first iteration's loss and gradient within 1e-3."""
 LINE = "{:<12}{:>10}{:>10}{:>12}{:>12}{:>12}{:>12}{:>8}"
 
@@ -55,7 +57,8 @@ def work(options) -> None:
         read = [len(t.prompt_ids) + len(t.completion_ids) for t in batch]
         rows.append(numbers | {"written": int(np.sum(written)), "read": int(np.sum(read))})
 
-    policy, recipe = sglib.load_policy("base", env="alfworld"), load_recipe("self_guide")
+    policy = sglib.load_policy("base", env="alfworld", engine="vllm" if options.vllm else None)
+    recipe = load_recipe("self_guide")
     settings = GRPOSettings(
         iterations=options.repeats + 1, games_per_iteration=options.games, group_size=options.group, format="guide",
         max_turns=options.turns, learning_rate=1e-4, lr_schedule="constant",
@@ -66,25 +69,27 @@ def work(options) -> None:
         write_atomic(options.work, json.dumps(rows))
 
 
-def measured(count: int, options, folder: Path) -> dict:
-    """What `count` processes took, iteration by iteration."""
-    out = folder / f"{count}.json"
-    start = [sys.executable]
+def measured(count: int, options, folder: Path, vllm: str | None = None) -> dict:
+    """What `count` processes took, or one with the vLLM of this interpreter, iteration by iteration."""
+    out = folder / f"{'vllm' if vllm else count}.json"
+    start = [vllm or sys.executable]
     if count > 1:
         start += ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "params/accelerate/cpu.yaml")]
         start += ["--num_processes", str(count)]
     sizes = [f"--{name}={getattr(options, name)}" for name in ("repeats", "games", "group", "turns")]
+    sizes += [f"--vllm={vllm}"] if vllm else []
     way = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     load, begin = os.getloadavg()[0], time.perf_counter()
     done = subprocess.run(
         [*start, __file__, "--work", str(out), *sizes], env=os.environ | way, text=True, capture_output=True
     )  # fmt: skip
     if done.returncode:
-        raise SystemExit(f"{count} processes: exit status {done.returncode}\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{out.stem} processes: exit status {done.returncode}\n{done.stderr[-2000:]}")
     rows = json.loads(out.read_text())
     later = rows[1:] or rows
     return {
         "processes": count,
+        "answers": "vllm" if vllm else "the model",
         "play": median(row["written"] / row["rollout_seconds"] for row in later),
         "learn": median(row["read"] / row["learn_seconds"] for row in later),
         "all": time.perf_counter() - begin,
@@ -101,6 +106,12 @@ def check_same(one: dict, other: dict) -> None:
         raise SystemExit(f"not the same work by {other['processes']} processes: {a} and {b}")
 
 
+def show(row: dict, first: dict, name: str) -> None:
+    ratios = [f"{row[which] / first[which]:.2f} x" for which in ("play", "learn")]
+    shown = [f"{row['play']:,.0f}", f"{row['learn']:,.0f}", *ratios, f"{row['iterations'][0]['read']:,}"]
+    print(LINE.format(name, *shown, f"{row['all']:.1f}", f"{row['load_before']:.1f}"), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="the first is compared with")
@@ -108,6 +119,7 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=8, help="of an iteration, a multiple of every number of processes")
     parser.add_argument("--group", type=int, default=8, help="episodes of a game (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=30, help="of an episode (default: %(default)s)")
+    parser.add_argument("--vllm", help="a Python in whose environment vLLM is installed, for a row of its own")
     parser.add_argument("--quick", action="store_true", help="one process, too little to judge by")
     parser.add_argument("--out", type=Path, help="write the results here as JSON")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -128,9 +140,10 @@ def main() -> None:
         for count in options.processes:
             rows.append(row := measured(count, options, Path(folder)))
             check_same(rows[0], row)
-            ratios = [f"{row[name] / rows[0][name]:.2f} x" for name in ("play", "learn")]
-            shown = [f"{row['play']:,.0f}", f"{row['learn']:,.0f}", *ratios, f"{row['iterations'][0]['read']:,}"]
-            print(LINE.format(count, *shown, f"{row['all']:.1f}", f"{row['load_before']:.1f}"), flush=True)
+            show(row, rows[0], str(count))
+        if options.vllm:
+            rows.append(row := measured(1, options, Path(folder), options.vllm))
+            show(row, rows[0], "1, vLLM")
     print("\nSame work: the first batch has the same tokens, loss and gradient")
     if options.quick:
         print("--quick: one process, nothing to compare")

