@@ -96,6 +96,12 @@ def test_a_regime_on_the_map(regime):
     assert kind == "alfworld, reversible, groups of 2" and point["x"] == 100 * row["base"]
     assert other == "reported by others" and all(x["low"] is None for x in reported)
     assert phase.by_silence([row])["alfworld, groups of 2"][0]["x"] == 60
+    longer = row | {"regime": "later", "turns": row["turns"] + 1}
+    longer.pop("training")
+    told, after = phase.readable([longer, row])  # the shortest episodes first
+    gain = told["truth - success alone, over training"]
+    assert (told["regime"], told["silent, %"], told["sensitive"]) == ("tight", "60", "yes") and gain.startswith("+")
+    assert after["truth - success alone, over training"] == "-"
     cells.cells = {name: cell for name, cell in cells.cells.items() if cell["recipe"] != "truth"}
     assert phase.measured("tight") is None and phase.phase() == []
 

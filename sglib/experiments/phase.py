@@ -9,7 +9,7 @@ import numpy as np
 from sglib.experiments.assay import gap, load, regimes, sensitivity
 from sglib.experiments.evidence import Found, read_evidence
 from sglib.experiments.params import Assay
-from sglib.measure.intervals import Comparison
+from sglib.measure.intervals import Comparison, points
 
 FIRST = 5  # batches at the beginning of training
 # what others report of a true, solver-made step reward: base success in %, its gain over the outcome alone in points
@@ -32,10 +32,10 @@ def measured(name: str) -> dict | None:
     """A regime's row; None with fewer than three pairs of seeds. Shares and differences are fractions.
 
     Returns:
-        `regime`, `env`, `turns`, `group` (episodes), `reversible` (whether what was done can be undone); `base`,
-        success before training; `silent`, share of episodes in groups whose outcomes are all alike, first batches;
-        `against` (the better of success alone), `seeds`, `games`; the truth's gain at the end (`end`, `end_low`,
-        `end_high`) and, where cells have it, over training (`training` and the same); `sensitive`.
+        `regime`, `env`, `turns`, `group` (episodes), `iterations`, `reversible` (whether what was done can be undone);
+        `base`, success before training; `silent`, share of episodes in groups whose outcomes are all alike, first
+        batches; `against` (the better of success alone), `seeds`, `games`; the truth's gain at the end (`end`,
+        `end_low`, `end_high`) and, where cells have it, over training (`training` and the same); `sensitive`.
     """
     rule, planned = load(name)
     found, settings = read_evidence(planned), planned[0].params
@@ -45,6 +45,7 @@ def measured(name: str) -> dict | None:
     batches = [cell["batches"] for cell in found.seeds("grpo" if found.seeds("grpo") else plain).values()]
     row = {
         "regime": name, "env": settings.env, "turns": settings.turns, "group": settings.group_size,
+        "iterations": settings.iterations,
         "reversible": settings.env != "sokoban",
         "base": float(np.mean([x.mean() for x in found.outcomes(plain, "before").values()])),
         "silent": float(np.mean([columns["zero_advantage"][:FIRST] for columns in batches])),
@@ -61,6 +62,23 @@ def measured(name: str) -> dict | None:
 def phase() -> list[dict]:
     """The rows of `measured` of every regime that has enough cells."""
     return [row for row in map(measured, regimes()) if row is not None]
+
+
+def readable(rows: Sequence[dict]) -> list[dict]:
+    """The rows for a table, shortest episodes first; intervals in points."""
+    kept = sorted(rows, key=lambda row: (row["env"], row["turns"], row["group"]))
+    gains = {"over training": "training", "at the end": "end"}
+    return [
+        {
+            "regime": row["regime"], "environment": row["env"], "turns": row["turns"], "group": row["group"],
+            "iterations": row["iterations"],
+            "base, %": f"{100 * row['base']:.1f}", "silent, %": f"{100 * row['silent']:.0f}",
+            **{f"truth - success alone, {when}": points(*(row[f"{key}{end}"] for end in ("", "_low", "_high")))
+               if key in row else "-" for when, key in gains.items()},
+            "seeds x games": f"{row['seeds']} x {row['games']}", "sensitive": "yes" if row["sensitive"] else "no",
+        }
+        for row in kept
+    ]  # fmt: skip
 
 
 def by_base(rows: Sequence[dict]) -> dict[str, list[dict]]:

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sglib.experiments import phase
 from sglib.experiments.assay import CANNOT, FEW, VERDICTS, load, regimes, sensitivity, verdict
 from sglib.experiments.claims import CLAIMS, FACTS, REASONS, Claim
 from sglib.experiments.evidence import FEWEST, Found, folders, read_evidence
@@ -143,7 +144,7 @@ def drawn(rows: Sequence[dict]) -> list[dict]:
 def summary(evidence: Mapping[str, tuple[Assay, Found]]) -> str:
     """What docs/results.md says of the evidence, as Markdown: for each regime first whether it can tell the truth from success
     alone, then the papers' claims and the controls. Sensitive regimes come first; where only the controls were trained,
-    and they tell nothing, no table follows."""
+    and they tell nothing, no table follows. Last the map: what the truth adds in each regime that has three seeds of it."""
     parts = []
     kept = ("paper", "claim", "claimed", "theirs (points)", "ours (points)", "seeds x games", "knows", "p (Holm)", "verdict")
     judged = [(name, *pair, sensitivity(pair[1], pair[0])) for name, pair in evidence.items()]
@@ -156,6 +157,8 @@ def summary(evidence: Mapping[str, tuple[Assay, Found]]) -> str:
         rows = [] if bare else headline(judge(found, regime))
         if rows:
             parts.append(markdown_table([{key: row[key] for key in kept} for row in readable(rows)]))
+    if points_of_map := phase.readable(phase.phase()):
+        parts += ["**The map**: what the truth adds to the better of GRPO and GiGPO, in points.", markdown_table(points_of_map)]
     return "\n\n".join(parts)
 
 

@@ -197,11 +197,7 @@ class Report:
         """The truth's gain in every regime."""
         rows = phase.phase()
         self._figure("phase", phase_figure(rows))
-        self._list([
-            f"`{row['regime']}`: {row['turns']} turns, groups of {row['group']}, base {100 * row['base']:.1f} %: "
-            f"{points(row['end'], row['end_low'], row['end_high'])} points at the end ({row['seeds']} seeds)"
-            for row in rows
-        ])  # fmt: skip
+        self._table(phase.readable(rows), "No regime has three seeds of the truth yet.")
 
     def fresh(self) -> None:
         """The verdicts on games that no choice has seen."""
