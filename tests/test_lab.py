@@ -179,7 +179,8 @@ def run_notebook(page, address: str, folder: Path, name: str, wait: bool = True,
         return
     done = page.evaluate(run)
     problem = page.locator(".jp-Notebook:visible [data-mime-type='application/vnd.jupyter.stderr']")
-    wrong = [text for text in problem.all_inner_texts() if not said or said not in text]
+    # not the inner text, which is empty where JupyterLab has not drawn the cell
+    wrong = [text for text in problem.all_text_contents() if not said or said not in text]
     assert done and not wrong, wrong or "the cells did not run"
 
 
