@@ -246,6 +246,7 @@ def test_the_results_page_says_what_the_committed_cells_say():
     said = text[text.index(start) + len(start) : text.index(end)].strip()
     expected = verdicts.summary(verdicts.committed())
     assert said == expected.strip(), "run: python -m sglib verdicts"
+    assert verdicts.summary({}) == "", "of other cells than those given nothing is said"
 
 
 def test_verdicts_are_written_between_the_marks_only(tmp_path, monkeypatch, capsys):

@@ -106,10 +106,9 @@ def test_without_vllm_one_clear_line(folder, monkeypatch):
         VLLM(sglib.load_policy(folder, env="alfworld"))
 
 
-def test_the_same_episodes_and_log_probabilities_before_and_after_a_step(folder, either):
-    """The most likely tokens, so that both write the same: token for token, whatever is read between answers. Then the
-    weights have changed, and vLLM's with them."""
-    policy = sglib.load_policy(folder, env="alfworld", engine="vllm")
+def check_same_episodes(policy):
+    """The most likely tokens, so that the engine and the model write the same: token for token, whatever is read
+    between answers. Then the weights have changed, and the engine's with them."""
     engine = policy.engine
     for after_a_step in (False, True):
         policy.engine = engine
@@ -123,6 +122,10 @@ def test_the_same_episodes_and_log_probabilities_before_and_after_a_step(folder,
         if not after_a_step:
             before, _ = ours, step(policy)
     assert before[0].logprobs != pytest.approx(ours[0].logprobs, abs=0.01), "the step changed what is likely"
+
+
+def test_the_same_episodes_and_log_probabilities_before_and_after_a_step(folder, either):
+    check_same_episodes(sglib.load_policy(folder, env="alfworld", engine="vllm"))
 
 
 def test_sampled_log_probabilities_are_the_trainers(folder, either):

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_vllm import GAMES, REAL, TOLERANCE, WAY, StandIn, step
+from test_vllm import GAMES, REAL, TOLERANCE, WAY, StandIn, check_same_episodes, step
 
 import sglib
 from sglib.experiments.experiment import Experiment
@@ -140,21 +140,7 @@ def address(request):
 
 
 def test_the_same_episodes_and_log_probabilities_before_and_after_a_step(folder, address):
-    """As of the engine in this process: token for token, log-probabilities within the tolerance, whatever is read
-    between answers, and again when the weights have changed."""
-    policy = sglib.load_policy(folder, env="alfworld", engine="vllm", server=address)
-    engine = policy.engine
-    for after_a_step in (False, True):
-        policy.engine = engine
-        theirs = sglib.rollout(policy, GAMES, format="guide", temperature=0, **WAY)
-        policy.engine = None
-        ours = sglib.rollout(policy, GAMES, format="guide", temperature=0, **WAY)
-        for a, b in zip(theirs, ours, strict=True):
-            assert (a.prompt_ids, a.completion_ids, a.mask) == (b.prompt_ids, b.completion_ids, b.mask)
-            assert a.logprobs == pytest.approx(b.logprobs, abs=TOLERANCE)
-        if not after_a_step:
-            before, _ = ours, step(policy)
-    assert before[0].logprobs != pytest.approx(ours[0].logprobs, abs=0.01), "the step changed what is likely"
+    check_same_episodes(sglib.load_policy(folder, env="alfworld", engine="vllm", server=address))
 
 
 def test_two_iterations_on_weights_that_the_server_was_given(folder, address):

@@ -259,7 +259,7 @@ class GRPOParams(Params, BatchSettings):
         return value
 
     @pydantic.model_validator(mode="after")
-    def _reachable(self):
+    def _known_server(self):
         if self.server is not None:
             check_server(self.server, self.engine)
         return self
@@ -269,7 +269,8 @@ class GRPOParams(Params, BatchSettings):
         allowed = sorted(set(inspect.signature(self.card.make).parameters) - {"max_steps", "admissible"})
         if unknown := sorted(set(self.env_options) - set(allowed)):
             raise ValueError(f"env_options: {unknown[0]!r}; allowed for {self.env}: {', '.join(allowed) or 'none'}")
-        self.card.make(**self.env_options)
+        if self.env_options:
+            self.card.make(**self.env_options)
         return self
 
     @pydantic.model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,8 +28,8 @@ def truth_gain(found: Found, rule: Assay, measure: str) -> tuple[str | None, Com
     return min(gaps.items(), key=lambda pair: pair[1].estimate) if gaps else (None, None)
 
 
-def measured(name: str) -> dict | None:
-    """A regime's row; None with fewer than three pairs of seeds. Shares and differences are fractions.
+def measured(name: str, found: Found | None = None) -> dict | None:
+    """A regime's row, of its `found` or all its cells; None with fewer than three pairs of seeds. Shares are fractions.
 
     Returns:
         `regime`, `env`, `turns`, `group` (episodes), `iterations`, `reversible` (whether what was done can be undone);
@@ -38,7 +38,7 @@ def measured(name: str) -> dict | None:
         `end_low`, `end_high`) and, where cells have it, over training (`training` and the same); `sensitive`.
     """
     rule, planned = load(name)
-    found, settings = read_evidence(planned), planned[0].params
+    found, settings = read_evidence(planned) if found is None else found, planned[0].params
     plain, end = truth_gain(found, rule, "after")
     if end is None:
         return None
@@ -59,25 +59,24 @@ def measured(name: str) -> dict | None:
     return row
 
 
-def phase() -> list[dict]:
-    """The rows of `measured` of every regime that has enough cells."""
-    return [row for row in map(measured, regimes()) if row is not None]
+def phase(found: Mapping[str, Found] | None = None) -> list[dict]:
+    """The rows of `measured` of every regime that has enough cells; `found` has them by the regime's name."""
+    found = dict.fromkeys(regimes()) if found is None else found
+    return [row for name, cells in found.items() if (row := measured(name, cells)) is not None]
 
 
 def readable(rows: Sequence[dict]) -> list[dict]:
     """The rows for a table, shortest episodes first; intervals in points."""
-    kept = sorted(rows, key=lambda row: (row["env"], row["turns"], row["group"]))
-    gains = {"over training": "training", "at the end": "end"}
     return [
         {
             "regime": row["regime"], "environment": row["env"], "turns": row["turns"], "group": row["group"],
             "iterations": row["iterations"],
             "base, %": f"{100 * row['base']:.1f}", "silent, %": f"{100 * row['silent']:.0f}",
             **{f"truth - success alone, {when}": points(*(row[f"{key}{end}"] for end in ("", "_low", "_high")))
-               if key in row else "-" for when, key in gains.items()},
+               if key in row else "-" for when, key in (("over training", "training"), ("at the end", "end"))},
             "seeds x games": f"{row['seeds']} x {row['games']}", "sensitive": "yes" if row["sensitive"] else "no",
         }
-        for row in kept
+        for row in sorted(rows, key=lambda row: (row["env"], row["turns"], row["group"]))
     ]  # fmt: skip
 
 

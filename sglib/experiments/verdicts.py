@@ -157,7 +157,7 @@ def summary(evidence: Mapping[str, tuple[Assay, Found]]) -> str:
         rows = [] if bare else headline(judge(found, regime))
         if rows:
             parts.append(markdown_table([{key: row[key] for key in kept} for row in readable(rows)]))
-    if points_of_map := phase.readable(phase.phase()):
+    if points_of_map := phase.readable(phase.phase({name: found for name, (_, found) in evidence.items()})):
         parts += ["**The map**: what the truth adds to the better of GRPO and GiGPO, in points.", markdown_table(points_of_map)]
     return "\n\n".join(parts)
 

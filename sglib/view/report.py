@@ -195,7 +195,7 @@ class Report:
 
     def phase(self) -> None:
         """The truth's gain in every regime."""
-        rows = phase.phase()
+        rows = phase.phase({name: there for name, (there, _) in self.regimes.items()})
         self._figure("phase", phase_figure(rows))
         self._table(phase.readable(rows), "No regime has three seeds of the truth yet.")
 
