@@ -7,8 +7,10 @@ Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what th
 made. The recipe is the card's `pretraining`:
 
     seed                    of games and demonstrators
-    steps, stop             the learning rate falls to 0 over `steps`, then again, with new optimizers; training ends at
-                            `stop`, early where it shall leave room to learn
+    steps, stop             the learning rate falls to 0 over `steps`; training ends at `stop`, early where it shall
+                            leave room to learn
+    later                   what holds in place of the recipe's values when its `steps` (a multiple of 16) are over, with
+                            new optimizers; its own `steps` go on from there
     transcripts_per_step    in a batch
     max_turns, size         of an episode, and of its task (as for the card's `tasks`)
     formats                 name of a format -> share of transcripts
@@ -96,14 +98,22 @@ def draw_transcripts(
     return out
 
 
+def held(recipe: Mapping, step: int) -> tuple[Mapping, int]:
+    """The recipe as it holds at a step (see `later`), and for how many steps it has."""
+    over = step - recipe["steps"]
+    return (recipe | recipe["later"], over) if over >= 0 and "later" in recipe else (recipe, step)
+
+
 def batches(
     policy: Policy, card: Environment, recipe: Mapping, bucket: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (ids, weights) batches, (transcripts_per_step, T) each, padded on the right; from batch
     `bucket` * `BUCKET` on."""
-    pad, size = policy.tokenizer.pad_token_id, recipe["transcripts_per_step"]
+    pad = policy.tokenizer.pad_token_id
     while True:
-        drawn = draw_transcripts(policy, card, recipe, bucket, size * BUCKET)
+        now, _ = held(recipe, bucket * BUCKET)
+        size = now["transcripts_per_step"]
+        drawn = draw_transcripts(policy, card, now, bucket, size * BUCKET)
         drawn.sort(key=lambda pair: len(pair[0]))
         chunks = [drawn[i * size : (i + 1) * size] for i in range(BUCKET)]
         random.Random(f"order {recipe['seed']} {bucket}").shuffle(chunks)
@@ -172,29 +182,31 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
 def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, games: int, name: str) -> Policy:
     card, tokenizer = envs.get(env), build_tokenizer(env)
     policy = Policy(build_model(tokenizer, seed=recipe["seed"], **recipe["model"]), tokenizer, True, "base")
-    model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
-    base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
-    tasks = panel(env, n=games, size=recipe["size"]) if games else []
+    model = policy.model.train()
+    last, _ = held(recipe, recipe["stop"])
+    tasks = panel(env, n=games, size=last["size"]) if games else []
     fingerprint = {"recipe": dict(recipe), "points": points, "games": games}
     curve, recent, first, began = [], [], 0, time.perf_counter()
     if found := checkpoint.find(part, fingerprint):
         state = checkpoint.read_state(found)
-        _go_on(model, optimizers, found)
         curve, recent, first = state["curve"], state["recent"], state["iteration"]
         began -= state["seconds"]
+    optimizers = optimizers_of(model, held(recipe, first)[0])
+    if found:
+        _go_on(model, optimizers, found)
     stream, every = batches(policy, card, recipe, first // BUCKET), math.ceil(recipe["stop"] / 10 / BUCKET) * BUCKET
     for step in tqdm(range(first, recipe["stop"]), "pre-training", recipe["stop"], initial=first, mininterval=5):
         if step > first and step % every == 0:
-            now = {"iteration": step, "fingerprint": fingerprint, "curve": curve, "recent": recent}
-            now |= {"seconds": time.perf_counter() - began}
-            checkpoint.write(part, now, model, _optimizer_tensors(optimizers))
+            state = {"iteration": step, "fingerprint": fingerprint, "curve": curve, "recent": recent}
+            state |= {"seconds": time.perf_counter() - began}
+            checkpoint.write(part, state, model, _optimizer_tensors(optimizers))
         ids, weights = next(stream)
-        at = step % recipe["steps"]
+        now, at = held(recipe, step)
         if step and at == 0:
-            optimizers = optimizers_of(model, recipe)
-        scale = min(1.0, (at + 1) / recipe["warmup_steps"]) * (1 - at / recipe["steps"])
-        for optimizer, lr in zip(optimizers, base_lrs):
-            optimizer.param_groups[0]["lr"] = lr * scale
+            optimizers = optimizers_of(model, now)
+        scale = min(1.0, (at + 1) / now["warmup_steps"]) * (1 - at / now["steps"])
+        for optimizer, name in zip(optimizers, ("muon_lr", "adamw_lr"), strict=True):
+            optimizer.param_groups[0]["lr"] = now[name] * scale
         loss = loss_of(model, ids, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -208,7 +220,8 @@ def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, gam
             seconds = round(time.perf_counter() - began, 1)
             row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": seconds}
             if games:
-                scores = {f: evaluate(policy, tasks, format=f, seed=0).success for f in recipe["formats"]}
+                how = {"turns": last["max_turns"], "seed": 0}
+                scores = {f: evaluate(policy, tasks, format=f, **how).success for f in recipe["formats"]}
                 row["success"] = {f: round(score, 4) for f, score in scores.items()}  # at temperature 0.4
             curve.append(row)
             recent = []

@@ -27,12 +27,14 @@ PRETRAINING = base.PRETRAINING | {  # of base, and with seed 1 of base_seed1
     "habits": {"ordered": 0.7, "noise": 0.3, "impossible": 0.1, "again": 0.3, "wrong_label": 0.3, "wrong_subgoal": 0.1},
 }  # fmt: skip
 
-# whole rooms, for ALFWorld's own games: demonstrators that look where most things lie first and err less
+# for ALFWorld's own games: first small rooms, where what is asked for is met often, then whole ones, of which the lists
+# of things teach nothing more; demonstrators that look where most things lie first, and that are not imitated in errors
 WHOLE_ROOMS = PRETRAINING | {
-    "steps": 2400, "stop": 4800, "transcripts_per_step": 8, "max_turns": 50, "size": 60,
-    "formats": {"act": 0.8, "guide": 0.2}, "with_example": 0.0,
-    "habits": {"likely": 0.8, "ordered": 0.5, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.05, "again": 0.2,
-               "wrong_label": 0.1, "wrong_subgoal": 0.05},
+    "steps": 1440, "stop": 3040, "max_turns": 30, "formats": {"act": 1.0}, "with_example": 0.0,
+    "habits": {"likely": 1.0, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.1, "again": 0.3, "wrong_label": 0.0,
+               "wrong_subgoal": 0.0},
+    "later": {"steps": 1600, "transcripts_per_step": 8, "max_turns": 50, "size": 60, "observation_weight": 0.02,
+              "muon_lr": 0.01, "adamw_lr": 1e-3},
 }  # fmt: skip
 
 
