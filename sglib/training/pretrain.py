@@ -9,8 +9,8 @@ made. The recipe is the card's `pretraining`:
     seed                    of games and demonstrators
     steps, stop             the learning rate falls to 0 over `steps`; training ends at `stop`, early where it shall
                             leave room to learn
-    later                   what holds in place of the recipe's values when its `steps` (a multiple of 16) are over, with
-                            new optimizers; its own `steps` go on from there
+    later                   values that replace the recipe's when its `steps`, a multiple of 16, are over; the
+                            optimizers are new then, and the rate falls over the `steps` given here
     transcripts_per_step    in a batch
     max_turns, size         of an episode, and of its task (as for the card's `tasks`)
     formats                 name of a format -> share of transcripts
