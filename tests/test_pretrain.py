@@ -124,57 +124,33 @@ def test_same_recipe_same_model_and_its_card(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), again.parameters(), strict=True))
 
 
-LATER = TINY | {"steps": 2, "warmup_steps": 1, "later": {"steps": 4, "adamw_lr": 1e-4, "size": 30, "max_turns": 9}}
+def test_a_recipe_goes_on_from_a_shipped_model(tmp_path):
+    still = TINY | {"start": "base_strong", "muon_lr": 0.0, "adamw_lr": 0.0, "stop": 1}
+    made = pretrain.pretrain("alfworld", still, tmp_path / "a", games=0).model
+    shipped = load_policy("base_strong", env="alfworld", device="cpu").model
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), shipped.parameters(), strict=True))
 
 
-def test_a_recipe_changes_when_its_steps_are_over(tmp_path, monkeypatch):
-    made, rates, drawn = [], [], []
-    draw = pretrain.draw_transcripts
-    optimizers_of, loss_of = pretrain.optimizers_of, pretrain.loss_of
-
-    def kept(*given):
-        made.append(optimizers_of(*given))
-        return made[-1]
-
-    def watched(*given):
-        if len(rates) < 4:
-            rates.append(made[-1][1].param_groups[0]["lr"])
-        return loss_of(*given)
-
-    def seen(policy, card, recipe, *rest):
-        drawn.append((recipe["size"], recipe["max_turns"]))
-        return draw(policy, card, recipe, *rest)
-
-    monkeypatch.setattr(pretrain, "BUCKET", 1)
-    monkeypatch.setattr(pretrain, "optimizers_of", kept)
-    monkeypatch.setattr(pretrain, "loss_of", watched)
-    monkeypatch.setattr(pretrain, "draw_transcripts", seen)
-    pretrain.pretrain("alfworld", LATER, tmp_path / "a", games=0)
-    assert len(made) == 2 and rates == pytest.approx([TINY["adamw_lr"], TINY["adamw_lr"] / 2, 1e-4, 0.75e-4])
-    assert drawn == [(TINY["size"], 8)] * 2 + [(30, 9)] * 2
-
-
-@pytest.mark.parametrize(("recipe", "at"), [(TINY, 4), (LATER, 3), (LATER, 4)], ids=["alike", "changing", "changed"])
-def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch, recipe, at):
+def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "BUCKET", 1)  # a checkpoint before each step but the first
-    whole = pretrain.pretrain("alfworld", recipe, tmp_path / "whole", points=2, games=2)
+    whole = pretrain.pretrain("alfworld", TINY, tmp_path / "whole", points=2, games=2)
     loss_of, calls = pretrain.loss_of, []
 
     def interrupted(*given):
         calls.append(1)
         if len(calls) == 1:  # a second one, into the same folder
             with pytest.raises(checkpoint.InUse, match=f"process {os.getpid()}"):
-                pretrain.pretrain("alfworld", recipe, tmp_path / "parts", points=2, games=2)
-        if len(calls) == at:
+                pretrain.pretrain("alfworld", TINY, tmp_path / "parts", points=2, games=2)
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return loss_of(*given)
 
     monkeypatch.setattr(pretrain, "loss_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain("alfworld", recipe, tmp_path / "parts", points=2, games=2)
+        pretrain.pretrain("alfworld", TINY, tmp_path / "parts", points=2, games=2)
     assert not (tmp_path / "parts").exists() and (tmp_path / "parts.part").exists()
-    parts = pretrain.pretrain("alfworld", recipe, tmp_path / "parts", points=2, games=2)
-    assert len(calls) == 5, "only the steps from the last checkpoint on were left"
+    parts = pretrain.pretrain("alfworld", TINY, tmp_path / "parts", points=2, games=2)
+    assert len(calls) == 5, "the last step alone was left"
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), parts.model.parameters(), strict=True))
     curves = [json.loads((tmp_path / name / "card.json").read_text())["curve"] for name in ("whole", "parts")]
     assert [row["loss"] for row in curves[0]] == [row["loss"] for row in curves[1]]

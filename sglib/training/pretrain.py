@@ -7,10 +7,10 @@ Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what th
 made. The recipe is the card's `pretraining`:
 
     seed                    of games and demonstrators
+    start                   a shipped model of this environment, by name, from whose weights it goes on; left out: from
+                            nothing
     steps, stop             the learning rate falls to 0 over `steps`; training ends at `stop`, early where it shall
                             leave room to learn
-    later                   values that replace the recipe's when its `steps`, a multiple of 16, are over; the
-                            optimizers are new then, and the rate falls over the `steps` given here
     transcripts_per_step    in a batch
     max_turns, size         of an episode, and of its task (as for the card's `tasks`)
     formats                 name of a format -> share of transcripts
@@ -42,7 +42,7 @@ from sglib import envs, formats
 from sglib.envs.base import Demonstration, Environment
 from sglib.envs.panels import panel
 from sglib.measure.evaluate import evaluate
-from sglib.models.policy import Policy
+from sglib.models.policy import Policy, load_policy
 from sglib.models.small import build_model, build_tokenizer
 from sglib.records import Trajectory, Turn, write_atomic
 from sglib.training import checkpoint
@@ -98,22 +98,14 @@ def draw_transcripts(
     return out
 
 
-def held(recipe: Mapping, step: int) -> tuple[Mapping, int]:
-    """The recipe as it holds at a step (see `later`), and for how many steps it has."""
-    over = step - recipe["steps"]
-    return (recipe | recipe["later"], over) if over >= 0 and "later" in recipe else (recipe, step)
-
-
 def batches(
     policy: Policy, card: Environment, recipe: Mapping, bucket: int = 0
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (ids, weights) batches, (transcripts_per_step, T) each, padded on the right; from batch
     `bucket` * `BUCKET` on."""
-    pad = policy.tokenizer.pad_token_id
+    pad, size = policy.tokenizer.pad_token_id, recipe["transcripts_per_step"]
     while True:
-        now, _ = held(recipe, bucket * BUCKET)
-        size = now["transcripts_per_step"]
-        drawn = draw_transcripts(policy, card, now, bucket, size * BUCKET)
+        drawn = draw_transcripts(policy, card, recipe, bucket, size * BUCKET)
         drawn.sort(key=lambda pair: len(pair[0]))
         chunks = [drawn[i * size : (i + 1) * size] for i in range(BUCKET)]
         random.Random(f"order {recipe['seed']} {bucket}").shuffle(chunks)
@@ -181,32 +173,31 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
 
 def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, games: int, name: str) -> Policy:
     card, tokenizer = envs.get(env), build_tokenizer(env)
-    policy = Policy(build_model(tokenizer, seed=recipe["seed"], **recipe["model"]), tokenizer, True, "base")
-    model = policy.model.train()
-    last, _ = held(recipe, recipe["stop"])
-    tasks = panel(env, n=games, size=last["size"]) if games else []
+    if "start" in recipe:
+        model = load_policy(recipe["start"], env=env, device="cpu").model
+    else:
+        model = build_model(tokenizer, seed=recipe["seed"], **recipe["model"])
+    policy = Policy(model, tokenizer, True, "base")
+    model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
+    base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
+    tasks = panel(env, n=games, size=recipe["size"]) if games else []
     fingerprint = {"recipe": dict(recipe), "points": points, "games": games}
     curve, recent, first, began = [], [], 0, time.perf_counter()
     if found := checkpoint.find(part, fingerprint):
         state = checkpoint.read_state(found)
+        _go_on(model, optimizers, found)
         curve, recent, first = state["curve"], state["recent"], state["iteration"]
         began -= state["seconds"]
-    optimizers = optimizers_of(model, held(recipe, first)[0])
-    if found:
-        _go_on(model, optimizers, found)
     stream, every = batches(policy, card, recipe, first // BUCKET), math.ceil(recipe["stop"] / 10 / BUCKET) * BUCKET
     for step in tqdm(range(first, recipe["stop"]), "pre-training", recipe["stop"], initial=first, mininterval=5):
         if step > first and step % every == 0:
-            state = {"iteration": step, "fingerprint": fingerprint, "curve": curve, "recent": recent}
-            state |= {"seconds": time.perf_counter() - began}
-            checkpoint.write(part, state, model, _optimizer_tensors(optimizers))
+            now = {"iteration": step, "fingerprint": fingerprint, "curve": curve, "recent": recent}
+            now |= {"seconds": time.perf_counter() - began}
+            checkpoint.write(part, now, model, _optimizer_tensors(optimizers))
         ids, weights = next(stream)
-        now, at = held(recipe, step)
-        if step and at == 0:
-            optimizers = optimizers_of(model, now)
-        scale = min(1.0, (at + 1) / now["warmup_steps"]) * (1 - at / now["steps"])
-        for optimizer, name in zip(optimizers, ("muon_lr", "adamw_lr"), strict=True):
-            optimizer.param_groups[0]["lr"] = now[name] * scale
+        scale = min(1.0, (step + 1) / recipe["warmup_steps"]) * (1 - step / recipe["steps"])
+        for optimizer, lr in zip(optimizers, base_lrs):
+            optimizer.param_groups[0]["lr"] = lr * scale
         loss = loss_of(model, ids, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -220,7 +211,7 @@ def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, gam
             seconds = round(time.perf_counter() - began, 1)
             row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": seconds}
             if games:
-                how = {"turns": last["max_turns"], "seed": 0}
+                how = {"turns": recipe["max_turns"], "seed": 0}
                 scores = {f: evaluate(policy, tasks, format=f, **how).success for f in recipe["formats"]}
                 row["success"] = {f: round(score, 4) for f, score in scores.items()}  # at temperature 0.4
             curve.append(row)

@@ -27,14 +27,14 @@ PRETRAINING = base.PRETRAINING | {  # of base, and with seed 1 of base_seed1
     "habits": {"ordered": 0.7, "noise": 0.3, "impossible": 0.1, "again": 0.3, "wrong_label": 0.3, "wrong_subgoal": 0.1},
 }  # fmt: skip
 
-# for ALFWorld's own games: first small rooms, where what is asked for is met often, then whole ones, of which the lists
-# of things teach nothing more; demonstrators that look where most things lie first, and that are not imitated in errors
+# for ALFWorld's own games: a model that knows small rooms goes on in whole ones. Their long lists teach little more, so
+# what is observed weighs little; demonstrators look where most things lie first, and their errors are not imitated
 WHOLE_ROOMS = PRETRAINING | {
-    "steps": 1440, "stop": 3040, "max_turns": 30, "formats": {"act": 1.0}, "with_example": 0.0,
-    "habits": {"likely": 1.0, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.1, "again": 0.3, "wrong_label": 0.0,
+    "start": "base_strong", "steps": 800, "stop": 800, "transcripts_per_step": 8, "max_turns": 50, "size": 60,
+    "formats": {"act": 1.0}, "with_example": 0.0, "observation_weight": 0.02, "muon_lr": 0.01, "adamw_lr": 1e-3,
+    "warmup_steps": 20,
+    "habits": {"likely": 1.0, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.05, "again": 0.2, "wrong_label": 0.0,
                "wrong_subgoal": 0.0},
-    "later": {"steps": 1600, "transcripts_per_step": 8, "max_turns": 50, "size": 60, "observation_weight": 0.02,
-              "muon_lr": 0.01, "adamw_lr": 1e-3},
 }  # fmt: skip
 
 
