@@ -62,9 +62,10 @@ def curve(found: Found, recipe: str, part: slice, before: float = 0.0) -> list[d
 
 
 def pretraining_minutes(model: str, env: str) -> float:
-    """What pre-training a shipped model took, as its card says."""
+    """What pre-training a shipped model took, as its card says, and the one that it goes on from."""
     card = json.loads((located(model, env) / "card.json").read_text(encoding="utf-8"))
-    return card["wall_seconds"] / 60
+    start = card["recipe"].get("start")
+    return card["wall_seconds"] / 60 + (pretraining_minutes(start, env) if start else 0)
 
 
 def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
