@@ -69,7 +69,7 @@ def pretraining_minutes(model: str, env: str) -> float:
 
 
 def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
-    """The command `python -m sglib official`: from nothing to the evaluated agent. Pre-trains the file's base model
+    """The command `python -m sglib official`: an agent, trained and evaluated. Pre-trains the file's base model
     into the outputs (unless that is complete; or takes the `shipped` one), trains `arm` from it, and prints how well
     each published list is played. Returns its exit status.
 
