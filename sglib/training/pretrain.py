@@ -7,8 +7,7 @@ Muon on the weight matrices and AdamW on the rest; a loss of weight 1 on what th
 made. The recipe is the card's `pretraining`:
 
     seed                    of games and demonstrators
-    start                   a shipped model of this environment, by name, from whose weights it goes on; left out: from
-                            nothing
+    start                   name of a shipped model from whose weights it goes on; left out: from nothing
     steps, stop             the learning rate falls to 0 over `steps`; training ends at `stop`, early where it shall
                             leave room to learn
     transcripts_per_step    in a batch
@@ -173,11 +172,8 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
 
 def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, games: int, name: str) -> Policy:
     card, tokenizer = envs.get(env), build_tokenizer(env)
-    if "start" in recipe:
-        model = load_policy(recipe["start"], env=env, device="cpu").model
-    else:
-        model = build_model(tokenizer, seed=recipe["seed"], **recipe["model"])
-    policy = Policy(model, tokenizer, True, "base")
+    fresh = "start" not in recipe and build_model(tokenizer, seed=recipe["seed"], **recipe["model"])
+    policy = Policy(fresh or load_policy(recipe["start"], env=env, device="cpu").model, tokenizer, True, "base")
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
     base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
     tasks = panel(env, n=games, size=recipe["size"]) if games else []
@@ -211,9 +207,8 @@ def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, gam
             seconds = round(time.perf_counter() - began, 1)
             row = {"step": step + 1, "loss": sum(recent) / len(recent), "seconds": seconds}
             if games:
-                how = {"turns": recipe["max_turns"], "seed": 0}
-                scores = {f: evaluate(policy, tasks, format=f, **how).success for f in recipe["formats"]}
-                row["success"] = {f: round(score, 4) for f, score in scores.items()}  # at temperature 0.4
+                reports = {f: evaluate(policy, tasks, format=f, turns=recipe["max_turns"]) for f in recipe["formats"]}
+                row["success"] = {f: round(report.success, 4) for f, report in reports.items()}  # at temperature 0.4
             curve.append(row)
             recent = []
             tqdm.write(json.dumps(row))

@@ -32,9 +32,8 @@ PRETRAINING = base.PRETRAINING | {  # of base, and with seed 1 of base_seed1
 WHOLE_ROOMS = PRETRAINING | {
     "start": "base_strong", "steps": 800, "stop": 800, "transcripts_per_step": 8, "max_turns": 50, "size": 60,
     "formats": {"act": 1.0}, "with_example": 0.0, "observation_weight": 0.02, "muon_lr": 0.01, "adamw_lr": 1e-3,
-    "warmup_steps": 20,
-    "habits": {"likely": 1.0, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.05, "again": 0.2, "wrong_label": 0.0,
-               "wrong_subgoal": 0.0},
+    "warmup_steps": 20, "habits": {"likely": 1.0, "noise": 0.3, "noise_taught": 0.0, "impossible": 0.05, "again": 0.2,
+                                   "wrong_label": 0.0, "wrong_subgoal": 0.0},
 }  # fmt: skip
 
 
