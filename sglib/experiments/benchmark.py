@@ -64,14 +64,13 @@ def curve(found: Found, recipe: str, part: slice, before: float = 0.0) -> list[d
 def pretraining_minutes(model: str, env: str) -> float:
     """What pre-training a shipped model took, as its card says, and the one that it goes on from."""
     card = json.loads((located(model, env) / "card.json").read_text(encoding="utf-8"))
-    start = card["recipe"].get("start")
-    return card["wall_seconds"] / 60 + (pretraining_minutes(start, env) if start else 0)
+    before = pretraining_minutes(card["recipe"]["start"], env) if "start" in card["recipe"] else 0
+    return before + card["wall_seconds"] / 60
 
 
 def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
-    """The command `python -m sglib official`: an agent, trained and evaluated. Pre-trains the file's base model
-    into the outputs (unless that is complete; or takes the `shipped` one), trains `arm` from it, and prints how well
-    each published list is played. Returns its exit status.
+    """The command `python -m sglib official`. Pre-trains the file's base model into the outputs (unless that is
+    complete; or takes the `shipped` one), trains `arm` from it, prints how well each published list is played.
 
     Raises:
         ParameterError: naming the parameter that is wrong, before anything is trained.
