@@ -205,7 +205,8 @@ sglib.inspect(played)
 #
 # All of this ran on the library's fast engine. So the last question is whether the real one would have said the same.
 # Below, ALFWorld's own engine (TextWorld) gets the very actions of some episodes, lost and won ones drawn at random, and
-# every word that it answers is compared, the end included.
+# every word that it answers is compared, the end included. A good agent loses few games, so the lists are played again,
+# with other random numbers, until there are enough lost episodes to draw from.
 
 # %%
 by_id = {game.id: game for each in games.values() for game in each}

@@ -148,7 +148,10 @@ def test_interrupted_what_runs_ends_at_the_next_safe_point_and_goes_on(machines,
     with pytest.raises(KeyboardInterrupt):
         evidence.fill([cell], scheduler=address)
     where, until = folder(), time.monotonic() + 30
-    while not (where / STOP).exists() or rows(where) != int(next(where.glob("checkpoint-*")).name[11:]):
+    def kept() -> int | None:
+        return next((int(path.name[11:]) for path in where.glob("checkpoint-*")), None)
+
+    while not (where / STOP).exists() or rows(where) != kept():
         assert time.monotonic() < until
         time.sleep(0.1)
     assert 0 < rows(where) < 300 and not (where / "done.json").exists()
