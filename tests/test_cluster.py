@@ -148,6 +148,7 @@ def test_interrupted_what_runs_ends_at_the_next_safe_point_and_goes_on(machines,
     with pytest.raises(KeyboardInterrupt):
         evidence.fill([cell], scheduler=address)
     where, until = folder(), time.monotonic() + 30
+
     def kept() -> int | None:
         return next((int(path.name[11:]) for path in where.glob("checkpoint-*")), None)
 

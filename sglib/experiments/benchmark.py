@@ -69,8 +69,8 @@ def pretraining_minutes(model: str, env: str) -> float:
 
 
 def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
-    """The command `python -m sglib official`. Pre-trains the file's base model into the outputs (unless that is
-    complete; or takes the `shipped` one), trains `arm` from it, prints how well each published list is played.
+    """The command `python -m sglib official`; returns its exit status. Pre-trains the file's base model into the
+    outputs (unless complete; or takes the `shipped` one), trains `arm` from it, prints how each list is played.
 
     Raises:
         ParameterError: naming the parameter that is wrong, before anything is trained.

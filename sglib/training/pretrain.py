@@ -171,11 +171,11 @@ def pretrain(env: str, recipe: Mapping, out: Path, *, points: int = 4, games: in
 
 
 def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, games: int, name: str) -> Policy:
-    card, tokenizer = envs.get(env), build_tokenizer(env)
-    fresh = "start" not in recipe and build_model(tokenizer, seed=recipe["seed"], **recipe["model"])
-    policy = Policy(fresh or load_policy(recipe["start"], env=env, device="cpu").model, tokenizer, True, "base")
+    card, tokenizer, start = envs.get(env), build_tokenizer(env), recipe.get("start")
+    policy = load_policy(start, env=env, device="cpu") if start else Policy(
+        build_model(tokenizer, seed=recipe["seed"], **recipe["model"]), tokenizer, True, "base"
+    )  # fmt: skip
     model, optimizers = policy.model.train(), optimizers_of(policy.model, recipe)
-    base_lrs = [o.param_groups[0]["lr"] for o in optimizers]
     tasks = panel(env, n=games, size=recipe["size"]) if games else []
     fingerprint = {"recipe": dict(recipe), "points": points, "games": games}
     curve, recent, first, began = [], [], 0, time.perf_counter()
@@ -192,8 +192,8 @@ def _pretrain(env: str, recipe: Mapping, out: Path, part: Path, points: int, gam
             checkpoint.write(part, now, model, _optimizer_tensors(optimizers))
         ids, weights = next(stream)
         scale = min(1.0, (step + 1) / recipe["warmup_steps"]) * (1 - step / recipe["steps"])
-        for optimizer, lr in zip(optimizers, base_lrs):
-            optimizer.param_groups[0]["lr"] = lr * scale
+        for optimizer, lr in zip(optimizers, ("muon_lr", "adamw_lr"), strict=True):
+            optimizer.param_groups[0]["lr"] = recipe[lr] * scale
         loss = loss_of(model, ids, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
