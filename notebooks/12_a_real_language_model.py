@@ -19,9 +19,9 @@
 # it. The model is SmolLM2-135M-Instruct (Apache-2.0), which everybody can have without a GPU and without an account.
 #
 # *For whom:* readers who will bring Qwen3 or Llama and want to see the path first. *Time:* a minute on random weights,
-# half an hour and more with SmolLM2 on two cores. **What is committed here ran on random weights and shows the path
-# alone.** `-f params/reference.yaml` is the smallest run with SmolLM2. *Writes:* `outputs/12_a_real_language_model/`,
-# and the taught models (half a gigabyte each) into `outputs/cache/`.
+# an hour or two with SmolLM2. What is committed here ran with SmolLM2 (`-f params/reference.yaml`) on one core without
+# bfloat16. *Writes:* `outputs/12_a_real_language_model/`, and the taught models (half a gigabyte each) into
+# `outputs/cache/`.
 #
 # `make smollm2` fetches the model once. Without it, `-p model random-lm` runs every cell on random weights in a minute:
 # the path is the same, and nothing is learned. `make study` does that, since a real model takes too long for it.
@@ -63,6 +63,8 @@ print(p.model_dump(include={
 # %%
 policy = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 panel = sglib.panel(p.env, n=p.games, size=p.task_size)
+lists = ("official_valid_seen", "official_valid_unseen") if p.official_games else ()
+own = {split: sglib.panel(p.env, split, n=p.official_games) for split in lists}  # an error now, not at the end
 weights = sum(x.numel() for x in policy.model.parameters())
 ends = policy.tokenizer.convert_ids_to_tokens(policy.stop_ids)
 print(f"{weights / 1e6:.1f} M parameters, context {policy.limit}, an answer ends with {ends}")
@@ -106,12 +108,12 @@ print(f"{written.sum()} of {len(written)} tokens are the model's; at most {apart
 # here is shown. A model below it has not understood what it may do.
 
 # %%
-def play(policy, format):
-    """The panel, played in a format."""
+def play(policy, format, tasks=panel, turns=p.turns):
+    """Tasks, played in a format."""
     limits = {"batch_size": p.batch_size, "max_new_tokens": p.answer_tokens}
     options = sglib.Options(show_actions=p.show_actions, **limits)
-    way = {"temperature": p.eval_temperature, "turns": p.turns, "seed": p.seed}
-    return sglib.evaluate(policy, panel, format=format, options=options, **way)
+    way = {"temperature": p.eval_temperature, "turns": turns, "seed": p.seed}
+    return sglib.evaluate(policy, tasks, format=format, options=options, **way)
 
 
 def tell(name, report):
@@ -143,6 +145,42 @@ print(f"control, random: {100 * wins / len(panel):.1f} % [{100 * low:.1f}, {100 
 for turn in zero["act"].trajectories[0].turns[:3]:
     print(f"> {turn.response!r}\n  read as {turn.action!r}, {'done' if turn.valid else 'refused'}")
 
+
+# %% [markdown]
+# ## The papers' prompts
+#
+# `guide` and `act` are this library's: one answer to one prompt. The papers ask in other ways. `react` wants a thought
+# before each command. `repro` is RePro's: a thought, the progress in percent, the command. `guide_two_stage` is
+# Self-Guide as published: one prompt asks for a rating of the trajectory so far, a second one shows the score with its
+# reason and asks for the action. What a paper leaves open is labelled in the format's file in `sglib/formats/`.
+#
+# All play the same games. A weak model wins next to none in any of them, so success cannot tell the prompts apart. Two
+# other shares can: how many answers are in the format, and how many commands could be done. Turns of an episode are not
+# independent, so for their intervals whole episodes are drawn anew.
+
+
+# %%
+def shares(report):
+    """Of all turns: not admissible, and not in the format, each (estimate, low, high) in 0..1."""
+    wrong = [[not turn.valid for turn in t.turns] for t in report.trajectories]
+    errors = [[turn.parse_error is not None for turn in t.turns] for t in report.trajectories]
+    episode = np.repeat(range(len(wrong)), [len(row) for row in wrong])
+    return [sglib.intervals.cluster_mean(np.concatenate(x), episode) for x in (wrong, errors)]
+
+
+prompted = dict(zero)
+for format in sglib.progress_bar(p.prompts, desc="prompts"):
+    prompted[format] = play(policy, format)
+    run.write_trajectories(f"trajectories/zero-{format}.jsonl", prompted[format].trajectories)
+rows = []
+for format, report in prompted.items():
+    wrong, errors = shares(report)
+    told = [f"{100 * m:3.0f} % [{100 * low:.0f}, {100 * high:.0f}]" for m, low, high in (wrong, errors)]
+    print(f"{format:16s} won {report.wins} of {report.n}; not admissible {told[0]}; not in the format {told[1]}")
+    names = ("invalid", "invalid_low", "invalid_high"), ("errors", "errors_low", "errors_high")
+    rows.append({"format": format, "n": report.n, "wins": report.wins})
+    rows[-1] |= dict(zip(names[0], wrong)) | dict(zip(names[1], errors))
+run.write_table("prompts.csv", rows)
 
 # %% [markdown]
 # ## What demonstrations teach
@@ -253,24 +291,39 @@ for row in steered:
 # ## GRPO
 #
 # The same trainer, the same recipes, the same YAML as for the small models: success alone (`grpo`), with guidance
-# (`guide`), with the label's reward on its schedule (`self_guide`). All begin with the taught model. Interrupting the
-# kernel stops a training; running the cell again goes on from its last checkpoint, and what is complete is kept.
+# (`guide`), with the label's reward on its schedule (`self_guide`). All begin with the taught model, and each is trained
+# with `training_seeds` seeds: other games, other draws. Interrupting the kernel stops a training; running the cell again
+# goes on from its last checkpoint, and what is complete is kept.
 
 # %%
-settings = p.training(folder)
-results = {}
-for arm in sglib.progress_bar(p.arms, desc="arms"):
-    experiment = Experiment(arm, settings)
+settings, results = p.training(folder), {}
+formats = {arm: Experiment(arm, settings).load().format for arm in p.arms}
+seeds = range(p.seed, p.seed + p.training_seeds)
+for seed_of, arm in sglib.progress_bar([(s, a) for s in seeds for a in p.arms], desc="trainings"):
+    experiment = Experiment(arm, settings.model_copy(update={"seed": seed_of}))
     experiment.train()
-    results[arm] = experiment.read()
-run.write_table("arms.csv", [row for r in results.values() for row in r.curve])
-for arm, r in results.items():
-    gap = sglib.intervals.difference(r.after, r.before)
-    rise = sglib.intervals.points(gap.estimate, gap.low, gap.high, " points")
-    batch, card = r.batches[-1], r.card
-    print(f"{arm:10s} {100 * np.mean(r.before):5.1f} -> {100 * np.mean(r.after):5.1f} %, {rise}; "
+    results[arm, seed_of] = experiment.read()
+named = {f"{arm}, seed {s}": r for (arm, s), r in results.items()}
+run.write_table("arms.csv", [{"seed": s, **row} for (_, s), r in results.items() for row in r.curve])
+
+
+def rise(arm):
+    """After minus before, in points, with an interval: over games, and over seeds where there are several."""
+    after, before = ([getattr(results[arm, s], x) for s in seeds] for x in ("after", "before"))
+    if len(seeds) == 1:
+        gap = sglib.intervals.difference(after[0], before[0])
+    else:
+        gap = sglib.intervals.crossed_mean(np.subtract(after, before))
+    return sglib.intervals.points(gap.estimate, gap.low, gap.high, " points")
+
+
+for name, r in named.items():
+    card = r.card
+    print(f"{name:20s} {100 * np.mean(r.before):5.1f} -> {100 * np.mean(r.after):5.1f} %; "
           f"{card['episodes']['without_advantage']} of {card['episodes']['started']} episodes "
           f"taught nothing; {card['seconds']:.0f} s")  # fmt: skip
+for arm in p.arms:
+    print(f"{arm:10s} {rise(arm)}, {len(seeds)} seeds x {p.eval_games} games")
 
 # %% [markdown]
 # Read the episodes that taught nothing before the success. Where every episode of a group is lost, all returns are alike
@@ -278,12 +331,35 @@ for arm, r in results.items():
 # the label's reward can tell lost episodes apart, which is a signal, and may be a false one
 # ([notebook 06](06_is_the_reward_true.ipynb)).
 #
+# ## ALFWorld's own games
+#
+# At last the benchmark itself, where its files are at hand (`alfworld-download`, or `SGLIB_ALFWORLD_DATA`): the first
+# `official_games` of both validation lists, 50 turns, by the taught model and by the last policy of each arm. These are
+# whole rooms, five times as long as anything that the model was taught with.
+
+
+# %%
+players, rows = {"taught": (folder, "act")}, []
+for (arm, s), r in results.items():
+    players[f"{arm}, seed {s}"] = (r.folder / "policy", formats[arm])
+for name, (weights_of, format) in players.items() if own else ():
+    player = sglib.load_policy(str(weights_of), env=p.env)
+    for split, games in own.items():
+        report = play(player, format, games, turns=50)
+        rows.append({"player": name, "list": split, "format": format, **report.numbers()})
+        tell(f"{name}, {split.removeprefix('official_')}", report)
+if own:
+    run.write_table("official.csv", rows)
+else:
+    print("not played (official_games is 0)")
+
+# %% [markdown]
 # ## What was found
 
 # %%
 success = {f"zero {k}": r.success for k, r in zero.items()}
 success |= {f"{row['n']} demonstrations": row["success"] for row in curve[1:]}
-success |= {arm: float(np.mean(r.after)) for arm, r in results.items()}
+success |= {name: float(np.mean(r.after)) for name, r in named.items()}
 last = curve[-1]
 verdict = "clearly more" if last["low"] > curve[0]["high"] else "not clearly more"
 print(f"{p.model}: {last['n']} demonstrations win {verdict} than none "
@@ -293,11 +369,11 @@ print(f"not admissible: {100 * curve[0]['invalid']:.0f} -> {100 * last['invalid'
 run.finish(success=success, random=wins / len(panel))
 
 # %% [markdown]
-# **Limits.** One model of 135 M parameters whose weights were quantised to four bits on the way, one seed, a panel of
-# generated rooms that are smaller than those of the other notebooks, few turns, few demonstrations and a handful of
-# updates. Nothing here compares rewards: that takes the seeds and the games of [notebook 07](07_how_sure.ipynb). ALFWorld's
-# own games are not played. A larger model may need no demonstrations at all, and then the middle of this notebook is
-# superfluous.
+# **Limits.** One model of 135 M parameters whose weights were quantised to four bits on the way, one taught model, a
+# panel of generated rooms that are smaller than those of the other notebooks, few turns, few demonstrations and a handful
+# of updates at rates that were not tuned. Nothing here compares rewards: that takes the seeds and the games of
+# [notebook 07](07_how_sure.ipynb). A larger model may need no demonstrations at all, and then the middle of this notebook
+# is superfluous.
 
 # %% [markdown]
 # ## Exercises
@@ -385,6 +461,6 @@ with sglib.exercise("12.3"):
 #
 # - `-p show_actions True` lists the admissible actions after each observation, as the papers' prompts do. Which of the
 #   three numbers does it move, and is the model still below the control?
-# - `sglib.evaluate(policy, panel, format="react")`, `"repro"` and `"guide_two_stage"` are the papers' own prompts.
+# - Which prompt follows the rules best once the model was taught? `play(policy, "react")` after the demonstrations.
 #
 # Next: [09_report](09_report.ipynb), the page of everything that was measured.

@@ -363,10 +363,16 @@ class LanguageModelParams(GRPOParams):
 
     Attributes:
         sft_learning_rate, sft_batch_size: of the supervised training.
+        prompts: further formats, played as it comes.
         steered: episodes in which guidance is replaced.
+        training_seeds: of each arm, from `seed` on.
+        official_games: of each of ALFWorld's own validation lists, at the end; 0 plays none.
     """
 
     model: Annotated[Text, AfterValidator(_model)] = "smollm2"
+    prompts: Annotated[list[Format], *Names.__metadata__] = []
+    training_seeds: Count = 1
+    official_games: Int = Field(0, ge=0, le=134)
     games: Count = 32
     answer_tokens: Count | None = 24
     demonstrations: Annotated[list[Count], BeforeValidator(_as_list)] = Field([20, 40, 80], min_length=1)
