@@ -138,6 +138,13 @@ class Params(pydantic.BaseModel):
             check_thinking(self.model, self.env)
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _known_formats(self):
+        named = [name for field in ("format", "formats", "prompts") for name in _as_list(getattr(self, field, []))]
+        if (asked := [name for name in named if name in formats.LANGUAGE]) and is_compact(self.model, self.env):
+            raise ValueError(f"{asked[0]}: allowed with small models: {', '.join(formats.FORMATS)}")
+        return self
+
     @property
     def card(self) -> envs.Environment:
         return envs.get(self.env)
@@ -178,10 +185,6 @@ class GameParams(Params):
     games: Count = 6
     format: Format = "guide"
 
-    @pydantic.model_validator(mode="after")
-    def _known_formats(self):
-        return _check_formats(self, [self.format])
-
 
 class PilotParams(Params):
     """01_pilot_study: `games` of the panel, the ways of acting that are compared."""
@@ -197,10 +200,6 @@ class GuidanceParams(Params):
 
     games: Count = 128
     formats: Annotated[list[Format], *Names.__metadata__] = Field(["act", "guide"], min_length=1)
-
-    @pydantic.model_validator(mode="after")
-    def _known_formats(self):
-        return _check_formats(self, self.formats)
 
 
 class WarmupParams(Params):
@@ -475,14 +474,6 @@ class Assay(pydantic.BaseModel):
     shuffled: NamedRecipe = "truth_shuffled"
     noise: NamedRecipe = "noise"
     noisy: NamedRecipes = [f"truth_noisy_{auroc}" for auroc in (60, 70, 80, 90)]
-
-
-def _check_formats(p: Params, names: Sequence[str]) -> Params:
-    """The parameters as they are, if their model can act in these ways."""
-    asked = [name for name in names if name in formats.LANGUAGE]
-    if asked and is_compact(p.model, p.env):
-        raise ValueError(f"{asked[0]}: allowed with small models: {', '.join(formats.FORMATS)}")
-    return p
 
 
 def _check_recipes(p: Params, names: Sequence[str]) -> Params:

@@ -275,4 +275,3 @@ def _made_goals(products: Sequence[Product], told: Mapping, rng: random.Random, 
             options, id = list(chosen.items()), f"{product.asin}-{len(goals)}"
             goals.append(asked_for(product, text, entry["instruction_attributes"], options, upper, id, shop))
     return goals
-
