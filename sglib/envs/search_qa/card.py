@@ -16,8 +16,14 @@ from sglib.records import Trajectory
 
 SIZE = {"people": 40, "steps": [1, 3], "unanswerable": 0.1}
 A_WORLD = 8  # questions
-PRETRAINING = base.PRETRAINING | {
-    "steps": 3000, "stop": 1000, "transcripts_per_step": 8, "max_turns": 8, "size": None,
+READER = base.PRETRAINING | {  # one fact of a small world: short texts in which to learn where an answer stands
+    "steps": 6000, "stop": 1200, "transcripts_per_step": 16, "max_turns": 8, "adamw_lr": 3e-3, "warmup_steps": 50,
+    "size": {"people": 20, "steps": [1, 1], "unanswerable": 0.0},
+    "habits": {"noise": 0.1, "guess": 0.0, "again": 0.0, "wrong_label": 0.3},
+}  # fmt: skip
+PRETRAINING = READER | {
+    "start": "reader", "steps": 1500, "stop": 400, "transcripts_per_step": 12, "observation_weight": 0.05,
+    "muon_lr": 0.01, "adamw_lr": 1.5e-3, "size": None,
     "habits": {"noise": 0.4, "guess": 0.05, "again": 0.05, "wrong_label": 0.3},
 }  # fmt: skip
 
@@ -56,6 +62,7 @@ class SearchQA(Environment):
     experts = engine.EXPERTS
     answers = ("answer",)
     pretraining = PRETRAINING
+    further_pretraining = {"reader": READER}
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Question]:
         """See `Environment.tasks`; every eight questions are about a world of their own."""
