@@ -154,7 +154,8 @@ for turn in zero["act"].trajectories[0].turns[:3]:
 # Self-Guide as published: one prompt asks for a rating of the trajectory so far, a second one shows the score with its
 # reason and asks for the action. What a paper leaves open is labelled in the format's file in `sglib/formats/`.
 #
-# All play the same games. A weak model wins next to none in any of them, so success cannot tell the prompts apart. Two
+# All play the first `steered` games: the two prompts of `guide_two_stage` read everything again at every turn, which is
+# ten times the work. A weak model wins next to none in any of them, so success cannot tell the prompts apart. Two
 # other shares can: how many answers are in the format, and how many commands could be done. Turns of an episode are not
 # independent, so for their intervals whole episodes are drawn anew.
 
@@ -168,9 +169,9 @@ def shares(report):
     return [sglib.intervals.cluster_mean(np.concatenate(x), episode) for x in (wrong, errors)]
 
 
-prompted = dict(zero)
+prompted = {format: sglib.summarize(report.trajectories[: p.steered]) for format, report in zero.items()}
 for format in sglib.progress_bar(p.prompts, desc="prompts"):
-    prompted[format] = play(policy, format)
+    prompted[format] = play(policy, format, panel[: p.steered])
     run.write_trajectories(f"trajectories/zero-{format}.jsonl", prompted[format].trajectories)
 rows = []
 for format, report in prompted.items():

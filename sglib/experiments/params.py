@@ -363,7 +363,7 @@ class LanguageModelParams(GRPOParams):
     Attributes:
         sft_learning_rate, sft_batch_size: of the supervised training.
         prompts: further formats, played as it comes.
-        steered: episodes in which guidance is replaced.
+        steered: games on which formats are compared, and episodes in which guidance is replaced.
         training_seeds: of each arm, from `seed` on.
         official_games: of each of ALFWorld's own validation lists, at the end; 0 plays none.
     """

@@ -22,12 +22,15 @@ class Habits:
         guess: share of turns in which it answers with a name that it has read, too early.
         again: share of turns in which it repeats its last command.
         wrong_label: share of labels that are drawn at random.
+        careless: searches beside the point are for what it has read of, and these and early answers are worth
+            imitating: a model that reads, and acts otherwise now and then, so that reinforcement has what to choose.
     """
 
     noise: float = 0.4
     guess: float = 0.05
     again: float = 0.05
     wrong_label: float = 0.3
+    careless: bool = False
 
 
 def asked(question: Question) -> list[str]:
@@ -53,13 +56,14 @@ def demonstrate(
         elif state.found and rng.random() < habits.guess:
             action, goal = f"answer {rng.choice(sorted(state.found))}", "answer now"
         elif rng.random() < noise:
-            thing = rng.choice(corpus.documents).title
+            read = sorted(state.found) if habits.careless else ()
+            thing = rng.choice(read or [document.title for document in corpus.documents])
             action, goal = f"search {thing}", f"find {rng.choice(about)} of {thing}"
         stated = rng.choice(LABELS) if steps and rng.random() < habits.wrong_label else label
         done = Demonstration(observation.text, action, goal, stated, 10 * round(10 * env.progress()), False)
         before = env.progress()
         observation = env.step(action)
-        done.imitate = observation.valid and (env.progress() > before or action == wanted)
+        done.imitate = observation.valid and (habits.careless or env.progress() > before or action == wanted)
         steps.append(done)
         nothing_new = not observation.valid or env.state.found == state.found
         label = "positive" if env.progress() > before else "negative" if nothing_new else "neutral"
