@@ -279,7 +279,8 @@ PLAIN = [name for name in RECIPES if load_recipe(name).start is None]  # the oth
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_recipe_trains(name, outputs):
     """Two iterations; every component's values and every turn's advantage are in the records."""
-    elsewhere = {"env": "search_qa", "model": "new"} if name.startswith("igpo_answer") else {}  # ALFWorld asks no question
+    asks = name.startswith("igpo_answer")  # for an answer; ALFWorld has no question
+    elsewhere = {"env": "search_qa", "model": "new"} if asks else {}
     p = small(arms=[name], eval_games=2, eval_every=2, **elsewhere)
     one = Experiment(name, p)
     one.train()

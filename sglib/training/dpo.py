@@ -92,15 +92,8 @@ def dpo(
         after.enter_context(restore_after_training(model))
         for module in dropouts:  # TRL sets these to 0 for good
             after.callback(setattr, module, "p", module.p)
-        history.train(
-            _Trainer(
-                model=model,
-                ref_model=reference,
-                args=config,
-                train_dataset=Dataset.from_list(rows),
-                processing_class=policy.tokenizer,
-            )
-        )
+        same = {"args": config, "train_dataset": Dataset.from_list(rows), "processing_class": policy.tokenizer}
+        history.train(_Trainer(model=model, ref_model=reference, **same))
     return history.rows
 
 

@@ -56,14 +56,8 @@ def sft(
         rows.append({"input_ids": rows[0]["input_ids"][:2], "labels": [IGNORE] * 2})
     history = StepHistory({name: name for name in ("loss", "grad_norm", "learning_rate")})
     with restore_after_training(policy.model):
-        history.train(
-            _Trainer(
-                model=policy.model,
-                args=config,
-                train_dataset=Dataset.from_list(rows),
-                processing_class=policy.tokenizer,
-            )
-        )
+        data = Dataset.from_list(rows)
+        history.train(_Trainer(policy.model, args=config, train_dataset=data, processing_class=policy.tokenizer))
     return history.rows
 
 

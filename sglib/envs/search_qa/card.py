@@ -22,7 +22,7 @@ READER = base.PRETRAINING | {  # one fact of a small world: short texts in which
     "habits": {"noise": 0.1, "guess": 0.0, "again": 0.0, "wrong_label": 0.3},
 }  # fmt: skip
 PRETRAINING = READER | {
-    "start": "reader", "steps": 1500, "stop": 400, "transcripts_per_step": 12, "observation_weight": 0.05,
+    "start": "reader", "steps": 1500, "stop": 1000, "transcripts_per_step": 12, "observation_weight": 0.05,
     "muon_lr": 0.01, "adamw_lr": 1.5e-3, "size": None,
     "habits": {"noise": 0.4, "guess": 0.05, "again": 0.05, "wrong_label": 0.3},
 }  # fmt: skip
