@@ -82,16 +82,13 @@ class SearchEnv:
 
     def expert(self, kind: str) -> str:
         """The next command: of "optimal" the answer, of "explore", which knows what it has read, a search for the next
-        thing on the question's way by the name that it was given, and the answer, as it was written there, when it has
-        read of them all."""
+        thing on the question's way by the name that it was given, and the answer when it has read of them all."""
         if kind not in EXPERTS:
             raise ValueError(f"kind={kind!r}: allowed: {', '.join(map(repr, EXPERTS))}")
         names = self.corpus.aliases
         left = [names.get(title, title) if i else title for i, title in enumerate(self.task.gold)
                 if title not in self.state.found]  # fmt: skip
-        if kind == "optimal" or not left:
-            return f"answer {names.get(self.task.answers[0], self.task.answers[0])}"
-        return f"search {left[0]}"
+        return f"search {left[0]}" if left and kind == "explore" else f"answer {self.task.answers[0]}"
 
     def answer(self, name: str) -> str:
         """ "answer": the gold answers, one a line."""

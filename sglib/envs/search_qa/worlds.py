@@ -163,7 +163,8 @@ class World:
             called.append(RELATIONS[relation][3])
             thing, kind = self.facts[thing, relation], RELATIONS[relation][1]
         goal = f"What is the {' of the '.join(reversed(called))} of {start}?"
-        answers = (UNKNOWN,) if hidden else (thing, *([self.aliases[thing]] if thing in self.aliases else []))
+        names = (self.aliases[thing], thing) if thing in self.aliases else (thing,)  # as it is written there, first
+        answers = (UNKNOWN,) if hidden else names
         return Question("", goal, answers, tuple(gold), f"{count} step{'s' * (count > 1)}")
 
 
