@@ -26,6 +26,11 @@ PRETRAINING = READER | {
     "muon_lr": 0.01, "adamw_lr": 1.5e-3, "size": None,
     "habits": {"noise": 0.4, "guess": 0.05, "again": 0.05, "wrong_label": 0.3},
 }  # fmt: skip
+# reads as well, and does something else now and then, so that reinforcement has something to choose
+CARELESS = PRETRAINING | {
+    "start": "base", "steps": 300, "stop": 150, "seed": 2,
+    "habits": {"noise": 0.8, "guess": 0.05, "again": 0.05, "wrong_label": 0.3, "careless": True},
+}  # fmt: skip
 
 
 def answered(trajectory: Trajectory) -> bool:
@@ -63,7 +68,7 @@ class SearchQA(Environment):
     experts = engine.EXPERTS
     answers = ("answer",)
     pretraining = PRETRAINING
-    further_pretraining = {"reader": READER}
+    further_pretraining = {"reader": READER, "careless": CARELESS}
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Question]:
         """See `Environment.tasks`; every eight questions are about a world of their own."""
@@ -95,11 +100,10 @@ class SearchQA(Environment):
         letters = sorted({name[0] for name in worlds.FIRST})
         told = " ".join(f"{sentence} {called}" for _, _, sentence, called in worlds.RELATIONS.values())
         told = told.replace("{s}", " ").replace("{o}", " ").replace(".", " ")
-        plain = "search answer find now unknown Question What is the of ? Doc Title ( ) 1 2 3 also called known "
-        plain += "University The"
+        plain = "search answer find now unknown Question What is the of ? Doc Title ( ) 1 2 3 also called known"
         return (
             ("<information>", "</information>", engine.HELP, engine.NONE, "The answer was taken."),
-            tuple(dict.fromkeys(f"{names} {' '.join(letters)} {told} {plain}".split())),
+            tuple(dict.fromkeys(f"{names} {' '.join(letters)} {told} {plain} University The".split())),
         )
 
 
