@@ -210,6 +210,31 @@ def test_demonstrators_pursue_what_they_say(policy):
     assert 0.8 < np.mean(won) < 0.97 and policy.tokenizer.unk_token_id not in words
 
 
+def test_a_careless_demonstrator_teaches_its_detours():
+    """It searches for what it has read of; early answers and detours are imitated, and it still wins."""
+    habits, env, won, early = CARD.further_pretraining["careless"]["habits"], CARD.make(), 0, 0
+    for number, q in enumerate(CARD.tasks(100, seed=9)):
+        steps, win = CARD.demonstrate(env, q, random.Random(number), habits, 8)
+        won += win
+        early += steps[-1].imitate and steps[-1].action.startswith("answer") and not win
+        read = " ".join(step.observation for step in steps)
+        for step in steps[1:]:
+            assert step.imitate and (step.action.startswith("answer") or step.action.removeprefix("search ") in read)
+    assert 0.5 < won / 100 < 0.97 and early
+
+
+def test_the_shipped_models_read():
+    """Each after the other: a reader of one fact, the whole task, the same acting carelessly."""
+    simple = CARD.tasks(64, seed=5, split="valid", size=CARD.further_pretraining["reader"]["size"])
+    whole = sglib.panel("search_qa", n=64)
+    success = {
+        name: [sglib.evaluate(sglib.load_policy(name, env="search_qa"), tasks).success for tasks in (simple, whole)]
+        for name in ("reader", "base", "careless")
+    }
+    assert success["reader"][0] > 0.7 and success["base"][1] > max(success["reader"][1], success["careless"][1])
+    assert success["base"][1] > 0.4
+
+
 def test_gains_are_of_the_true_answer(policy):
     """s_t by teacher forcing after "Action: answer"; of several answers the likeliest where that is asked for."""
     questions = [q for q in QUESTIONS if len(q.answers) == 2][:2] + QUESTIONS[:1]
