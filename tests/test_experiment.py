@@ -1,5 +1,6 @@
 """Experiments: several at a time in processes, resumable, complete ones kept, failures named."""
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sglib import envs
 from sglib.experiments import evidence, experiment, params, pool
 from sglib.experiments.experiment import Experiment
 from sglib.experiments.recipe import load_recipe
@@ -289,6 +291,32 @@ def test_every_recipe_trains(name, outputs):
         recorded = [turn.rewards for t in trained for turn in t.turns]
         assert all({component.name, f"{component.name}/weighted"} <= rewards.keys() for rewards in recorded), name
     assert trained and all(turn.advantage is not None for t in trained for turn in t.turns)
+
+
+MISSING = [name for name in ("scienceworld", "py4j") if importlib.util.find_spec(name) is None]
+MISSING += ["Java"] * (shutil.which("java") is None)
+no_simulator = pytest.mark.skipif(bool(MISSING), reason=f"the simulator needs {' and '.join(MISSING)}")
+
+
+@pytest.mark.parametrize("env", ["sokoban", "search_qa", "webshop", pytest.param("scienceworld", marks=no_simulator)])
+def test_every_kind_of_recipe_trains_elsewhere(env, outputs):
+    """One recipe of each kind (its format, its components, how they become advantages) that an environment can have."""
+    kinds = {}
+    for name in PLAIN:
+        try:
+            recipe = load_recipe(name, envs.get(env))
+        except params.ParameterError:  # it lacks what a component needs
+            continue
+        parts = [(component.name, getattr(component, "shuffled", False)) for component in recipe.components]
+        kinds.setdefault((recipe.format, tuple(parts), recipe.estimator.kind), name)
+    assert len(kinds) > 10
+    settings = {"iterations": 1, "games_per_iteration": 2, "group_size": 2}
+    settings |= {"eval_games": 1, "eval_every": 1, "max_turns": 3}
+    for name in kinds.values():
+        one = Experiment(name, small(env=env, model="new", arms=[name], **settings))
+        one.train()
+        trained = one.read().last_batch
+        assert len(trained) == 4 and all(turn.advantage is not None for t in trained for turn in t.turns), name
 
 
 def test_answers_of_a_training_are_as_long_as_they_may_be(outputs):
