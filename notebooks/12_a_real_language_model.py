@@ -38,9 +38,11 @@ import numpy as np
 import torch
 
 import sglib
+from sglib.envs.panels import panel_hash
 from sglib.experiments.experiment import Experiment
 from sglib.experiments.identity import weights_hash
 from sglib.measure import counterfactual
+from sglib.records import read_trajectories, write_trajectories
 from sglib.training.pretrain import encode_demonstration
 from sglib.training.sft import sft
 
@@ -109,11 +111,19 @@ print(f"{written.sum()} of {len(written)} tokens are the model's; at most {apart
 
 # %%
 def play(policy, format, tasks=panel, turns=p.turns):
-    """Tasks, played in a format."""
+    """Tasks, played in a format. What was played is kept, so that an interrupted run goes on."""
     limits = {"batch_size": p.batch_size, "max_new_tokens": p.answer_tokens}
     options = sglib.Options(show_actions=p.show_actions, **limits)
-    way = {"temperature": p.eval_temperature, "turns": turns, "seed": p.seed}
-    return sglib.evaluate(policy, tasks, format=format, options=options, **way)
+    way = {"format": format, "temperature": p.eval_temperature, "turns": turns, "seed": p.seed}
+
+    def make(folder):
+        report = sglib.evaluate(policy, tasks, options=options, **way)
+        write_trajectories(folder / "played.jsonl", report.trajectories)
+
+    key = [policy.name, p.env, p.card.revision, panel_hash(tasks), way, p.answer_tokens]
+    key += [p.show_actions, sglib.runs.source_hash("sglib/play", "sglib/formats", "sglib/models")]
+    folder = sglib.runs.cached("played", key, make, p.output_dir)
+    return sglib.summarize(read_trajectories(folder / "played.jsonl"))
 
 
 def tell(name, report):

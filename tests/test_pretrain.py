@@ -29,6 +29,13 @@ def test_a_careful_explorer_wins_and_a_noisy_one_wins_less():
     assert wins["careful"] > wins["default"] > wins["wild"]
 
 
+def test_a_basin_of_a_bathtub_is_a_sink_where_there_is_no_other():
+    """A room of four receptacles whose cloth is cleaned in "bathtubbasin 1", which is one of ALFWorld's sinks."""
+    (game,) = generate_games(1, seed=1_000_007, max_receptacles=4, start=868)
+    assert "clean cloth 1 with bathtubbasin 1" in game.walkthrough
+    assert demonstrate(FastAlfworld(), game, random.Random(0), Habits(noise=0.0, impossible=0.0), 30)[1]
+
+
 def test_impossible_attempts_are_not_imitated():
     for i, game in enumerate(GAMES[:20]):
         env, steps = FastAlfworld(), demonstrate(FastAlfworld(), game, random.Random(i), Habits(), 30)[0]

@@ -147,19 +147,14 @@ class Training(TrajectoryGRPOTrainer):
     ):
         self.policy, self.games, self.settings, self.rollout = policy, games, settings, shared(rollout_fn)
         self.components, self.estimator = components, estimator or GRPO()
-        rows = settings.iterations * settings.games_per_iteration
+        # only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout
+        rows = Dataset.from_dict({"prompt": [""] * settings.iterations * settings.games_per_iteration})
+        sizes = {name: getattr(settings, name) for name in ("micro_batch_size", "tokens_per_micro_batch")}
         super().__init__(
-            model=policy.model,
-            args=training_arguments(policy, settings, run_dir),
-            linear=settings.lr_schedule == "linear",
-            micro_batch_size=settings.micro_batch_size,
-            tokens_per_micro_batch=settings.tokens_per_micro_batch,
-            # Only the number of rows matters: TRL repeats each `group_size` times and hands that many to the rollout.
-            train_dataset=Dataset.from_dict({"prompt": [""] * rows}),
-            processing_class=policy.tokenizer,
-            corrected=getattr(policy, "engine", None) is not None,
-            **kwargs,
-        )
+            model=policy.model, args=training_arguments(policy, settings, run_dir), train_dataset=rows,
+            linear=settings.lr_schedule == "linear", processing_class=policy.tokenizer,
+            corrected=getattr(policy, "engine", None) is not None, **sizes, **kwargs,
+        )  # fmt: skip
 
     def sample(self, iteration: int) -> list[Trajectory]:
         """The trajectories of an iteration's batch, with rewards and advantages."""

@@ -90,6 +90,10 @@ class Explorer:
     def kind(self, id_: str) -> str:
         return self.world.names[id_].split()[0]
 
+    def places(self, kind: str) -> list[str]:
+        """Receptacles of this kind by their names, else by their class: a bathtub's basin may be a sink's."""
+        return [r for r in self.order if self.kind(r) == kind] or [r for r in self.order if r.endswith(kind)]
+
     def see(self):
         """Take in what can be seen from here."""
         for r in self.world.at.get(self.env.location, ()):
@@ -128,14 +132,14 @@ class Explorer:
                 return Plan(f"take {names[o]} from {names[r]}{self.then(after)}", r, ("pickupobject", o, r))
             return self.find(self.wanted, avoid)
         if self.processor is not None and held not in self.treated:
-            fitting = [r for r in self.order if self.kind(r) == self.processor.lower()]
+            fitting = self.places(self.processor.lower())
             r, verb = next((r for r in fitting if r not in avoid), fitting[0]), VERB[self.processor]
             return Plan(f"{verb} {names[held]} with {names[r]}", r, (f"{verb}object", held, r), inside=False)
         if self.lamp:
             for o, r in self.seen(self.lamp):
                 return Plan(f"use {names[o]} in {names[r]}", r, ("toggleobject", o), inside=False)
             return self.find(self.lamp, avoid)
-        fitting = [r for r in self.order if self.kind(r) == self.target]
+        fitting = self.places(self.target)
         if self.home is None or (self.home in avoid and not self.placed):
             self.home = next((r for r in fitting if r not in avoid), self.home or fitting[0])
         after = [pair for pair in self.seen(self.wanted) if pair[1] != self.home][: self.both]
