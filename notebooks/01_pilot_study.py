@@ -74,8 +74,8 @@ print("progress before each action and at the end:", by_hand)
 # | random | a random number instead of its own (negative control: the words without the content) |
 # | retrospective | nothing, but it is shown one finished episode with progress written in afterwards |
 #
-# The example of the last condition is an episode of a training room, won by the shortest plan and annotated with the
-# true progress.
+# The example of the last condition is an episode of a training task, won by the shortest plan (by the expert that knows
+# what it has seen, where no distance is known) and annotated with the true progress.
 #
 # The random number is put where the model's own would stand: its answer is begun for it. The answer of a model behind a
 # server (`-p model endpoint:http://localhost:8000/v1#name`) cannot be begun. There the number stands in the user
@@ -85,15 +85,22 @@ print("progress before each action and at the end:", by_hand)
 
 # %%
 def annotated_example(seed):
-    """A won training episode as text, with the progress after each step: 100 (1 - d_t / d_0)."""
-    game = p.card.tasks(1, seed=1000 + seed, size=p.task_size)[0]
-    env = p.card.make()
-    observation, turns = env.reset(game), []
-    for action in getattr(game, "walkthrough", None) or env.plan():
-        turns.append(sglib.Turn(observation.text, action, action, True, distance=env.distance()))
-        observation = env.step(action)
+    """A won training episode as text, with the true progress after each step."""
+    exact = p.card.offers("distance")
+    env = p.card.make(max_steps=None if exact else p.turns)
+    for game in p.card.tasks(50, seed=1000 + seed, size=p.task_size):
+        observation, turns = env.reset(game), []
+        plan = list(getattr(game, "walkthrough", None) or env.plan()) if exact else None
+        while not observation.done:
+            action = plan.pop(0) if exact else env.expert(p.card.experts[-1])
+            ruler = {"distance": env.distance()} if exact else {"truth": env.progress()}
+            turns.append(sglib.Turn(observation.text, action, action, True, **ruler))
+            observation = env.step(action)
+        if observation.won:
+            break
     episode = sglib.Trajectory(game.id, game.task_type, observation.goal, "act", turns, env=p.env)
-    episode.won, episode.final_observation, episode.final_distance = True, "Outcome: success", 0
+    episode.won, episode.final_observation = True, "Outcome: success"
+    episode.final_distance, episode.final_truth = (0, None) if exact else (None, 1.0)
     progress = [10 * round(x / 10) for x in sglib.formats.true_progress(episode)]
     return sglib.formats.example_message(episode, progress)
 
