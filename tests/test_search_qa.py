@@ -14,6 +14,7 @@ from sglib.envs.base import task_hash
 from sglib.envs.search_qa import SearchEnv, exact_match, f1, load_questions
 from sglib.envs.search_qa.scores import igpo_f1
 from sglib.envs.search_qa.worlds import RELATIONS, World, world
+from sglib.experiments import study
 from sglib.experiments.recipe import load_recipe
 from sglib.models.policy import Policy
 from sglib.models.small import build_model, build_tokenizer
@@ -286,3 +287,12 @@ def test_it_is_trained_and_looked_at(policy):
     assert set(report.failures) == {"no_answer", "wrong_answer", "searched_again"}
     assert CARD.board(played[0], 0).caption == played[0].goal
     assert all(left is not None for t in played for left in t.remaining())
+
+
+def test_a_notebook_plays_it(tmp_path, outputs):
+    """The pilot study, whose example episode is played by the expert where no distance is known."""
+    file = tmp_path / "qa.yaml"
+    file.write_text("env: search_qa\nsize: qa\nseed: 0\npilot: {games: 2, max_turns: 5}\n")
+    report = study.study(file, only=["01_pilot_study"])
+    told = report.read_text(encoding="utf-8")
+    assert "Progress: 100" in told and "Question: What is the" in told
