@@ -246,17 +246,18 @@ def taught(policy, number):
     return sglib.load_policy(str(folder), env=p.env), folder
 
 
-curve = [{"n": 0, **zero["act"].numbers()}]
+curve = [{"demonstrations": 0, **zero["act"].numbers()}]
 for number, count in enumerate(sglib.progress_bar(p.demonstrations, desc="demonstrations")):
     policy, folder = taught(policy, number)
     report = play(policy, "act")
-    curve.append({"n": count, **report.numbers()})
+    curve.append({"demonstrations": count, **report.numbers()})
     tell(f"{count} demonstrations", report)
 
 # %%
+assert [row["demonstrations"] for row in curve] == [0, *p.demonstrations]
 run.write_table("curve.csv", curve)
 sglib.view.keep_figure(run, "demonstrations", sglib.figures.learning_curves(
-    {"act": curve}, x="n", title="What demonstrations teach", n=p.games,
+    {"act": curve}, x="demonstrations", title="What demonstrations teach", n=p.games,
     x_title="demonstrations, each seen once",
 ))  # fmt: skip
 
@@ -369,11 +370,11 @@ else:
 
 # %%
 success = {f"zero {k}": r.success for k, r in zero.items()}
-success |= {f"{row['n']} demonstrations": row["success"] for row in curve[1:]}
+success |= {f"{row['demonstrations']} demonstrations": row["success"] for row in curve[1:]}
 success |= {name: float(np.mean(r.after)) for name, r in named.items()}
 last = curve[-1]
 verdict = "clearly more" if last["low"] > curve[0]["high"] else "not clearly more"
-print(f"{p.model}: {last['n']} demonstrations win {verdict} than none "
+print(f"{p.model}: {last['demonstrations']} demonstrations win {verdict} than none "
       f"({100 * curve[0]['success']:.1f} -> {100 * last['success']:.1f} %, "
       f"n = {p.games})")  # fmt: skip
 print(f"not admissible: {100 * curve[0]['invalid']:.0f} -> {100 * last['invalid']:.0f} %")
