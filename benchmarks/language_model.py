@@ -1,5 +1,5 @@
-"""Does bfloat16 pay on this machine for a language model of SmolLM2's size? Reading, writing and one GRPO update in
-fp32 and in bf16, side by side.
+"""A language model of SmolLM2's size on this machine: reading, writing and one GRPO update in fp32 and in bf16, side by
+side; and the library's rollout and update beside plain ones (`generate` at every turn, a bare PyTorch step).
 
     python benchmarks/language_model.py                  # SmolLM2 where it was fetched, else random weights
     python benchmarks/language_model.py --random         # random weights of its shape
@@ -47,7 +47,12 @@ write     then as many steps of one token a row, each with its logits; which tok
 update    one GRPO update of the library's trainer on recorded episodes, every turn with an advantage: forward,
           backward, AdamW. Weights are fp32; "bf16" is autocast (`bf16: true`). In the others the weights are bf16.
 tokens/s  of all rows; in "update" of all tokens of the episodes.
-apart     how far the log-probabilities of the given tokens are from each other, mean in nats."""
+apart     how far the log-probabilities of the given tokens are from each other, mean in nats.
+
+Ours beside plain code, both in fp32, ratio = plain / ours:
+rollout   the library's, which reads each token once, beside transformers' `generate` called at every turn on the text
+          so far (as TRL's loop of tools does): the same contexts, as many tokens, greedy. The world's part is ours alone.
+update    beside a bare step: forward with all logits, the same loss, backward, clipping, AdamW; two rows at a time."""
 LINE = "{:<8}{:>8}  {:<26}{:<26}{:>10}{:>10}{:>12}"
 
 
@@ -97,6 +102,56 @@ class Update(TrainerCallback):
     def on_log(self, args, state, control, logs, **_):
         if "grad_norm" in logs:
             self.seconds.append(time.perf_counter() - self.begin)
+
+
+def generate_per_turn(policy: Policy, played: list) -> float:
+    """Seconds of `generate` on the recorded context of every turn, all episodes that have it side by side."""
+    pad, begin = policy.tokenizer.pad_token_id or 0, time.perf_counter()
+    for turn in range(max(len(t) for t in played)):
+        there = [(t, t.turns[turn].span) for t in played if len(t) > turn]
+        contexts = [t.prompt_ids + t.completion_ids[: span[0]] for t, span in there]
+        longest, written = max(map(len, contexts)), max(end - first for _, (first, end) in there)
+        ids = torch.tensor([[pad] * (longest - len(c)) + c for c in contexts])
+        seen = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts])
+        policy.model.generate(
+            input_ids=ids, attention_mask=seen, max_new_tokens=written, min_new_tokens=written, do_sample=False,
+            pad_token_id=pad,
+        )  # fmt: skip
+    return time.perf_counter() - begin
+
+
+def bare_steps(policy: Policy, played: list, count: int) -> list[float]:
+    """Seconds of each of `count` plain policy gradient steps on recorded episodes."""
+    model, seconds = copy.deepcopy(policy.model).train(), []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0)
+    for _ in range(count):
+        begin = time.perf_counter()
+        for start in range(0, len(played), 2):
+            rows = played[start : start + 2]
+            length = max(len(t.prompt_ids) + len(t.completion_ids) for t in rows)
+            ids, weight = torch.zeros(len(rows), length, dtype=torch.long), torch.zeros(len(rows), length)
+            seen = torch.zeros_like(ids)
+            for i, t in enumerate(rows):
+                text, at = t.prompt_ids + t.completion_ids, len(t.prompt_ids)
+                ids[i, : len(text)], seen[i, : len(text)] = torch.tensor(text), 1
+                for turn in t.turns:
+                    weight[i, at + turn.span[0] : at + turn.span[1]] = turn.advantage
+                weight[i] /= max(sum(t.mask), 1) * len(played)
+            logits = model(input_ids=ids, attention_mask=seen).logits[:, :-1].float()
+            chosen = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+            (-(chosen * weight[:, 1:]).sum()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - begin)
+    return seconds
+
+
+def beside(name: str, ours: list[float], plain: list[float]) -> dict:
+    """A printed line, and what is kept of it."""
+    ratio = median(plain) / median(ours)
+    print(f"{name:<8}  ours {median(ours):7.2f} s   plain {median(plain):7.2f} s   ratio {ratio:.2f}", flush=True)
+    return {"what": name, "ours": ours, "plain": plain, "plain_over_ours": ratio}
 
 
 def row(name: str, count: int, tokens: int, seconds: dict[str, list[float]], apart: float | None = None) -> dict:
@@ -154,17 +209,27 @@ def main() -> None:
     for kind in kinds:
         updates[kind].trainer.train()
         seconds["update"][kind] = updates[kind].seconds
+    plain = bare_steps(policy, played, args.repeat + 1)
+    several, rollouts, generated = sglib.rollout(policy, tasks, turns=turns, options=options), [], []
+    for _ in range(args.repeat):
+        begin = time.perf_counter()
+        sglib.rollout(policy, tasks, turns=turns, temperature=0.01, options=options)
+        rollouts.append(time.perf_counter() - begin)
+        generated.append(generate_per_turn(policy, several))
     kept = {part: {kind: values[1:] for kind, values in by.items()} for part, by in seconds.items()}
     results = [
         row("read", args.rows, sum(map(len, prompts)), kept["read"], apart),
         row("write", args.rows, given.size, kept["write"], apart),
         row("update", len(played), sum(len(t.prompt_ids) + len(t.completion_ids) for t in played), kept["update"]),
     ]
+    print()
+    others = [beside("rollout", rollouts, generated), beside("update", kept["update"]["fp32"], plain[1:])]
     if args.out:
         made_by = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count()}
         made_by |= {"when": time.strftime("%Y-%m-%d"), "flags": flags, "threads": torch.get_num_threads()}
         made_by |= {"load": os.getloadavg()[0], "model": policy.name}
-        write_atomic(args.out, json.dumps({"made_by": made_by, "definitions": DEFINITIONS, "rows": results}, indent=1))
+        whole = {"made_by": made_by, "definitions": DEFINITIONS, "rows": results, "beside": others}
+        write_atomic(args.out, json.dumps(whole, indent=1))
 
 
 if __name__ == "__main__":
