@@ -51,7 +51,7 @@ apart     how far the log-probabilities of the given tokens are from each other,
 
 Ours beside plain code, both in fp32, ratio = plain / ours:
 rollout   the library's, which reads each token once, beside transformers' `generate` called at every turn on the text
-          so far (as TRL's loop of tools does): the same contexts, as many tokens, greedy. The world's part is ours alone.
+          so far (as TRL's loop of tools does): same contexts, as many tokens, greedy. The world's part is ours alone.
 update    beside a bare step: forward with all logits, the same loss, backward, clipping, AdamW; two rows at a time."""
 LINE = "{:<8}{:>8}  {:<26}{:<26}{:>10}{:>10}{:>12}"
 
