@@ -191,6 +191,7 @@ class Environment:
         banner: a text at the start of first observations that no policy needs to read, "" for none.
         experts: kinds of `HasExpert`, the one that knows most first.
         answers: names of `HasAnswer`.
+        cased: whether a capital letter says anything; where not, its small models read and write small letters.
         bridge: what stands before such a text where a policy is asked how likely it finds it.
         pretraining: recipe of its small model, see `sglib.training.pretrain`; empty where it has none.
         further_pretraining: name of another small model -> its recipe.
@@ -210,6 +211,7 @@ class Environment:
     banner: str = ""
     experts: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    cased: bool = True
     bridge: str = "Guidance:"
     pretraining: Mapping[str, Any] = {}
     further_pretraining: Mapping[str, Mapping[str, Any]] = {}

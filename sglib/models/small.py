@@ -30,12 +30,16 @@ WORDS = (
 
 def build_tokenizer(env: str) -> PreTrainedTokenizerFast:
     """The tokenizer of an environment's small models: its own phrases and words, and those of the formats."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    phrases, words = envs.get(env).vocabulary()
-    phrases = [*phrases, *PHRASES]
-    vocabulary = list(dict.fromkeys([*SPECIAL, *phrases, *words, *WORDS]))
+    card = envs.get(env)
+    written = str if card.cased else str.lower
+    phrases, words = card.vocabulary()
+    phrases = [written(phrase) for phrase in (*phrases, *PHRASES)]
+    vocabulary = list(dict.fromkeys([*SPECIAL, *phrases, *map(written, words), *WORDS]))
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<|unk|>"))
+    if not card.cased:
+        core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Split(Regex(_pattern(phrases)), behavior="removed", invert=True)
     core.decoder = decoders.Fuse()  # words are joined in `Policy.decode`
     return PreTrainedTokenizerFast(

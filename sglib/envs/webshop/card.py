@@ -55,6 +55,7 @@ class WebShop(Environment):
     }
     experts = engine.EXPERTS
     answers = ("product",)
+    cased = False  # the site compares clicks and searches in small letters
     pretraining = PRETRAINING
 
     def tasks(self, n: int, *, seed: int = 0, split: str = "train", size: Any = None, start: int = 0) -> list[Purchase]:
@@ -152,21 +153,21 @@ def _words() -> tuple[str, ...]:
         texts += [f"{name} {v['value']}" for name, values in item["customization_options"].items() for v in values]
         texts += told[item["asin"]]["attributes"]
     words = re.findall(r"\d+|[A-Za-z']+|[^\sA-Za-z\d']", " ".join(texts))
-    return tuple(dict.fromkeys(word for text in words for word in (text, text.lower())))
+    return tuple(dict.fromkeys(words))
 
 
 def _shop(size: Any) -> Shop:
     """The shop of a size, or a `ValueError` that names what is wrong."""
     given = SIZE | (size if isinstance(size, dict) else {})
     count, data = given["products"], given["data"]
-    counted = isinstance(count, int) and not isinstance(count, bool) and (count > 0 if data else 40 <= count <= 1500)
+    counted = isinstance(count, int) and not isinstance(count, bool) and (count > 0 if data else 80 <= count <= 1500)
     if (
         not (size is None or isinstance(size, dict)) or given.keys() != SIZE.keys()
         or not (counted or (data and count is None)) or not (data is None or isinstance(data, str))
         or not isinstance(given["human"], bool)
     ):  # fmt: skip
         raise ValueError(
-            f"size={size!r}: allowed: products 40..1500 (with data any number, or null), data a folder, human true or "
+            f"size={size!r}: allowed: products 80..1500 (with data any number, or null), data a folder, human true or "
             f"false, such as {SIZE}"
         )
     return Shop(products=count, data=data, human=given["human"])
