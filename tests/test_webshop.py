@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import html
 import json
 import os
 import random
@@ -176,8 +177,12 @@ def test_pages_and_buttons():
     rich = ShopEnv(mode="text_rich")
     rich.reset(task), rich.step(f"search[{env.shop.products[asin].title}]"), rich.step(f"click[{asin}]")
     assert "[button] Buy Now [button_]" in rich.step("click[next >]").text
-    with pytest.raises(ValueError, match="mode='html': allowed"):
-        CARD.make(mode="html")
+    page = CARD.make(mode="html")
+    assert task.goal in (text := html.unescape(page.reset(task).text)) and 'name="words"' in text
+    page.step(f"search[{env.shop.products[asin].title}]")
+    assert f'value="click[{values[1]}]"' in html.unescape(page.step(f"click[{asin}]").text)
+    with pytest.raises(ValueError, match="mode='url': allowed"):
+        CARD.make(mode="url")
 
 
 @settings(max_examples=150, deadline=None)
@@ -304,9 +309,18 @@ def test_hostile_products_are_shown_and_run_nothing(tmp_path):
     session = site.Session(TASKS[0], tmp_path, "s")
     kinds = ("text", "button", "product", "option", "search")
     session.env.parts = lambda: [Part(kind, attack, attack) for kind in kinds]
-    session.task = dataclasses.replace(TASKS[0], goal=f"{attack}, the goal")
-    page = session.page().decode()
+    session.env.task = dataclasses.replace(TASKS[0], goal=f"{attack}, the goal")
+    page = session.page()
     assert "<script>" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 5
+
+
+def test_small_models_read_the_shop_in_small_letters():
+    tokenizer = build_tokenizer("webshop")
+    asin = next(iter(catalogue(TASKS[0].shop).products))
+    assert tokenizer.encode(f"Action: click[{asin}]") == tokenizer.encode(f"action: click[{asin.lower()}]")
+    for task in TASKS[:20]:
+        for step in CARD.demonstrate(CARD.make(), task, random.Random(0), {"noise": 0.5}, 12)[0]:
+            assert tokenizer.unk_token_id not in tokenizer.encode(f"{step.observation} {step.guidance} {step.action}")
 
 
 def test_the_site_says_which_port_it_cannot_have():

@@ -68,9 +68,10 @@ class ShopEnv:
     """
 
     def __init__(self, max_steps: int | None = None, admissible: bool = True, mode: str = "text"):
-        """`mode`: "text", strings joined by " [SEP] ", or "text_rich", one a line with buttons marked."""
-        if mode not in ("text", "text_rich"):
-            raise ValueError(f"mode={mode!r}: allowed: 'text', 'text_rich'")
+        """`mode`: "text", strings joined by " [SEP] ", "text_rich", one a line with buttons marked, or "html", the page
+        that `python -m sglib webshop` serves."""
+        if mode not in ("text", "text_rich", "html"):
+            raise ValueError(f"mode={mode!r}: allowed: 'text', 'text_rich', 'html'")
         self.max_steps, self.admissible, self.mode = max_steps, admissible, mode
 
     def reset(self, task: Purchase) -> Observation:
@@ -183,13 +184,21 @@ class ShopEnv:
 
     def _observe(self, valid: bool, reward: float) -> Observation:
         s, parts = self.state, list(self.parts())
-        text = SEP.join(p.text.strip() for p in parts) if self.mode == "text" else self._rich(parts)
+        text = {"text": self._plain, "text_rich": self._rich, "html": self._html}[self.mode](parts)
         can = [f"click[{p.text.lower()}]" for p in parts if p.kind in ("button", "product", "option")]
         admissible = tuple(sorted({*can, "search[<words>]"})) if self.admissible and not s.done else ()
         won = s.terms is not None and s.terms.total == 1.0
         score = s.terms.total if s.terms else 0.0
         self.observation = Observation(text, self.task.goal, admissible, reward, won, s.done, s.steps, {}, score, valid)
         return self.observation
+
+    def _plain(self, parts: list[Part]) -> str:
+        return SEP.join(p.text.strip() for p in parts)
+
+    def _html(self, parts: list[Part]) -> str:
+        from sglib.envs.webshop.site import html
+
+        return html(self)
 
     def _rich(self, parts: list[Part]) -> str:
         chosen, text = dict(self.state.options), ""

@@ -73,17 +73,22 @@ class Session:
             end.final_truth = self.env.progress()
             write_trajectories(self.file, [end])
 
-    def page(self) -> bytes:
-        chosen = {(name, value) for name, value in self.env.state.options}
-        parts = [
-            (p.kind, p.text, f"click[{p.text}]", (p.name, p.text) in chosen)
-            for p in self.env.parts()
-            if p.text not in ("Instruction:", self.task.goal)
-        ]
-        saved = str(self.file) if self.env.done else ""
-        return PAGE.generate(
-            goal=self.task.goal, parts=parts, terms=self.env.state.terms, saved=saved, steps=self.env.state.steps
-        )
+    def page(self) -> str:
+        return html(self.env, str(self.file) if self.env.done else "")
+
+
+def html(env: ShopEnv, saved: str = "") -> str:
+    """The present page of a shop as HTML; `saved` is where its session was recorded."""
+    chosen = {(name, value) for name, value in env.state.options}
+    parts = [
+        (p.kind, p.text, f"click[{p.text}]", (p.name, p.text) in chosen)
+        for p in env.parts()
+        if p.text not in ("Instruction:", env.task.goal)
+    ]
+    made = PAGE.generate(
+        goal=env.task.goal, parts=parts, terms=env.state.terms, saved=saved, steps=env.state.steps
+    )
+    return made.decode()
 
 
 class Site(tornado.web.Application):
