@@ -23,12 +23,15 @@ class Habits:
         hasty: share of turns on a product's page in which it buys at once.
         impossible: share of clicks on what is not there.
         wrong_label: share of labels that are drawn at random.
+        careless: what it clicks beside the point and buys too early is worth imitating: a model that reads, and acts
+            otherwise now and then, so that reinforcement has what to choose.
     """
 
     noise: float = 0.3
     hasty: float = 0.1
     impossible: float = 0.05
     wrong_label: float = 0.3
+    careless: bool = False
 
 
 def _may_do(env: ShopEnv, product: Product) -> bool:
@@ -117,7 +120,7 @@ def demonstrate(
         observation = env.step(action)
         after = env.progress()
         right = action == wanted and (not observation.done or observation.won)
-        step.imitate = observation.valid and (right or (after > before and not observation.done))
+        step.imitate = observation.valid and (habits.careless or right or (after > before and not observation.done))
         steps.append(step)
         label = "positive" if after > before else "negative" if after < before or not observation.valid else "neutral"
     return steps, observation.won
