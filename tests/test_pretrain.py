@@ -138,6 +138,17 @@ def test_a_recipe_goes_on_from_a_shipped_model(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), shipped.parameters(), strict=True))
 
 
+def test_drawn_batches_come_again(monkeypatch):
+    """With `drawn`, in another order; without it never."""
+    monkeypatch.setattr(pretrain, "BUCKET", 4)
+    policy, seen = load_policy("new", env="alfworld"), {}
+    for drawn in (0, 4):
+        stream = pretrain.batches(policy, CARD, TINY | {"drawn": drawn})
+        seen[drawn] = [str(next(stream)[0].tolist()) for _ in range(8)]
+        assert (sorted(seen[drawn][:4]) == sorted(seen[drawn][4:])) == bool(drawn)
+    assert seen[0][:4] == seen[4][:4]
+
+
 def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "BUCKET", 1)  # a checkpoint before each step but the first
     whole = pretrain.pretrain("alfworld", TINY, tmp_path / "whole", points=2, games=2)

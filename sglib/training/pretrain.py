@@ -11,6 +11,8 @@ made. The recipe is the card's `pretraining`:
     steps, stop             the learning rate falls to 0 over `steps`; training ends at `stop`, early where it shall
                             leave room to learn
     transcripts_per_step    in a batch
+    drawn                   batches that are drawn before the same ones come again, for slow demonstrators; a multiple
+                            of 16; left out: none comes again
     max_turns, size         of an episode, and of its task (as for the card's `tasks`)
     formats                 name of a format -> share of transcripts
     with_example            share of transcripts that show a won episode first
@@ -104,9 +106,15 @@ def batches(
     """Endless (ids, weights) batches, (transcripts_per_step, T) each, padded on the right; from batch
     `bucket` * `BUCKET` on."""
     pad, size = policy.tokenizer.pad_token_id, recipe["transcripts_per_step"]
+    again = recipe.get("drawn", 0) // BUCKET
+    kept: dict[int, list] = {}
     while True:
-        drawn = draw_transcripts(policy, card, recipe, bucket, size * BUCKET)
-        drawn.sort(key=lambda pair: len(pair[0]))
+        number = bucket % again if again else bucket
+        if (drawn := kept.get(number)) is None:
+            drawn = draw_transcripts(policy, card, recipe, number, size * BUCKET)
+            drawn.sort(key=lambda pair: len(pair[0]))
+        if again:
+            kept[number] = drawn
         chunks = [drawn[i * size : (i + 1) * size] for i in range(BUCKET)]
         random.Random(f"order {recipe['seed']} {bucket}").shuffle(chunks)
         for chunk in chunks:
