@@ -19,8 +19,9 @@ SIZE = {"products": 1200, "data": None, "human": True}
 OFFICIAL = {"test": (0, 500), "valid": (500, 1500), "train": (1500, None)}  # the field's goals, by number
 HELD_OUT = 5  # of that many embedded products one belongs to the split "valid"
 PRETRAINING = base.PRETRAINING | {
-    "steps": 3000, "stop": 1000, "transcripts_per_step": 8, "max_turns": 12, "size": None,
-    "habits": {"noise": 0.3, "hasty": 0.1, "impossible": 0.05, "wrong_label": 0.3},
+    "steps": 4000, "stop": 2000, "transcripts_per_step": 8, "max_turns": 10, "size": {"products": 400},
+    "adamw_lr": 3e-3, "warmup_steps": 50,
+    "habits": {"noise": 0.1, "hasty": 0.03, "impossible": 0.02, "wrong_label": 0.3},
 }  # fmt: skip
 _INSTRUCTIONS = ("i want {kind} {that}", "i am looking for {kind} {that}", "find me {kind} {that}")
 
