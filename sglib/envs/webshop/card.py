@@ -55,7 +55,7 @@ class WebShop(Environment):
         "no_options": mean_of(lambda t: bought(t) and not t.won and not _chose(t)),
     }
     experts = engine.EXPERTS
-    answers = ("product",)
+    answers = ("answer",)
     cased = False  # the site compares clicks and searches in small letters
     pretraining = PRETRAINING
 

@@ -253,7 +253,7 @@ class ShopEnv:
         return plan[0] if plan else explore(self)
 
     def answer(self, name: str) -> str:
-        """ "product": title and options of what the task was written for."""
+        """ "answer": title and options of what the task was written for."""
         return ", ".join((self.shop.products[self.task.asin].title, *self.task.values())).lower()
 
     def snapshot(self) -> tuple[Purchase, State, Observation]:
