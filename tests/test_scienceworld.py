@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import time
+import weakref
 
 import pytest
 
@@ -153,6 +154,20 @@ def test_solutions_win_and_replays_are_the_same(env, name):
     assert not {w for text in (*plan, *(o.text for o in seen)) for w in WORDS.findall(text)} - words
     if len(plan) < 10:
         assert played(ScienceWorldEnv(max_steps=40, admissible=False), task, plan) == seen
+
+
+@plays
+def test_worlds_in_circles_are_let_go(monkeypatch):
+    """A world holds 12 MiB of Java's memory, of which Python's collector knows nothing."""
+    monkeypatch.setattr(simulator, "TIDY", 4)
+    left = []
+    for task in CARD.tasks(9):
+        env = CARD.make(admissible=False)
+        env.reset(task)
+        env.itself = env
+        left.append(weakref.ref(env))
+        del env
+    assert sum(ref() is not None for ref in left) <= 4
 
 
 @plays

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ NO_JAVA = (
     "scienceworld: no Java that runs was found in JAVA_HOME or on the PATH; install version 8 or later, for example "
     "with `apt-get install default-jre-headless` or `conda install openjdk`"
 )
+TIDY = 64  # worlds; after so many new ones those that nobody can reach any more are looked for
 T = TypeVar("T")
 
 
@@ -71,6 +73,7 @@ class Simulator:
         self.jvm, self.entered, self.gold = self.gateway.jvm, None, None
         lang, io = self.jvm.java.lang, self.jvm.java.io
         lang.System.setOut(io.PrintStream(io.FileOutputStream(os.devnull)))  # it prints several lines a step
+        self.worlds = 0  # that were made
         self.ids = lang.Class.forName("util.UniqueIdentifier$").getField("MODULE$").get(None)
         self.generator = lang.Class.forName("scala.util.Random$").getField("MODULE$").get(None)
         self.drawn_from = lang.Class.forName("scala.util.Random").getDeclaredField("self")
@@ -147,6 +150,9 @@ class World:
 
     def __init__(self):
         self.simulator, self.count = running(), 0
+        self.simulator.worlds += 1
+        if self.simulator.worlds % TIDY == 0:
+            gc.collect()  # rollouts leave theirs in circles, and Python does not see what they hold in Java's memory
         with self._turn(enter=False):
             jvm = self.simulator.jvm
             self.interface, self.random = jvm.scienceworld.runtime.pythonapi.PythonInterface(), jvm.java.util.Random(0)
