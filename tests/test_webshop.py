@@ -9,6 +9,7 @@ import random
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -312,6 +313,12 @@ def test_hostile_products_are_shown_and_run_nothing(tmp_path):
     session.env.task = dataclasses.replace(TASKS[0], goal=f"{attack}, the goal")
     page = session.page()
     assert "<script>" not in page and "<img" not in page and page.count("&lt;script&gt;") >= 5
+
+
+def test_the_shipped_model_shops():
+    """It buys, and in a shop of 400 products the right thing in a quarter of visits at least."""
+    report = sglib.evaluate(sglib.load_policy("base", env="webshop"), CARD.tasks(64, seed=5, size={"products": 400}))
+    assert report.success > 0.2 and np.mean([t.score for t in report.trajectories]) > 0.5
 
 
 def test_small_models_read_the_shop_in_small_letters():

@@ -14,8 +14,9 @@ from sglib.envs.scienceworld.variations import Variation
 from sglib.records import Trajectory
 
 PRETRAINING = base.PRETRAINING | {  # nobody has run it to its end yet
-    "steps": 3000, "stop": 1000, "transcripts_per_step": 2, "max_turns": 30, "size": None,
-    "habits": {"noise": 0.2, "again": 0.05, "unknown": 0.05, "wrong_label": 0.3},
+    "steps": 2400, "stop": 1400, "transcripts_per_step": 8, "drawn": 192, "max_turns": 30, "size": None,
+    "adamw_lr": 3e-3, "warmup_steps": 50, "observation_weight": 0.05,
+    "habits": {"noise": 0.1, "again": 0.03, "unknown": 0.02, "wrong_label": 0.3},
 }  # fmt: skip
 
 
