@@ -10,6 +10,7 @@ from sglib.advantages.estimators import GRPO, IGPO, GiGPO
 from sglib.experiments import params
 from sglib.experiments.recipe import load_recipe, make_recipe
 from sglib.rewards import COMPONENTS, Constant, Outcome, Trapezoid
+from sglib.rewards.component import KNOWS
 
 FOLDER = params.recipe_file("grpo").parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -181,8 +182,14 @@ def test_base_in_a_recipe_is_the_model_that_is_trained():
     [
         ("nothing", ["grpo", "self_guide", "noise"]),
         ("an expert's view", ["step_agent_explore"]),
+        ("the true answer", ["igpo_answer", "igpo_answer_probability"]),
         ("the hidden state", ["truth", "step_agent", "repro", "igpo"]),
     ],
 )
 def test_what_a_recipe_knows(what, names):
     assert {load_recipe(name).knows for name in names} == {what}
+
+
+def test_what_each_recipe_knows_has_a_place():
+    """The report orders recipes by it."""
+    assert {load_recipe(name).knows for name in FOLDER.glob("*.yaml")} <= {*KNOWS}

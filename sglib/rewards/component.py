@@ -13,7 +13,7 @@ from sglib.records import Trajectory
 from sglib.rewards.fields import Flag, Float, Part
 from sglib.rewards.schedule import Constant, Schedule
 
-KNOWS = ("nothing", "an expert's view", "the hidden state")  # from least to most
+KNOWS = ("nothing", "an expert's view", "the true answer", "the hidden state")  # from least to most
 
 
 @dataclass(frozen=True)
