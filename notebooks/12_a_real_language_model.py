@@ -346,14 +346,15 @@ for arm in p.arms:
 # ## ALFWorld's own games
 #
 # At last the benchmark itself, where its files are at hand (`alfworld-download`, or `SGLIB_ALFWORLD_DATA`): the first
-# `official_games` of both validation lists, 50 turns, by the taught model and by the last policy of each arm. These are
-# whole rooms, five times as long as anything that the model was taught with.
+# `official_games` of both validation lists, 50 turns, by the taught model and by the last policy of each arm's first
+# seed. These are whole rooms, five times as long as anything that the model was taught with.
 
 
 # %%
 players, rows = {"taught": (folder, "act")}, []
 for (arm, s), r in results.items():
-    players[f"{arm}, seed {s}"] = (r.folder / "policy", formats[arm])
+    if s == seeds[0]:
+        players[arm] = (r.folder / "policy", formats[arm])
 for name, (weights_of, format) in players.items() if own else ():
     player = sglib.load_policy(str(weights_of), env=p.env)
     for split, games in own.items():
