@@ -115,11 +115,9 @@ def play(policy, format, tasks=panel, turns=p.turns):
     limits = {"batch_size": p.batch_size, "max_new_tokens": p.answer_tokens}
     options = sglib.Options(show_actions=p.show_actions, **limits)
     way = {"format": format, "temperature": p.eval_temperature, "turns": turns, "seed": p.seed}
-
     def make(folder):
         report = sglib.evaluate(policy, tasks, options=options, **way)
         write_trajectories(folder / "played.jsonl", report.trajectories)
-
     key = [policy.name, p.env, p.card.revision, panel_hash(tasks), way, p.answer_tokens]
     key += [p.show_actions, sglib.runs.source_hash("sglib/play", "sglib/formats", "sglib/models")]
     folder = sglib.runs.cached("played", key, make, p.output_dir)
@@ -322,12 +320,9 @@ run.write_table("arms.csv", [{"seed": s, **row} for (_, s), r in results.items()
 def rise(arm):
     """After minus before, in points, with an interval: over games, and over seeds where there are several."""
     after, before = ([getattr(results[arm, s], x) for s in seeds] for x in ("after", "before"))
-    if len(seeds) == 1:
-        gap = sglib.intervals.difference(after[0], before[0])
-    else:
-        gap = sglib.intervals.crossed_mean(np.subtract(after, before))
+    one, several = sglib.intervals.difference, sglib.intervals.crossed_mean
+    gap = one(after[0], before[0]) if len(seeds) == 1 else several(np.subtract(after, before))
     return sglib.intervals.points(gap.estimate, gap.low, gap.high, " points")
-
 
 for name, r in named.items():
     card = r.card
