@@ -66,7 +66,7 @@ print(p.model_dump(include={
 policy = sglib.load_policy(p.model, env=p.env, thinking=p.thinking)
 panel = sglib.panel(p.env, n=p.games, size=p.task_size)
 lists = ("official_valid_seen", "official_valid_unseen") if p.official_games else ()
-own = {split: sglib.panel(p.env, split, n=p.official_games) for split in lists}  # an error now, not at the end
+own = {split: sglib.panel(p.env, split, n=p.official_games) for split in lists}
 weights = sum(x.numel() for x in policy.model.parameters())
 ends = policy.tokenizer.convert_ids_to_tokens(policy.stop_ids)
 print(f"{weights / 1e6:.1f} M parameters, context {policy.limit}, an answer ends with {ends}")
@@ -177,15 +177,16 @@ def shares(report):
     return [sglib.intervals.cluster_mean(np.concatenate(x), episode) for x in (wrong, errors)]
 
 
-prompted = {format: sglib.summarize(report.trajectories[: p.steered]) for format, report in zero.items()}
+prompted = {f: sglib.summarize(r.trajectories[: p.steered]) for f, r in zero.items()}
 for format in sglib.progress_bar(p.prompts, desc="prompts"):
     prompted[format] = play(policy, format, panel[: p.steered])
     run.write_trajectories(f"trajectories/zero-{format}.jsonl", prompted[format].trajectories)
 rows = []
 for format, report in prompted.items():
     wrong, errors = shares(report)
-    told = [f"{100 * m:3.0f} % [{100 * low:.0f}, {100 * high:.0f}]" for m, low, high in (wrong, errors)]
-    print(f"{format:16s} won {report.wins} of {report.n}; not admissible {told[0]}; not in the format {told[1]}")
+    told = [f"{100 * m:3.0f} % [{100 * a:.0f}, {100 * b:.0f}]" for m, a, b in (wrong, errors)]
+    print(f"{format:16s} won {report.wins} of {report.n}; not admissible {told[0]}; "
+          f"not in the format {told[1]}")  # fmt: skip
     names = ("invalid", "invalid_low", "invalid_high"), ("errors", "errors_low", "errors_high")
     rows.append({"format": format, "n": report.n, "wins": report.wins})
     rows[-1] |= dict(zip(names[0], wrong)) | dict(zip(names[1], errors))
@@ -314,11 +315,11 @@ for seed_of, arm in sglib.progress_bar([(s, a) for s in seeds for a in p.arms], 
     experiment.train()
     results[arm, seed_of] = experiment.read()
 named = {f"{arm}, seed {s}": r for (arm, s), r in results.items()}
-run.write_table("arms.csv", [{"seed": s, **row} for (_, s), r in results.items() for row in r.curve])
+run.write_table("arms.csv", [{"seed": s, **x} for (_, s), r in results.items() for x in r.curve])
 
 
 def rise(arm):
-    """After minus before, in points, with an interval: over games, and over seeds where there are several."""
+    """After minus before, in points: over games, and over seeds where there are several."""
     after, before = ([getattr(results[arm, s], x) for s in seeds] for x in ("after", "before"))
     one, several = sglib.intervals.difference, sglib.intervals.crossed_mean
     gap = one(after[0], before[0]) if len(seeds) == 1 else several(np.subtract(after, before))

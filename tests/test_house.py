@@ -61,7 +61,7 @@ def test_few_lines():
     and the handling of trouble 400, cells on other machines 330, demonstrators that know where things lie 20, several
     processes and micro-batches 510, what a training costs 130, a random Qwen3 with Qwen's tokenizer 55, vLLM 150 and
     270 as a server, a published benchmark from nothing to the agent, with pre-training that goes on after an
-    interruption, 200, prompts of the papers for language models 180, one of random weights and its notebook 90, and 50
-    for WebShop's and ScienceWorld's bases (small letters, transcripts drawn once, Muon in float32) and pages as HTML."""
+    interruption, 200, prompts of the papers for language models 180, one of random weights and its notebook 90, 50 for
+    WebShop's and ScienceWorld's bases (small letters, transcripts drawn once, Muon in float32), pages as HTML."""
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in SGLIB.rglob("*.py"))
     assert lines < 24_110
