@@ -365,7 +365,7 @@ class LanguageModelParams(GRPOParams):
         prompts: further formats, played as it comes.
         steered: games on which formats are compared, and episodes in which guidance is replaced.
         training_seeds: of each arm, from `seed` on.
-        official_games: of each of ALFWorld's own validation lists, at the end; 0 plays none.
+        official_games: of each official validation list, at the end; 0 plays none.
     """
 
     model: Annotated[Text, AfterValidator(_model)] = "smollm2"
