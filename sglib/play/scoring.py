@@ -100,8 +100,9 @@ def given_tokens(policy: Policy, context: Sequence[int], prefix: str, where: str
     begins with `where` if none do. A model that thinks first is given none."""
     if policy.thinking:
         return 0
+    spelled = prefix, policy.decode(policy.encode(prefix)).strip()  # a tokenizer may know small letters alone
     for count in range(1, min(len(prefix), len(context)) + 1):
-        if policy.decode(context[-count:]).strip() == prefix:
+        if policy.decode(context[-count:]).strip() in spelled:
             return count
     raise ValueError(f"{where}: the answer was not begun with {prefix!r}, as its format has it")
 
