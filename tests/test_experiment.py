@@ -1,6 +1,5 @@
 """Experiments: several at a time in processes, resumable, complete ones kept, failures named."""
 
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_scienceworld import plays
 
 from sglib import envs
 from sglib.experiments import evidence, experiment, params, pool
@@ -293,12 +293,7 @@ def test_every_recipe_trains(name, outputs):
     assert trained and all(turn.advantage is not None for t in trained for turn in t.turns)
 
 
-MISSING = [name for name in ("scienceworld", "py4j") if importlib.util.find_spec(name) is None]
-MISSING += ["Java"] * (shutil.which("java") is None)
-no_simulator = pytest.mark.skipif(bool(MISSING), reason=f"the simulator needs {' and '.join(MISSING)}")
-
-
-@pytest.mark.parametrize("env", ["sokoban", "search_qa", "webshop", pytest.param("scienceworld", marks=no_simulator)])
+@pytest.mark.parametrize("env", ["sokoban", "search_qa", "webshop", pytest.param("scienceworld", marks=plays)])
 def test_every_kind_of_recipe_trains_elsewhere(env, outputs):
     """One recipe of each kind (its components, how they become advantages) that an environment can have."""
     kinds = {}

@@ -25,6 +25,7 @@ made. The recipe is the card's `pretraining`:
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -107,14 +108,14 @@ def batches(
     `bucket` * `BUCKET` on."""
     pad, size = policy.tokenizer.pad_token_id, recipe["transcripts_per_step"]
     again = recipe.get("drawn", 0) // BUCKET
-    kept: dict[int, list] = {}
+
+    @functools.lru_cache(maxsize=again)
+    def draw(number: int) -> list[tuple[list[int], list[float]]]:
+        transcripts = draw_transcripts(policy, card, recipe, number, size * BUCKET)
+        return sorted(transcripts, key=lambda pair: len(pair[0]))
+
     while True:
-        number = bucket % again if again else bucket
-        if (drawn := kept.get(number)) is None:
-            drawn = draw_transcripts(policy, card, recipe, number, size * BUCKET)
-            drawn.sort(key=lambda pair: len(pair[0]))
-        if again:
-            kept[number] = drawn
+        drawn = draw(bucket % again if again else bucket)
         chunks = [drawn[i * size : (i + 1) * size] for i in range(BUCKET)]
         random.Random(f"order {recipe['seed']} {bucket}").shuffle(chunks)
         for chunk in chunks:

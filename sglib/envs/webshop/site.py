@@ -57,8 +57,8 @@ class Session:
     """A person's episode."""
 
     def __init__(self, task: Purchase, folder: Path, name: str):
-        self.env, self.task = ShopEnv(), task
-        self.file, self.observation = folder / f"{name}.jsonl", self.env.reset(task)
+        self.env, self.file = ShopEnv(), folder / f"{name}.jsonl"
+        self.observation = self.env.reset(task)
         self.recorded = Trajectory(task.id, task.task_type, task.goal, "act", origin=task.origin, env=task.env)
 
     def act(self, action: str) -> None:
@@ -85,10 +85,8 @@ def html(env: ShopEnv, saved: str = "") -> str:
         for p in env.parts()
         if p.text not in ("Instruction:", env.task.goal)
     ]
-    made = PAGE.generate(
-        goal=env.task.goal, parts=parts, terms=env.state.terms, saved=saved, steps=env.state.steps
-    )
-    return made.decode()
+    now = {"terms": env.state.terms, "steps": env.state.steps}
+    return PAGE.generate(goal=env.task.goal, parts=parts, saved=saved, **now).decode()
 
 
 class Site(tornado.web.Application):
