@@ -1,5 +1,5 @@
 """A language model of SmolLM2's size on this machine: reading, writing and one GRPO update in fp32 and in bf16, side by
-side; and the library's rollout and update beside plain ones (`generate` at every turn, a bare PyTorch step).
+side; and the library's rollout beside TRL's own and `generate` at every turn, its update beside a bare PyTorch step.
 
     python benchmarks/language_model.py                  # SmolLM2 where it was fetched, else random weights
     python benchmarks/language_model.py --random         # random weights of its shape
@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import rollout
 import torch
 from transformers import TrainerCallback
 
@@ -49,9 +50,9 @@ update    one GRPO update of the library's trainer on recorded episodes, every t
 tokens/s  of all rows; in "update" of all tokens of the episodes.
 apart     how far the log-probabilities of the given tokens are from each other, mean in nats.
 
-Ours beside plain code, both in fp32, ratio = plain / ours:
-rollout   the library's, which reads each token once, beside transformers' `generate` called at every turn on the text
-          so far (as TRL's loop of tools does): same contexts, as many tokens, greedy. The world's part is ours alone.
+Ours beside others, in fp32, ratio = theirs / ours; episodes of the same games by the most likely tokens:
+TRL       its own multi-turn path, the tool loop of `GRPOTrainer` (method (a) of rollout.py, which has the definitions).
+generate  transformers' `generate` at every turn on the text so far (method (b)), beside the library's rollout.
 update    beside a bare step: forward with all logits, the same loss, backward, clipping, AdamW; two rows at a time."""
 LINE = "{:<8}{:>8}  {:<26}{:<26}{:>10}{:>10}{:>12}"
 
@@ -104,22 +105,6 @@ class Update(TrainerCallback):
             self.seconds.append(time.perf_counter() - self.begin)
 
 
-def generate_per_turn(policy: Policy, played: list) -> float:
-    """Seconds of `generate` on the recorded context of every turn, all episodes that have it side by side."""
-    pad, begin = policy.tokenizer.pad_token_id or 0, time.perf_counter()
-    for turn in range(max(len(t) for t in played)):
-        there = [(t, t.turns[turn].span) for t in played if len(t) > turn]
-        contexts = [t.prompt_ids + t.completion_ids[: span[0]] for t, span in there]
-        longest, written = max(map(len, contexts)), max(end - first for _, (first, end) in there)
-        ids = torch.tensor([[pad] * (longest - len(c)) + c for c in contexts])
-        seen = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts])
-        policy.model.generate(
-            input_ids=ids, attention_mask=seen, max_new_tokens=written, min_new_tokens=written, do_sample=False,
-            pad_token_id=pad,
-        )  # fmt: skip
-    return time.perf_counter() - begin
-
-
 def bare_steps(policy: Policy, played: list, count: int) -> list[float]:
     """Seconds of each of `count` plain policy gradient steps on recorded episodes."""
     model, seconds = copy.deepcopy(policy.model).train(), []
@@ -150,8 +135,8 @@ def bare_steps(policy: Policy, played: list, count: int) -> list[float]:
 def beside(name: str, ours: list[float], plain: list[float]) -> dict:
     """A printed line, and what is kept of it."""
     ratio = median(plain) / median(ours)
-    print(f"{name:<8}  ours {median(ours):7.2f} s   plain {median(plain):7.2f} s   ratio {ratio:.2f}", flush=True)
-    return {"what": name, "ours": ours, "plain": plain, "plain_over_ours": ratio}
+    print(f"{name:<8}  ours {median(ours):7.2f} s   theirs {median(plain):7.2f} s   ratio {ratio:.2f}", flush=True)
+    return {"what": name, "ours": ours, "theirs": plain, "theirs_over_ours": ratio}
 
 
 def row(name: str, count: int, tokens: int, seconds: dict[str, list[float]], apart: float | None = None) -> dict:
@@ -165,9 +150,9 @@ def row(name: str, count: int, tokens: int, seconds: dict[str, list[float]], apa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=8, help="texts side by side")
-    parser.add_argument("--steps", type=int, default=32, help="tokens written")
-    parser.add_argument("--repeat", type=int, default=3, help="of each, after the warm-up")
+    parser.add_argument("--rows", type=int, default=4, help="texts side by side")
+    parser.add_argument("--steps", type=int, default=16, help="tokens written")
+    parser.add_argument("--repeat", type=int, default=2, help="of each, after the warm-up")
     parser.add_argument("--random", action="store_true", help="random weights, also where SmolLM2 is there")
     parser.add_argument("--quick", action="store_true", help="a tiny random model, once")
     parser.add_argument("--out", type=Path, help="write the results here as JSON")
@@ -203,19 +188,22 @@ def main() -> None:
     turns, group = 2 if args.quick else 4, max(2, args.rows // 2)
     played = sglib.rollout(policy, tasks[:1], turns=turns, group=group, options=options)
     noise = np.random.default_rng(0)
-    for turn in (turn for t in played for turn in t.turns):
-        turn.advantage = float(noise.normal())
+    for t in played:
+        t.total_return = 0.0
+        for turn in t.turns:
+            turn.advantage = float(noise.normal())
     updates = {kind: Update(policy, played, kind == "bf16", args.repeat + 1) for kind in kinds}
     for kind in kinds:
         updates[kind].trainer.train()
         seconds["update"][kind] = updates[kind].seconds
     plain = bare_steps(policy, played, args.repeat + 1)
-    several, rollouts, generated = sglib.rollout(policy, tasks, turns=turns, options=options), [], []
+    # TRL first: what it warms up it warms up for the others
+    times = {method: [] for method in "abc"}
     for _ in range(args.repeat):
-        begin = time.perf_counter()
-        sglib.rollout(policy, tasks, turns=turns, temperature=0.01, options=options)
-        rollouts.append(time.perf_counter() - begin)
-        generated.append(generate_per_turn(policy, several))
+        done = {m: rollout.PLAY[m](policy, tasks, 2, turns, 0, True, options.max_new_tokens) for m in "abc"}
+        for method, batch in done.items():
+            times[method].append(batch.seconds)
+    same = {m: sum(x == y for x, y in zip(done[m].actions, done["c"].actions)) for m in "ab"}
     kept = {part: {kind: values[1:] for kind, values in by.items()} for part, by in seconds.items()}
     results = [
         row("read", args.rows, sum(map(len, prompts)), kept["read"], apart),
@@ -223,12 +211,14 @@ def main() -> None:
         row("update", len(played), sum(len(t.prompt_ids) + len(t.completion_ids) for t in played), kept["update"]),
     ]
     print()
-    others = [beside("rollout", rollouts, generated), beside("update", kept["update"]["fp32"], plain[1:])]
+    others = [beside(name, times["c"], times[m]) for m, name in (("a", "TRL"), ("b", "generate"))]
+    others.append(beside("update", kept["update"]["fp32"], plain[1:]))
+    print(f"the same actions as ours: TRL {same['a']}, generate {same['b']} of {2 * len(tasks)} episodes")
     if args.out:
         made_by = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count()}
         made_by |= {"when": time.strftime("%Y-%m-%d"), "flags": flags, "threads": torch.get_num_threads()}
         made_by |= {"load": os.getloadavg()[0], "model": policy.name}
-        whole = {"made_by": made_by, "definitions": DEFINITIONS, "rows": results, "beside": others}
+        whole = {"made_by": made_by, "definitions": DEFINITIONS, "rows": results, "beside": others, "same": same}
         write_atomic(args.out, json.dumps(whole, indent=1))
 
 

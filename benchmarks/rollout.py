@@ -36,6 +36,7 @@ import json
 import math
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -165,20 +166,22 @@ def policy_of(name: str) -> Policy:
 
 # -- (a) TRL -----------------------------------------------------------------------------------------------------------
 
+# BEFORE role BEHIND text, then END behind an answer, or behind every message (EACH)
 TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>Action:{{ m['content'] }}"
+    "{% for m in messages %}BEFORE{{ 'user' if m['role'] == 'tool' else m['role'] }}BEHIND"
+    "{% if m['role'] == 'assistant' %}Action:{% endif %}{{ m['content'] }}"
     "{% for call in m['tool_calls'] or [] %}{{ call.function.name }}{{ call.function.arguments }}{% endfor %}"
-    "<|end|>{% else %}<|{{ 'user' if m['role'] == 'tool' else m['role'] }}|>{{ m['content'] }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>Action:{% endif %}"
+    "{% if EACH or m['role'] == 'assistant' %}END{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}BEFOREassistantBEHINDAction:{% endif %}"
 )
 
 
 class ToolTokenizer(PreTrainedTokenizerFast):
-    """The small policies' tokenizer as TRL's tool loop needs it. Set `policy`."""
+    """A policy's tokenizer as TRL's tool loop needs it. Set `policy`, and `over`, the end of a conversation that waits
+    for the answer on which nothing acts."""
 
     def is_over(self, ids: list[int]) -> bool:
-        """Whether a conversation waits for the answer on which nothing acts: ... <|end|> <|assistant|> Action:"""
-        return ids[-3] == self.eos_token_id
+        return ids[-len(self.over) :] == self.over
 
     def parse_response(self, response, schema=None, *, prefix=None, tools=None) -> dict:
         text = self.policy.decode(response)
@@ -191,13 +194,26 @@ class ToolTokenizer(PreTrainedTokenizerFast):
 
 
 def tool_tokenizer(policy: Policy) -> ToolTokenizer:
-    special = {"pad_token": SPECIAL[0], "unk_token": SPECIAL[1], "eos_token": SPECIAL[2]}
+    """Of a small policy, or of a model that has a token before the role and one behind every message."""
+    if policy.compact:
+        how = {"pad_token": SPECIAL[0], "unk_token": SPECIAL[1], "eos_token": SPECIAL[2]}
+        how["additional_special_tokens"] = list(SPECIAL[3:])
+        before, behind, end, each = "<|", "|>", SPECIAL[2], ""
+    else:
+        own = policy.tokenizer
+        asked = own.apply_chat_template([{"role": "user", "content": ""}], tokenize=False, add_generation_prompt=True)
+        before = asked.rpartition("assistant")[0].rpartition("\n")[2]
+        how = {"pad_token": own.pad_token, "eos_token": own.decode(policy.stop_ids[0])}
+        how["additional_special_tokens"] = [before]
+        behind, end, each = "\n", how["eos_token"] + "\n", "not "
+    parts = {"BEFORE": before, "BEHIND": behind, "END": end, "EACH": each + "false"}
+    template = re.sub("|".join(parts), lambda found: parts[found[0]], TEMPLATE)
     tokenizer = ToolTokenizer(
-        tokenizer_object=policy.tokenizer.backend_tokenizer, chat_template=TEMPLATE, padding_side="left",
-        additional_special_tokens=list(SPECIAL[3:]), clean_up_tokenization_spaces=False,
-        model_max_length=4096, **special,
+        tokenizer_object=policy.tokenizer.backend_tokenizer, chat_template=template, padding_side="left",
+        clean_up_tokenization_spaces=False, model_max_length=8192, **how,
     )  # fmt: skip
     tokenizer.policy = policy
+    tokenizer.over = tokenizer.encode(f"{how['eos_token']}{end if each else ''}{before}assistant{behind}Action:")
     tokenizer.response_template = {}  # not None: TRL calls `parse_response`
     return tokenizer
 
@@ -205,8 +221,8 @@ def tool_tokenizer(policy: Policy) -> ToolTokenizer:
 class House:
     """A game as TRL's environments are: `reset`, `get_reward`, and every other public method is a tool."""
 
-    def __init__(self, games, turns: int):
-        self._games, self._turns = games, turns
+    def __init__(self, games, turns: int, end: str):
+        self._games, self._turns, self._end = games, turns, end
 
     def reset(self, game: int, **_) -> str:
         self._env, self._actions = envs.make("alfworld", max_steps=self._turns), []
@@ -230,14 +246,14 @@ class House:
 
     def _text(self, observation) -> str:
         self._seen = observation
-        return CARD.shown(observation.text) + (SPECIAL[2] if observation.done else "")
+        return CARD.shown(observation.text) + (self._end if observation.done else "")
 
 
 class _Stop(Exception):
     """The batch is played: TRL is not asked to score it."""
 
 
-def play_trl(policy, games, group: int, turns: int, seed: int, greedy: bool = False) -> Played:
+def play_trl(policy, games, group: int, turns: int, seed: int, greedy: bool = False, limit: int = ANSWER) -> Played:
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -267,11 +283,12 @@ def play_trl(policy, games, group: int, turns: int, seed: int, greedy: bool = Fa
             seed=seed, gradient_checkpointing=False, use_vllm=False, dataloader_pin_memory=False,
             per_device_train_batch_size=episodes, num_generations=group, max_completion_length=4096,
             temperature=1.0, top_p=1.0, top_k=1 if greedy else 0,
-            generation_kwargs={"max_new_tokens": ANSWER}, max_tool_calling_iterations=turns,
+            generation_kwargs={"max_new_tokens": limit}, max_tool_calling_iterations=turns,
         )  # fmt: skip
+        tokenizer = tool_tokenizer(policy)
         trainer = Trainer(
-            model=policy.model, args=config, processing_class=tool_tokenizer(policy),
-            train_dataset=Dataset.from_list(rows), environment_factory=lambda: House(games, turns),
+            model=policy.model, args=config, processing_class=tokenizer, train_dataset=Dataset.from_list(rows),
+            environment_factory=lambda: House(games, turns, tokenizer.eos_token),
         )  # fmt: skip
         trainer.read = trainer.acted = trainer.unused = 0
         torch.manual_seed(seed)
@@ -306,10 +323,12 @@ class _Conversation:
 
 
 @torch.no_grad()
-def play_generate(policy, games, group: int, turns: int, seed: int, greedy: bool = False) -> Played:
+def play_generate(
+    policy, games, group: int, turns: int, seed: int, greedy: bool = False, limit: int = ANSWER
+) -> Played:
     pad, stop = policy.tokenizer.pad_token_id, policy.stop_ids[0]
     config = GenerationConfig(
-        max_new_tokens=ANSWER, do_sample=not greedy, temperature=None if greedy else 1.0, top_p=None if greedy else 1.0,
+        max_new_tokens=limit, do_sample=not greedy, temperature=None if greedy else 1.0, top_p=None if greedy else 1.0,
         top_k=None if greedy else 0, pad_token_id=pad, eos_token_id=stop, use_cache=True,
     )  # fmt: skip
     torch.manual_seed(seed)
@@ -329,12 +348,12 @@ def play_generate(policy, games, group: int, turns: int, seed: int, greedy: bool
     return Played(seconds, cpu, [talk.actions for talk in every], [talk.seen.won for talk in every], tokens, read)
 
 
-def play_sglib(policy, games, group: int, turns: int, seed: int, greedy: bool = False) -> Played:
+def play_sglib(policy, games, group: int, turns: int, seed: int, greedy: bool = False, limit: int = ANSWER) -> Played:
     gc.collect()
     start, cpu = time.perf_counter(), time.process_time()
     found = sglib.rollout(
         policy, games, group=group, format="act", turns=turns, temperature=0.0 if greedy else 1.0, seed=seed,
-        options=sglib.Options(max_new_tokens=ANSWER, truth=False)
+        options=sglib.Options(max_new_tokens=limit, truth=False)
     )  # fmt: skip
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     tokens = sum(sum(t.mask) for t in found)
