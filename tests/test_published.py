@@ -57,7 +57,8 @@ def test_a_base_that_cannot_be_pretrained_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(type(CARD), "panel", lambda *_, **__: [])
     file = tmp_path / "mine.yaml"
     file.write_text("env: alfworld\nmodel: base_strong\ngrpo: {arms: [grpo]}\n")
-    with pytest.raises(ValueError, match=r"model = 'base_strong': allowed: whole_rooms, or --shipped-base"):
+    allowed = "whole_rooms, small_rooms, from_nothing, or --shipped-base"
+    with pytest.raises(ValueError, match=f"model = 'base_strong': allowed: {allowed}"):
         benchmark.command(file, "grpo", None, False)
 
 
@@ -70,6 +71,23 @@ def test_what_would_fail_after_pretraining_fails_before_it(tmp_path, monkeypatch
     monkeypatch.setenv("SGLIB_ALFWORLD_DATA", str(tmp_path))
     with pytest.raises(ValueError, match="0 games that can be played; 1 were asked for"):
         benchmark.command(params_file("official"), "grpo", None, False)
+
+
+def test_what_a_model_goes_on_from_is_pretrained_first_where_it_has_a_recipe(tmp_path, monkeypatch):
+    made = []
+
+    def pretrain(env, recipe, folder, name):
+        made.append((name, recipe.get("start")))
+        folder.mkdir()
+        (folder / "card.json").write_text("{}")
+
+    monkeypatch.setattr(benchmark, "pretrain", pretrain)
+    for _ in range(2):
+        folder = benchmark._pretrained("alfworld", CARD.further_pretraining, "from_nothing", tmp_path)
+    assert folder == tmp_path / "from_nothing"
+    assert made == [("small_rooms", None), ("from_nothing", str(tmp_path / "small_rooms"))]
+    benchmark._pretrained("alfworld", CARD.further_pretraining, "whole_rooms", tmp_path)
+    assert made[2] == ("whole_rooms", "base_strong"), "which is shipped, and has no recipe"
 
 
 def at_hand() -> bool:

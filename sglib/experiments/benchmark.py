@@ -68,6 +68,19 @@ def pretraining_minutes(model: str, env: str) -> float:
     return before + card["wall_seconds"] / 60
 
 
+def _pretrained(env: str, recipes: Mapping[str, Mapping], name: str, root: Path) -> Path:
+    """The folder of a model, pre-trained unless complete; before it what it goes on from, where that has a recipe."""
+    recipe, folder = recipes[name], root / name
+    if (folder / "card.json").exists():
+        print(f"Pre-trained already: {folder}")
+        return folder
+    if recipe.get("start") in recipes:
+        recipe = {**recipe, "start": str(_pretrained(env, recipes, recipe["start"], root))}
+    print(f"Pre-training {name} for {recipe['stop']} steps, into {folder}", flush=True)
+    pretrain(env, recipe, folder, name=name)
+    return folder
+
+
 def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
     """The command `python -m sglib official`; returns its exit status. Pre-trains the file's base model into the
     outputs (unless complete; or takes the `shipped` one), trains `arm` from it, prints how each list is played.
@@ -86,12 +99,7 @@ def command(file: str | Path, arm: str, seed: int | None, shipped: bool) -> int:
         allowed = ", ".join(p.card.further_pretraining)
         raise parameters.ParameterError(f"{file}: model = {p.model!r}: allowed: {allowed}, or --shipped-base")
     if not shipped:
-        folder = output_root(p.output_dir) / Path(file).stem / p.model
-        if (folder / "card.json").exists():
-            print(f"Pre-trained already: {folder}")
-        else:
-            print(f"Pre-training {p.model} for {recipe['stop']} steps, into {folder}", flush=True)
-            pretrain(p.env, recipe, folder, name=p.model)
+        folder = _pretrained(p.env, p.card.further_pretraining, p.model, output_root(p.output_dir) / Path(file).stem)
         experiment = one(file, arm, seed, model=str(folder))
     result = train_shown(experiment)
     for name, games in lists.items() if result else ():

@@ -36,6 +36,14 @@ WHOLE_ROOMS = PRETRAINING | {
                                    "wrong_label": 0.0, "wrong_subgoal": 0.0},
 }  # fmt: skip
 
+# the same from nothing: to see what lies in sight is learned soonest where a room has few places
+SMALL_ROOMS = PRETRAINING | {
+    "steps": 2400, "stop": 1200, "max_turns": 20, "size": 6, "formats": {"act": 0.5, "guide": 0.5}, "with_example": 0.0,
+    "habits": {"ordered": 0.5, "likely": 0.5, "noise": 0.2, "noise_taught": 0.0, "impossible": 0.05, "again": 0.2,
+               "wrong_label": 0.0, "wrong_subgoal": 0.0},
+}  # fmt: skip
+FROM_NOTHING = WHOLE_ROOMS | {"start": "small_rooms"}
+
 
 class Alfworld(Environment):
     """Household tasks in text. `size`: most receptacles of a generated room, 4..60 (a whole room has up to 54); or
@@ -54,7 +62,7 @@ class Alfworld(Environment):
     experts = tuple(EXPERTS)
     answers = ("facts",)
     pretraining = PRETRAINING
-    further_pretraining = {"whole_rooms": WHOLE_ROOMS}
+    further_pretraining = {"whole_rooms": WHOLE_ROOMS, "small_rooms": SMALL_ROOMS, "from_nothing": FROM_NOTHING}
     failures = FAILURES
     keeps_unnamed = True
 
