@@ -1,6 +1,7 @@
 """ScienceWorld: the simulator's solutions, replays, any text, a Java process that dies, forks, lists, the card."""
 
 import importlib.util
+import json
 import os
 import random
 import re
@@ -338,3 +339,17 @@ def test_it_is_trained_and_looked_at():
     one.turns[1].observation = "You focus on the air."
     found = {name: share([one]) for name, share in CARD.failures.items()}
     assert found == {"wrong_focus": 1, "not_understood": 0.5, "asked_back": 0.5}
+
+
+def test_the_shipped_model_has_the_card_s_recipe_and_vocabulary():
+    made = json.loads((CARD.folder / "models/base/card.json").read_text())
+    assert made["recipe"] == CARD.pretraining
+    policy = sglib.load_policy("base", env="scienceworld", device="cpu")
+    assert policy.tokenizer.get_vocab() == build_tokenizer("scienceworld").get_vocab()
+
+
+@plays
+def test_the_shipped_model_finds_living_things():
+    tasks = CARD.tasks(12, seed=5, size={"tasks": "find-living-thing"})
+    report = sglib.evaluate(sglib.load_policy("base", env="scienceworld"), tasks, turns=30)
+    assert report.success >= 0.5

@@ -13,7 +13,7 @@ from sglib.envs.scienceworld.simulator import room_of
 from sglib.envs.scienceworld.variations import Variation
 from sglib.records import Trajectory
 
-PRETRAINING = base.PRETRAINING | {  # nobody has run it to its end yet
+PRETRAINING = base.PRETRAINING | {
     "steps": 2400, "stop": 1400, "transcripts_per_step": 8, "drawn": 192, "max_turns": 30, "size": None,
     "adamw_lr": 3e-3, "warmup_steps": 50, "observation_weight": 0.05,
     "habits": {"noise": 0.1, "again": 0.03, "unknown": 0.02, "wrong_label": 0.3},
