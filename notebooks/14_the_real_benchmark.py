@@ -73,6 +73,22 @@ if not recipes:
     print(f"no cells yet: python -m sglib evidence --params {params_file(p.cells).name}")
 
 # %% [markdown]
+# **From nothing, by the present code.** The base of these cells goes on from `base_strong`, which an earlier version of
+# the demonstrators taught. So the whole way was gone once more: `small_rooms`, then `from_nothing` in whole rooms, then
+# the same reinforcement (`make official ARGS='--params params/official_from_nothing.yaml'`).
+
+# %%
+again = evidence.read_evidence(evidence.plan(params_file("official_from_nothing")))
+anew = [
+    {"list": name, "when": when} | benchmark.score(again.outcomes("grpo", when, games))
+    for name, games in lists.items() if again.seeds("grpo") for when in ("before", "after")
+]  # fmt: skip
+run.write_table("from_nothing.csv", anew)
+for row in anew:
+    rate = f"{100 * row['success']:5.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+    print(f"{'grpo':20s} {row['list']:22s} {row['when']:7s} {rate}, {row['n']} seed(s)")
+
+# %% [markdown]
 # **Built small: one of these numbers.** Every game was played by several evaluation seeds after training, so a game's
 # outcome is a share. The success of a list is the mean over its games and over the training seeds. The interval is
 # for other training seeds *and* other games. It can come out narrower than Wilson's for one play of each game: four
@@ -101,6 +117,11 @@ curves = {
     f"{recipe} ({len(found.seeds(recipe))})": benchmark.curve(found, recipe, lists[unseen], before)
     for recipe in recipes
 }
+if anew:
+    whole = benchmark.pretraining_minutes("from_nothing", p.env)
+    curves[f"grpo, all by the present code ({anew[0]['n']})"] = benchmark.curve(
+        again, "grpo", lists[unseen], whole
+    )
 run.write_json("curves.json", curves)
 axes = {"minutes": "minutes of one core, pre-training included", "episodes": "episodes"}
 for x, x_title in axes.items():
