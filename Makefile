@@ -27,7 +27,7 @@ help:
 	@echo "make study    run the whole study (every notebook and the report) with $(PARAMS) into outputs/"
 	@echo "make evidence  train what is missing of params/regimes/tight.yaml: recipes over many seeds, hours on every core, resumable;"
 	@echo "              ARGS='--scheduler tcp://10.0.0.1:8786' has Dask's workers train, on many machines (docs/how-to/cluster.md)"
-	@echo "make official DATA=FOLDER  an agent that plays ALFWorld's own games: a quarter of an hour, resumable"
+	@echo "make official DATA=FOLDER  from nothing to an agent that plays ALFWorld's own games: 45 minutes, resumable"
 	@echo "make assay RECIPE=mine.yaml  judge a recipe, also one of your own, against the controls (about 15 minutes)"
 	@echo "make test     install what the tests need and run them"
 	@echo "make chaos    kill, fill the disk, run two at once, fuzz and soak (about 20 idle minutes, bounded); ARGS=--short takes 40 seconds"
