@@ -89,6 +89,12 @@ for row in anew:
     print(f"{'grpo':20s} {row['list']:22s} {row['when']:7s} {rate}, {row['n']} seed(s)")
 
 # %% [markdown]
+# Both lines win the unseen games alike. Of the seen ones the second loses about five more, in each of its five
+# trainings, before reinforcement and after it. So it is the base, and not the luck of a training: two bases, one of each
+# recipe. How much bases of one recipe differ, five trainings from one base cannot say; for that, pre-training would have
+# to be repeated, too. An interval covers what was varied, and nothing else.
+
+# %% [markdown]
 # **Built small: one of these numbers.** Every game was played by several evaluation seeds after training, so a game's
 # outcome is a share. The success of a list is the mean over its games and over the training seeds. The interval is
 # for other training seeds *and* other games. It can come out narrower than Wilson's for one play of each game: four
