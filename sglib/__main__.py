@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     command = add("train", "cpu", "train one recipe, in one process or in several that `accelerate launch` starts")
     command.add_argument("--arm", required=True, metavar="RECIPE", help="its name, or a YAML file's path")
     command.add_argument("--seed", type=int, help="(default: the file's)")
-    command = add("official", "official_from_nothing", "pre-train and train an agent that plays the published benchmark's own games")
+    about = "pre-train and train an agent that plays the published benchmark's own games"
+    command = add("official", "official_from_nothing", about)
     command.add_argument("--arm", default="grpo", metavar="RECIPE", help="default: %(default)s")
     command.add_argument("--seed", type=int, help="(default: the file's)")
     command.add_argument("--shipped-base", action="store_true", help="begin with the shipped base model")
